@@ -1,0 +1,170 @@
+// Package datadir owns the data directory as a whole: one errand at a time
+// holds it, and only an errand that knows its format touches it.
+//
+// What stands inside belongs to the components: each gets a path of its own
+// from here and is the only one to write there.
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"errand.dev/errand/internal/atomicfile"
+
+	"golang.org/x/sys/unix"
+)
+
+// Format is the version of the layout that this errand writes and reads. It
+// grows only when an older errand would misread what a newer one wrote.
+const Format = 1
+
+const (
+	lockFile   = "lock"
+	formatFile = "format"
+)
+
+// Dir is a data directory that this process holds. Its methods only name
+// paths; the components make them.
+type Dir struct {
+	root string
+	lock *os.File
+}
+
+// HeldError says that another process holds the data directory.
+type HeldError struct {
+	Path string
+	// PID is the holder, or 0 where it isn't known.
+	PID int
+}
+
+func (e *HeldError) Error() string {
+	who := "another process"
+	if e.PID > 0 {
+		who = fmt.Sprintf("process %d (errand serve)", e.PID)
+	}
+	return fmt.Sprintf("data directory %s is held by %s: stop it first, or give this one another --data-dir", e.Path, who)
+}
+
+// NewerError says that a newer errand wrote the data directory.
+type NewerError struct {
+	Path        string
+	Format, Max int
+}
+
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("data directory %s has format %d, made by a newer errand; this one knows formats up to %d: run the newer errand, or give this one another --data-dir", e.Path, e.Format, e.Max)
+}
+
+// Open makes the directory where it is missing (0700), locks it for this
+// process and checks its format. It returns a *HeldError or a *NewerError
+// where that is the reason. The lock ends with Close or with the process,
+// however that ends.
+func Open(path string) (*Dir, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %q: %w", path, err)
+	}
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	lock, err := acquire(abs)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{root: abs, lock: lock}
+	if err := d.checkFormat(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return d, nil
+}
+
+func acquire(root string) (*os.File, error) {
+	path := filepath.Join(root, lockFile)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the data directory's lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &HeldError{Path: root, PID: readPID(path)}
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	// The pid is for the message of the next comer; the lock itself is the kernel's.
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
+	}
+	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func readPID(path string) int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+func (d *Dir) checkFormat() error {
+	path := filepath.Join(d.root, formatFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return atomicfile.Write(path, []byte(strconv.Itoa(Format)+"\n"), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("read the data directory's format: %w", err)
+	}
+	have, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("%s should hold a number, but holds %q: the data directory is damaged, or isn't errand's", path, strings.TrimSpace(string(b)))
+	}
+	if have > Format {
+		return &NewerError{Path: d.root, Format: have, Max: Format}
+	}
+	return nil
+}
+
+// Root is the data directory's absolute path.
+func (d *Dir) Root() string { return d.root }
+
+// Path is the path of a component's part of the directory.
+func (d *Dir) Path(elem ...string) string {
+	return filepath.Join(append([]string{d.root}, elem...)...)
+}
+
+// Close gives the directory up.
+func (d *Dir) Close() error { return d.lock.Close() }
+
+// Holder is the process that holds the data directory at path, or 0 where
+// none does.
+func Holder(path string) (int, error) {
+	lock := filepath.Join(path, lockFile)
+	f, err := os.OpenFile(lock, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("open the data directory's lock: %w", err)
+	}
+	defer f.Close()
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return readPID(lock), nil
+	case err != nil:
+		return 0, fmt.Errorf("lock %s: %w", lock, err)
+	}
+	return 0, nil
+}
