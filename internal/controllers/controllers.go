@@ -1,0 +1,148 @@
+// Package controllers runs upstream's controllers beside errand's own: the
+// ones that give namespaces, service accounts, quotas, owner references and
+// CronJobs their behaviour. They are imported and run as they are.
+//
+// It owns the list of them and what each is told; it has no behaviour of its
+// own. The Job engine, the binder and the node agent are errand's and stand
+// elsewhere.
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+)
+
+// discoveryPeriod is how often the garbage collector and the quota controller
+// look for kinds that came or went. Kinds only change with a new errand, so
+// this is far rarer than upstream's 30 s, which costs a discovery of every
+// group each time.
+const discoveryPeriod = time.Hour
+
+// Config is what the controllers need.
+type Config struct {
+	// Client is what they read and write with.
+	Client kubernetes.Interface
+	// Informers are shared with errand's own components. They are started by
+	// the caller after New, and again by the controllers that add to them.
+	Informers informers.SharedInformerFactory
+	// REST reaches the API for what Client can't do: metadata-only reads and
+	// discovery.
+	REST *rest.Config
+	// RootCA is the PEM bundle that every namespace's kube-root-ca.crt holds.
+	RootCA []byte
+	// Nodes says whether this process has a node: without one, pods of nodes
+	// that are gone are left to whoever brought the nodes.
+	Nodes bool
+}
+
+// Controller is one of upstream's controllers, ready to run.
+type Controller struct {
+	Name string
+	// Run blocks until ctx ends.
+	Run func(ctx context.Context)
+}
+
+// builder makes one controller.
+type builder func(ctx context.Context, d *dependencies) (func(context.Context), error)
+
+// dependencies are what more than one controller needs.
+type dependencies struct {
+	Config
+	discovery discovery.DiscoveryInterface
+	metadata  metadata.Interface
+	mapper    *restmapper.DeferredDiscoveryRESTMapper
+	// graph gives the informers of the garbage collector and of quota.
+	graph *graphInformers
+	// started is closed when the informers are first started.
+	started chan struct{}
+}
+
+// Set is the controllers together.
+type Set struct {
+	controllers []Controller
+	started     chan struct{}
+}
+
+// New makes all controllers. Their informers are added to c.Informers, which
+// the caller starts before Run.
+func New(ctx context.Context, c Config) (*Set, error) {
+	d, err := newDependencies(c)
+	if err != nil {
+		return nil, err
+	}
+	list := []struct {
+		name  string
+		build builder
+		skip  bool
+	}{
+		{name: "namespace", build: namespaces},
+		{name: "serviceaccount", build: serviceAccounts},
+		{name: "root-ca-certificate-publisher", build: rootCA},
+		{name: "clusterrole-aggregation", build: clusterRoleAggregation},
+		{name: "garbage-collector", build: garbageCollector},
+		{name: "resourcequota", build: resourceQuota},
+		{name: "cronjob", build: cronJobs},
+		{name: "pod-garbage-collector", build: podGC, skip: !c.Nodes},
+	}
+	s := &Set{started: d.started}
+	var errs []error
+	for _, l := range list {
+		if l.skip {
+			continue
+		}
+		run, err := l.build(ctx, d)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("controller %s: %w", l.name, err))
+			continue
+		}
+		s.controllers = append(s.controllers, Controller{Name: l.name, Run: run})
+	}
+	return s, errors.Join(errs...)
+}
+
+func newDependencies(c Config) (*dependencies, error) {
+	// The controllers meter themselves by their workers; a client-side limit
+	// would only add latency on a machine's own API.
+	cfg := rest.CopyConfig(c.REST)
+	cfg.QPS, cfg.Burst = -1, 0
+	disco, err := discovery.NewDiscoveryClientForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("discovery client: %w", err)
+	}
+	meta, err := metadata.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("metadata client: %w", err)
+	}
+	cached := memory.NewMemCacheClient(disco)
+	return &dependencies{
+		Config:    c,
+		discovery: cached,
+		metadata:  meta,
+		mapper:    restmapper.NewDeferredDiscoveryRESTMapper(cached),
+		graph:     newGraphInformers(c.Informers, meta),
+		started:   make(chan struct{}),
+	}, nil
+}
+
+// Run runs all controllers until ctx ends, and returns when all have ended.
+// The informers must have been started.
+func (s *Set) Run(ctx context.Context) error {
+	close(s.started)
+	var wg sync.WaitGroup
+	for _, c := range s.controllers {
+		wg.Go(func() { c.Run(ctx) })
+	}
+	wg.Wait()
+	return nil
+}

@@ -1,0 +1,135 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/quota/v1/generic"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/controller"
+	"k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher"
+	"k8s.io/kubernetes/pkg/controller/clusterroleaggregation"
+	"k8s.io/kubernetes/pkg/controller/cronjob"
+	"k8s.io/kubernetes/pkg/controller/garbagecollector"
+	"k8s.io/kubernetes/pkg/controller/namespace"
+	"k8s.io/kubernetes/pkg/controller/podgc"
+	"k8s.io/kubernetes/pkg/controller/resourcequota"
+	"k8s.io/kubernetes/pkg/controller/serviceaccount"
+	"k8s.io/kubernetes/pkg/quota/v1/install"
+)
+
+// How much each does at once. Upstream's defaults serve thousands of nodes;
+// these serve one machine without holding anything up.
+const (
+	namespaceWorkers  = 5
+	collectorWorkers  = 5
+	quotaWorkers      = 2
+	cronJobWorkers    = 2
+	aggregatorWorkers = 1
+	// namespaceResync and quotaResync are upstream's defaults.
+	namespaceResync = 5 * time.Minute
+	quotaResync     = 5 * time.Minute
+	// collectorFirstSync bounds the wait for the garbage collector's view of
+	// all kinds; after it, it works with what it has.
+	collectorFirstSync = 30 * time.Second
+	// terminatedPods is upstream's threshold above which ended pods, oldest
+	// first, are collected even if nobody asks for it.
+	terminatedPods = 12500
+)
+
+func namespaces(ctx context.Context, d *dependencies) (func(context.Context), error) {
+	c := namespace.NewNamespaceController(ctx, d.Client, d.metadata,
+		d.discovery.ServerPreferredNamespacedResources,
+		d.Informers.Core().V1().Namespaces(), namespaceResync, v1.FinalizerKubernetes)
+	return func(ctx context.Context) { c.Run(ctx, namespaceWorkers) }, nil
+}
+
+func serviceAccounts(ctx context.Context, d *dependencies) (func(context.Context), error) {
+	c, err := serviceaccount.NewServiceAccountsController(klog.FromContext(ctx),
+		d.Informers.Core().V1().ServiceAccounts(), d.Informers.Core().V1().Namespaces(),
+		d.Client, serviceaccount.DefaultServiceAccountsControllerOptions())
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) { c.Run(ctx, 1) }, nil
+}
+
+func rootCA(_ context.Context, d *dependencies) (func(context.Context), error) {
+	c, err := rootcacertpublisher.NewPublisher(d.Informers.Core().V1().ConfigMaps(),
+		d.Informers.Core().V1().Namespaces(), d.Client, d.RootCA)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) { c.Run(ctx, 1) }, nil
+}
+
+func clusterRoleAggregation(_ context.Context, d *dependencies) (func(context.Context), error) {
+	c := clusterroleaggregation.NewClusterRoleAggregation(d.Informers.Rbac().V1().ClusterRoles(), d.Client.RbacV1())
+	return func(ctx context.Context) { c.Run(ctx, aggregatorWorkers) }, nil
+}
+
+func garbageCollector(ctx context.Context, d *dependencies) (func(context.Context), error) {
+	c, err := garbagecollector.NewGarbageCollector(ctx, d.Client, d.metadata, d.mapper,
+		garbagecollector.DefaultIgnoredResources(), d.graph, d.started)
+	if err != nil {
+		return nil, err
+	}
+	return both(
+		func(ctx context.Context) { c.Run(ctx, collectorWorkers, collectorFirstSync) },
+		func(ctx context.Context) { c.Sync(ctx, d.discovery, discoveryPeriod) },
+	), nil
+}
+
+func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context), error) {
+	config, err := install.NewQuotaConfigurationForControllers(
+		generic.ListerFuncForResourceFunc(d.Informers.ForResource), d.Informers)
+	if err != nil {
+		return nil, fmt.Errorf("evaluators: %w", err)
+	}
+	c, err := resourcequota.NewController(ctx, &resourcequota.ControllerOptions{
+		QuotaClient:               d.Client.CoreV1(),
+		ResourceQuotaInformer:     d.Informers.Core().V1().ResourceQuotas(),
+		ResyncPeriod:              controller.StaticResyncPeriodFunc(quotaResync),
+		Registry:                  generic.NewRegistry(config.Evaluators()),
+		DiscoveryFunc:             d.discovery.ServerPreferredNamespacedResources,
+		IgnoredResourcesFunc:      config.IgnoredResources,
+		InformersStarted:          d.started,
+		InformerFactory:           d.graph,
+		ReplenishmentResyncPeriod: controller.StaticResyncPeriodFunc(quotaResync),
+		UpdateFilter:              install.DefaultUpdateFilter(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	kinds := d.discovery.ServerPreferredNamespacedResources
+	return both(
+		func(ctx context.Context) { c.Run(ctx, quotaWorkers) },
+		func(ctx context.Context) { c.Sync(ctx, kinds, discoveryPeriod) },
+	), nil
+}
+
+func cronJobs(ctx context.Context, d *dependencies) (func(context.Context), error) {
+	c, err := cronjob.NewControllerV2(ctx, d.Informers.Batch().V1().Jobs(), d.Informers.Batch().V1().CronJobs(), d.Client)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) { c.Run(ctx, cronJobWorkers) }, nil
+}
+
+func podGC(ctx context.Context, d *dependencies) (func(context.Context), error) {
+	c := podgc.NewPodGC(ctx, d.Client, d.Informers.Core().V1().Pods(), d.Informers.Core().V1().Nodes(), terminatedPods)
+	return c.Run, nil
+}
+
+// both runs two loops of one controller until both have ended.
+func both(a, b func(context.Context)) func(context.Context) {
+	return func(ctx context.Context) {
+		var wg sync.WaitGroup
+		wg.Go(func() { a(ctx) })
+		wg.Go(func() { b(ctx) })
+		wg.Wait()
+	}
+}
