@@ -10,16 +10,26 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"path/filepath"
 )
 
 // DefaultDataDir is the data directory of the machine's main errand.
 const DefaultDataDir = "/var/lib/errand"
 
-// runtimeRoot holds runtime directories. It is a tmpfs on every common
-// distribution: what stands in it ends with the boot, as the processes do that
-// it describes.
-const runtimeRoot = "/run"
+// runtimeRoot holds runtime directories: for root /run, a tmpfs on every
+// common distribution, so that what stands in it ends with the boot, as the
+// processes do that it describes; for others what pam_systemd gives them for
+// the same end.
+func runtimeRoot() string {
+	if os.Geteuid() == 0 {
+		return "/run"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return dir
+	}
+	return os.TempDir()
+}
 
 // Names are an instance's names on the host.
 type Names struct {
@@ -55,7 +65,7 @@ func For(dataDir string) (Names, error) {
 	}
 	return Names{
 		ID:           id,
-		RuntimeDir:   filepath.Join(runtimeRoot, id),
+		RuntimeDir:   filepath.Join(runtimeRoot(), id),
 		CgroupParent: "/" + id,
 		Bridge:       bridge,
 		NFTable:      id,

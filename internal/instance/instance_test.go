@@ -11,7 +11,7 @@ func TestDefaultHasPlainNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Names{ID: "errand", RuntimeDir: "/run/errand", CgroupParent: "/errand", Bridge: "errand0", NFTable: "errand"}
+	want := Names{ID: "errand", RuntimeDir: filepath.Join(runtimeRoot(), "errand"), CgroupParent: "/errand", Bridge: "errand0", NFTable: "errand"}
 	if got != want {
 		t.Errorf("For(%q) = %+v, want %+v", DefaultDataDir, got, want)
 	}

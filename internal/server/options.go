@@ -1,0 +1,193 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"errand.dev/errand/internal/instance"
+)
+
+// DefaultListen is where the API listens unless told otherwise.
+const DefaultListen = "127.0.0.1:7443"
+
+// Options are what a user can set, by flag or in a file. The file's fields
+// have the names of the yaml tags.
+type Options struct {
+	// DataDir holds everything that outlives the process.
+	DataDir string `yaml:"dataDir"`
+	// Kubeconfig is where the administrator's kubeconfig is written; empty
+	// means "kubeconfig" in DataDir.
+	Kubeconfig string `yaml:"kubeconfig"`
+	// Listen is the API's host:port; port 0 means any free one.
+	Listen string `yaml:"listen"`
+	// Node says whether this process runs pods itself.
+	Node bool `yaml:"node"`
+	// NodeName is the Node object's name; empty means the host's name.
+	NodeName string `yaml:"nodeName"`
+	// MaxPods is how many pods the node takes at once.
+	MaxPods int `yaml:"maxPods"`
+	// PodCIDR is the range of the pods' addresses; empty means the first of a
+	// few private ranges that the host doesn't use.
+	PodCIDR string `yaml:"podCIDR"`
+	// Etcd names an etcd cluster to use in place of the embedded one.
+	Etcd EtcdOptions `yaml:"etcd"`
+	// Runtimes are the OCI runtimes by RuntimeClass handler: name to path. The
+	// one called DefaultRuntime serves pods without a RuntimeClass.
+	Runtimes map[string]string `yaml:"runtimes"`
+	// DefaultRuntime is a key of Runtimes.
+	DefaultRuntime string `yaml:"defaultRuntime"`
+	// Shim is the path of errand-shim; empty means beside errand, then $PATH.
+	Shim string `yaml:"shim"`
+	// RegistriesConf and AuthFile are containers-registries.conf(5) and
+	// containers-auth.json(5); empty means their usual places.
+	RegistriesConf string `yaml:"registriesConf"`
+	AuthFile       string `yaml:"authFile"`
+	// PodFailureBackoff is the delay after a Job's first failed pod; it doubles
+	// with each further one up to MaxPodFailureBackoff.
+	PodFailureBackoff    time.Duration `yaml:"podFailureBackoff"`
+	MaxPodFailureBackoff time.Duration `yaml:"maxPodFailureBackoff"`
+}
+
+// EtcdOptions reach an etcd cluster.
+type EtcdOptions struct {
+	Servers  []string `yaml:"servers"`
+	CAFile   string   `yaml:"caFile"`
+	CertFile string   `yaml:"certFile"`
+	KeyFile  string   `yaml:"keyFile"`
+}
+
+// DefaultOptions are the options before any flag or file.
+func DefaultOptions() Options {
+	return Options{
+		DataDir:              instance.DefaultDataDir,
+		Listen:               DefaultListen,
+		Node:                 true,
+		MaxPods:              110,
+		PodFailureBackoff:    10 * time.Second,
+		MaxPodFailureBackoff: 10 * time.Minute,
+	}
+}
+
+// ReadFile sets the options that the YAML file at path names and leaves the
+// others. An unknown field or a wrong type is an error with its line.
+func (o *Options) ReadFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	defer f.Close()
+	d := yaml.NewDecoder(f)
+	d.KnownFields(true)
+	if err := d.Decode(o); err != nil && !errors.Is(err, io.EOF) {
+		var typeErr *yaml.TypeError
+		if errors.As(err, &typeErr) {
+			return fmt.Errorf("%s: %s", path, strings.Join(typeErr.Errors, "; "))
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// Validate tells everything that is wrong with the options at once.
+func (o *Options) Validate() error {
+	return errors.Join(
+		o.validateAPI(),
+		o.validateEtcd(),
+		o.validateNode(),
+		o.validateEngine(),
+	)
+}
+
+func (o *Options) validateAPI() error {
+	var errs []error
+	if o.DataDir == "" {
+		errs = append(errs, errors.New("--data-dir is empty: name a folder"))
+	}
+	if host, port, err := net.SplitHostPort(o.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen %q is not host:port: %w", o.Listen, err))
+	} else {
+		if host != "localhost" && net.ParseIP(host) == nil {
+			errs = append(errs, fmt.Errorf("--listen %q: the host must be an IP address or localhost", o.Listen))
+		}
+		if _, err := net.LookupPort("tcp", port); err != nil {
+			errs = append(errs, fmt.Errorf("--listen %q: %w", o.Listen, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validateEtcd() error {
+	e := o.Etcd
+	var errs []error
+	for _, s := range e.Servers {
+		if !strings.HasPrefix(s, "http://") && !strings.HasPrefix(s, "https://") && !strings.HasPrefix(s, "unix://") {
+			errs = append(errs, fmt.Errorf("--etcd-servers: %q is not a URL such as https://10.0.0.1:2379", s))
+		}
+	}
+	if (e.CertFile == "") != (e.KeyFile == "") {
+		errs = append(errs, errors.New("--etcd-certfile and --etcd-keyfile go together"))
+	}
+	if len(e.Servers) == 0 && (e.CAFile != "" || e.CertFile != "") {
+		errs = append(errs, errors.New("--etcd-cafile, --etcd-certfile and --etcd-keyfile need --etcd-servers"))
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validateNode() error {
+	var errs []error
+	if o.NodeName != "" {
+		for _, msg := range validation.IsDNS1123Subdomain(o.NodeName) {
+			errs = append(errs, fmt.Errorf("--node-name %q: %s", o.NodeName, msg))
+		}
+	}
+	if o.MaxPods < 1 {
+		errs = append(errs, fmt.Errorf("--max-pods %d: must be at least 1", o.MaxPods))
+	}
+	if o.PodCIDR != "" {
+		p, err := netip.ParsePrefix(o.PodCIDR)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("--pod-cidr: %w", err))
+		case !p.Addr().Is4() || p.Bits() > 28:
+			errs = append(errs, fmt.Errorf("--pod-cidr %s: must be an IPv4 range of /28 or wider", p))
+		}
+	}
+	if o.DefaultRuntime != "" && o.Runtimes[o.DefaultRuntime] == "" {
+		errs = append(errs, fmt.Errorf("--default-runtime %q is not among --runtime", o.DefaultRuntime))
+	}
+	for name, path := range o.Runtimes {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("--runtime %s=%s: must be an absolute path", name, path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) validateEngine() error {
+	var errs []error
+	if o.PodFailureBackoff <= 0 {
+		errs = append(errs, fmt.Errorf("--pod-failure-backoff %s: must be more than 0", o.PodFailureBackoff))
+	}
+	if o.MaxPodFailureBackoff < o.PodFailureBackoff {
+		errs = append(errs, fmt.Errorf("--max-pod-failure-backoff %s: must be at least --pod-failure-backoff (%s)", o.MaxPodFailureBackoff, o.PodFailureBackoff))
+	}
+	return errors.Join(errs...)
+}
+
+// KubeconfigPath is where the administrator's kubeconfig stands.
+func (o *Options) KubeconfigPath() string {
+	if o.Kubeconfig != "" {
+		return o.Kubeconfig
+	}
+	return filepath.Join(o.DataDir, "kubeconfig")
+}

@@ -1,0 +1,83 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestDefaultsAreValid(t *testing.T) {
+	o := DefaultOptions()
+	if err := o.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestValidateTellsEverything(t *testing.T) {
+	o := DefaultOptions()
+	o.Listen = "nowhere"
+	o.NodeName = "Not A Name"
+	o.MaxPods = 0
+	o.PodCIDR = "10.0.0.0/30"
+	o.Etcd = EtcdOptions{Servers: []string{"10.0.0.1"}, CertFile: "c"}
+	o.Runtimes = map[string]string{"runc": "runc"}
+	o.DefaultRuntime = "crun"
+	o.PodFailureBackoff = 0
+	err := o.Validate()
+	if err == nil {
+		t.Fatal("nothing was found wrong")
+	}
+	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not speak of %s:\n%v", want, err)
+		}
+	}
+}
+
+func TestReadFile(t *testing.T) {
+	for name, tc := range map[string]struct {
+		yaml    string
+		want    func(*Options)
+		wantErr string
+	}{
+		"sets what it names": {
+			yaml: "listen: 127.0.0.1:0\npodFailureBackoff: 1s\netcd:\n  servers: [\"https://10.0.0.1:2379\"]\n",
+			want: func(o *Options) {
+				o.Listen = "127.0.0.1:0"
+				o.PodFailureBackoff = time.Second
+				o.Etcd.Servers = []string{"https://10.0.0.1:2379"}
+			},
+		},
+		"empty":         {yaml: "", want: func(*Options) {}},
+		"unknown field": {yaml: "node: true\nlissen: x\n", wantErr: "line 2: field lissen not found"},
+		"wrong type":    {yaml: "node: true\nmaxPods: many\n", wantErr: "line 2: cannot unmarshal"},
+		"not YAML":      {yaml: "a: [", wantErr: "yaml: line 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "errand.yaml")
+			if err := os.WriteFile(path, []byte(tc.yaml), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got := DefaultOptions()
+			err := got.ReadFile(path)
+			if tc.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.wantErr) || !strings.Contains(err.Error(), path) {
+					t.Errorf("error %v, want the file's name and %q", err, tc.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := DefaultOptions()
+			tc.want(&want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("options (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
