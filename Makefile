@@ -1,0 +1,96 @@
+# errand's build. `make help` lists what there is.
+#
+# Go's settings stand here once: another set of flags would compile all of
+# Kubernetes' packages a second time.
+export CGO_ENABLED := 0
+export GOFLAGS     := -trimpath -buildvcs=false
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+PKG     := errand.dev/errand/internal/version
+STAMP   := -X $(PKG).release=$(VERSION) -X $(PKG).commit=$(COMMIT)
+LDFLAGS := -s -w -buildid= $(STAMP)
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+.DEFAULT_GOAL := build
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: deps
+deps: ## Install what the build and the tests need beyond Go (Debian and its kin, as root)
+	@scripts/deps.sh
+
+.PHONY: build
+build: errand runc ## Build bin/errand, bin/errand-shim and, where the host has none that serves, bin/runc
+
+.PHONY: errand
+errand:
+	@scripts/with-progress.sh "compiling errand (the first time takes some minutes)" \
+	  go build -ldflags '$(LDFLAGS)' -o bin/errand ./cmd/errand
+	go build -ldflags '-s -w -buildid=' -o bin/errand-shim ./cmd/errand-shim
+
+.PHONY: runc
+runc:
+	@scripts/runc.sh bin/runc
+
+.PHONY: kubectl
+kubectl: ## Build bin/kubectl, unmodified, for tests and the demo
+	@scripts/with-progress.sh "compiling kubectl" \
+	  go build -ldflags '-s -w' -o bin/kubectl k8s.io/kubernetes/cmd/kubectl
+
+.PHONY: demo
+demo: deps build kubectl ## Walk through a Job's life in a temporary folder, and clean up
+	@go build -o bin/errand-test-registry ./test/registry/cmd/errand-test-registry
+	@scripts/demo.sh
+
+.PHONY: test
+test: deps build kubectl test-unit test-node test-e2e ## Run all tests (root; about ten minutes once compiled)
+
+.PHONY: test-unit
+test-unit: ## Tests that need no root
+	@scripts/with-progress.sh "compiling the unit tests" go vet ./...
+	go test ./...
+
+.PHONY: test-node
+test-node: ## Tests with real containers, mounts and networks (root)
+	go test -tags node -p 1 $(shell grep -rlE '^//go:build node' --include='*_test.go' internal | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
+
+.PHONY: test-e2e
+test-e2e: ## Tests with the built errand and a real kubectl (root)
+	go test -tags e2e -count=1 -timeout 30m ./test/e2e/...
+
+.PHONY: test-slow
+test-slow: deps build kubectl ## The tests that wait for real time, such as a TTL of 100 s
+	go test -tags e2e,slow -count=1 -timeout 60m -run Slow ./test/e2e/...
+
+.PHONY: test-race
+test-race: ## The tests whose packages are small enough for the race detector
+	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...
+
+.PHONY: bench
+bench: deps build kubectl ## Measure what docs/performance.md records
+	go run ./test/bench
+
+.PHONY: lint
+lint: ## Check formatting, vet and staticcheck
+	@scripts/lint.sh
+
+.PHONY: cross
+cross: ## Check that it compiles for arm64
+	GOARCH=arm64 go build -o /dev/null ./cmd/errand
+	GOARCH=arm64 go build -o /dev/null ./cmd/errand-shim
+
+.PHONY: install
+install: build ## Install to $(PREFIX) with a systemd unit
+	install -D -m 0755 bin/errand $(DESTDIR)$(PREFIX)/bin/errand
+	install -D -m 0755 bin/errand-shim $(DESTDIR)$(PREFIX)/bin/errand-shim
+	if [ -x bin/runc ]; then install -D -m 0755 bin/runc $(DESTDIR)$(PREFIX)/libexec/errand/runc; fi
+	install -D -m 0644 deploy/errand.service $(DESTDIR)/etc/systemd/system/errand.service
+
+.PHONY: clean
+clean: ## Remove what was built here; Go's caches stay
+	rm -rf bin dist
