@@ -20,6 +20,10 @@ DESTDIR ?=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+.PHONY: env
+env: ## Print Go's settings for a shell: eval "$$(make -s env)"
+	@echo export CGO_ENABLED='$(CGO_ENABLED)' GOFLAGS="'$(GOFLAGS)'"
+
 .PHONY: deps
 deps: ## Install what the build and the tests need beyond Go (Debian and its kin, as root)
 	@scripts/deps.sh
