@@ -1,0 +1,230 @@
+// Package namespace makes the Linux namespaces that a sandbox's containers
+// share and keeps them alive without a process: each is pinned by a bind mount
+// of its file below the runtime directory.
+//
+// A pin's path is a function of the sandbox's ID and the namespace's kind, so
+// that after a crash what exists can be read off the directory. The package
+// doesn't fill a namespace with anything but hostname and sysctls; the network
+// inside is package network's.
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is a kind of namespace that can be pinned.
+type Kind string
+
+// The kinds, named like their files in /proc/<pid>/ns.
+const (
+	Net Kind = "net"
+	IPC Kind = "ipc"
+	UTS Kind = "uts"
+	PID Kind = "pid"
+)
+
+var kinds = [...]Kind{Net, IPC, UTS, PID}
+
+func (k Kind) flag() int {
+	switch k {
+	case Net:
+		return unix.CLONE_NEWNET
+	case IPC:
+		return unix.CLONE_NEWIPC
+	case UTS:
+		return unix.CLONE_NEWUTS
+	}
+	return 0
+}
+
+// Spec says what a sandbox's namespaces are to be.
+type Spec struct {
+	// Kinds to make. PID can't be made here: it needs a process (PinProcess).
+	Kinds []Kind
+	// Hostname of a new UTS namespace; "" leaves the host's.
+	Hostname string
+	// Sysctls by name ("net.ipv4.ip_forward"), set inside of the namespaces.
+	Sysctls map[string]string
+	// Inside runs on the thread that is in the new namespaces, to open what
+	// must be opened there. It must not start goroutines for that.
+	Inside func() error
+}
+
+// Dir is the directory of pins. It is safe for concurrent use as long as no
+// two callers work on one ID.
+type Dir struct {
+	root string
+}
+
+// Open makes the directory where it is missing.
+func Open(root string) (*Dir, error) {
+	for _, k := range kinds {
+		if err := os.MkdirAll(filepath.Join(root, string(k)+"ns"), 0o700); err != nil {
+			return nil, fmt.Errorf("make the directory of pinned namespaces: %w", err)
+		}
+	}
+	return &Dir{root: root}, nil
+}
+
+// Path is where the sandbox's namespace of that kind is pinned, pinned or not.
+func (d *Dir) Path(id string, k Kind) string {
+	return filepath.Join(d.root, string(k)+"ns", id)
+}
+
+// Create makes the namespaces and pins them. On failure nothing is left.
+func (d *Dir) Create(id string, spec Spec) error {
+	done := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked: it ends with the goroutine, and no
+		// other goroutine ever runs in a sandbox's namespaces.
+		runtime.LockOSThread()
+		done <- d.createHere(id, spec)
+	}()
+	if err := <-done; err != nil {
+		return errors.Join(fmt.Errorf("make the namespaces of sandbox %s: %w", id, err), d.Remove(id))
+	}
+	return nil
+}
+
+func (d *Dir) createHere(id string, spec Spec) error {
+	flags := 0
+	for _, k := range spec.Kinds {
+		if k.flag() == 0 {
+			return fmt.Errorf("a %s namespace can't be made without a process", k)
+		}
+		flags |= k.flag()
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return fmt.Errorf("unshare %v: %w", spec.Kinds, err)
+	}
+	if flags&unix.CLONE_NEWUTS != 0 && spec.Hostname != "" {
+		if err := unix.Sethostname([]byte(spec.Hostname)); err != nil {
+			return fmt.Errorf("set the hostname %q: %w", spec.Hostname, err)
+		}
+	}
+	for name, value := range spec.Sysctls {
+		if err := setSysctl(name, value); err != nil {
+			return err
+		}
+	}
+	for _, k := range spec.Kinds {
+		if err := pin("/proc/thread-self/ns/"+string(k), d.Path(id, k)); err != nil {
+			return err
+		}
+	}
+	if spec.Inside == nil {
+		return nil
+	}
+	return spec.Inside()
+}
+
+// PinProcess pins the namespace of that kind that a process lives in.
+func (d *Dir) PinProcess(id string, k Kind, pid int) error {
+	return pin(fmt.Sprintf("/proc/%d/ns/%s", pid, k), d.Path(id, k))
+}
+
+func pin(ns, path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o400)
+	if err != nil {
+		return fmt.Errorf("make the pin: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("make the pin: %w", err)
+	}
+	if err := unix.Mount(ns, path, "", unix.MS_BIND, ""); err != nil {
+		return errors.Join(fmt.Errorf("pin the namespace %s at %s: %w", ns, path, err), os.Remove(path))
+	}
+	return nil
+}
+
+// setSysctl writes a sysctl of the calling thread's namespaces. A dot in an
+// interface's name is written as a slash, as sysctl(8) has it.
+func setSysctl(name, value string) error {
+	swap := strings.NewReplacer(".", "/", "/", ".")
+	if strings.Contains(name, "..") {
+		return fmt.Errorf("sysctl %q is no valid name", name)
+	}
+	if err := os.WriteFile(filepath.Join("/proc/sys", swap.Replace(name)), []byte(value), 0); err != nil {
+		return fmt.Errorf("set the sysctl %s to %q: %w", name, value, err)
+	}
+	return nil
+}
+
+// Pinned says whether the sandbox's namespace of that kind is there. A bare
+// file, such as a crash between its creation and the mount leaves, is none.
+func (d *Dir) Pinned(id string, k Kind) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(d.Path(id, k), &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+// Remove lets go of all of the sandbox's namespaces; each ends with its last
+// process. It is idempotent.
+func (d *Dir) Remove(id string) error {
+	var errs []error
+	for _, k := range kinds {
+		errs = append(errs, unpin(d.Path(id, k)))
+	}
+	return errors.Join(errs...)
+}
+
+func unpin(path string) error {
+	err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: nothing is mounted there
+		return fmt.Errorf("let go of the namespace at %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("let go of a namespace: %w", err)
+	}
+	return nil
+}
+
+// List returns the IDs of which any pin, or the bare file of one, is there.
+func (d *Dir) List() ([]string, error) {
+	seen := map[string]bool{}
+	var ids []string
+	for _, k := range kinds {
+		entries, err := os.ReadDir(filepath.Join(d.root, string(k)+"ns"))
+		if err != nil {
+			return nil, fmt.Errorf("list the pinned namespaces: %w", err)
+		}
+		for _, e := range entries {
+			if !seen[e.Name()] {
+				seen[e.Name()] = true
+				ids = append(ids, e.Name())
+			}
+		}
+	}
+	return ids, nil
+}
+
+// Run calls f on a thread that is inside of the sandbox's network namespace.
+// What f opens there, a socket say, stays of that namespace; f must not start
+// goroutines.
+func (d *Dir) Run(id string, f func() error) error {
+	ns, err := os.Open(d.Path(id, Net))
+	if err != nil {
+		return fmt.Errorf("open the network namespace of sandbox %s: %w", id, err)
+	}
+	defer ns.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter the network namespace of sandbox %s: %w", id, err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}

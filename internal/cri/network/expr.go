@@ -1,0 +1,114 @@
+package network
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Offsets in an IPv4 header, in bytes.
+const (
+	ipSource      = 12
+	ipDestination = 16
+)
+
+// The kernel numbers registers of 16 bytes from 1, and the same memory as
+// registers of 4 bytes from 8.
+const (
+	reg      = 1
+	regWord0 = 8
+	regWord1 = 9
+	regWord2 = 10
+)
+
+// ctStatusDNAT is IPS_DST_NAT of the kernel's enum ip_conntrack_status.
+const ctStatusDNAT = 1 << 5
+
+func one(e expr.Any) []expr.Any { return []expr.Any{e} }
+
+func (f *firewall) from(p netip.Prefix) []expr.Any { return match(ipSource, p, expr.CmpOpEq) }
+func (f *firewall) to(p netip.Prefix) []expr.Any   { return match(ipDestination, p, expr.CmpOpEq) }
+func (f *firewall) notTo(p netip.Prefix) []expr.Any {
+	return match(ipDestination, p, expr.CmpOpNeq)
+}
+
+func match(offset uint32, p netip.Prefix, op expr.CmpOp) []expr.Any {
+	addr := p.Masked().Addr().As4()
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: net.CIDRMask(p.Bits(), 32), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: op, Register: reg, Data: addr[:]},
+	}
+}
+
+// toLocal matches packets to one of the host's own addresses.
+func toLocal() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagDADDR: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+// dnatted matches packets whose destination was translated.
+func dnatted() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Register: reg, Key: expr.CtKeySTATUS},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ctStatusDNAT), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, 4)},
+	}
+}
+
+// dnat looks the packet up in a map of host ports and sends it where that says.
+func (f *firewall) dnat(set *nftables.Set, byAddress bool) []expr.Any {
+	words := []uint32{regWord0, regWord1, regWord2}
+	var key []expr.Any
+	if byAddress {
+		key = append(key, &expr.Payload{DestRegister: words[0], Base: expr.PayloadBaseNetworkHeader, Offset: ipDestination, Len: 4})
+		words = words[1:]
+	}
+	return append(key,
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: words[0]},
+		&expr.Payload{DestRegister: words[1], Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: reg, DestRegister: reg, IsDestRegSet: true, SetName: set.Name, SetID: set.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: regWord0, RegProtoMin: regWord1},
+	)
+}
+
+// element is a port mapping as its map holds it: each part of a key or value
+// fills a word of four bytes.
+func element(addr netip.Addr, p PortMapping) nftables.SetElement {
+	var key []byte
+	if p.HostIP.IsValid() {
+		ip := p.HostIP.As4()
+		key = append(key, ip[:]...)
+	}
+	key = append(key, p.Protocol, 0, 0, 0)
+	key = append(key, portWord(p.HostPort)...)
+	pod := addr.As4()
+	return nftables.SetElement{Key: key, Val: append(pod[:], portWord(p.ContainerPort)...)}
+}
+
+func portWord(port uint16) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, port), 0, 0)
+}
+
+// acceptRules accept what comes from the bridge and what goes to it. Each has
+// the form that iptables-nft writes itself, so that `iptables -L` still reads
+// a chain that holds them.
+func acceptRules(bridge string) [][]expr.Any {
+	name := append([]byte(bridge), 0)
+	rule := func(key expr.MetaKey) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: key, Register: reg},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: name},
+			&expr.Counter{},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		}
+	}
+	return [][]expr.Any{rule(expr.MetaKeyIIFNAME), rule(expr.MetaKeyOIFNAME)}
+}

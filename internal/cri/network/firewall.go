@@ -1,0 +1,175 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The names of what the table holds, as `nft list table` shows them.
+const (
+	portsMap   = "hostports"    // protocol . port → pod's address . port
+	ipPortsMap = "hostports-ip" // host's address . protocol . port → the same
+)
+
+// firewall owns the nftables table. The table is static but for the two maps
+// of host ports.
+type firewall struct {
+	table          *nftables.Table
+	bridge         string
+	cidr           netip.Prefix
+	ports, ipPorts *nftables.Set
+}
+
+// newFirewall replaces the table by one with empty maps, in one transaction,
+// and lets pods' packets through the host's own forward chains where those
+// drop by default.
+func newFirewall(name, bridge string, cidr netip.Prefix) (*firewall, error) {
+	f := &firewall{
+		table:  &nftables.Table{Name: name, Family: nftables.TableFamilyIPv4},
+		bridge: bridge, cidr: cidr,
+	}
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	// Adding first makes the deletion succeed where there is no table yet.
+	c.AddTable(f.table)
+	c.DelTable(f.table)
+	c.AddTable(f.table)
+	if err := f.addMaps(c); err != nil {
+		return nil, err
+	}
+	f.addPostrouting(c)
+	f.addNATChains(c)
+	f.addForward(c)
+	if err := c.Flush(); err != nil {
+		return nil, fmt.Errorf("write the nftables table %q: %w", name, err)
+	}
+	if err := f.admit(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *firewall) addMaps(c *nftables.Conn) error {
+	dest := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	f.ports = &nftables.Set{
+		Table: f.table, Name: portsMap, IsMap: true, Concatenation: true, DataType: dest,
+		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+	}
+	f.ipPorts = &nftables.Set{
+		Table: f.table, Name: ipPortsMap, IsMap: true, Concatenation: true, DataType: dest,
+		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
+	}
+	return errors.Join(c.AddSet(f.ports, nil), c.AddSet(f.ipPorts, nil))
+}
+
+// addPostrouting masquerades what leaves the pods' range, and what one pod
+// sends another by a host port: the answer must come back by the host.
+func (f *firewall) addPostrouting(c *nftables.Conn) {
+	chain := c.AddChain(&nftables.Chain{
+		Name: "postrouting", Table: f.table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	})
+	multicast := netip.MustParsePrefix("224.0.0.0/4")
+	f.rule(c, chain, f.from(f.cidr), f.notTo(f.cidr), f.notTo(multicast), one(&expr.Masq{}))
+	f.rule(c, chain, f.from(f.cidr), f.to(f.cidr), dnatted(), one(&expr.Masq{}))
+}
+
+// addNATChains sends host ports to their pods: what comes from outside, and
+// what the host itself sends to one of its addresses. 127.0.0.0/8 is left out,
+// since routing it to a bridge would need route_localnet, which opens
+// services bound to loopback to the neighbours.
+func (f *firewall) addNATChains(c *nftables.Conn) {
+	loopback := netip.MustParsePrefix("127.0.0.0/8")
+	for _, base := range []struct {
+		name string
+		hook *nftables.ChainHook
+	}{
+		{"prerouting", nftables.ChainHookPrerouting},
+		{"output", nftables.ChainHookOutput},
+	} {
+		chain := c.AddChain(&nftables.Chain{
+			Name: base.name, Table: f.table, Type: nftables.ChainTypeNAT,
+			Hooknum: base.hook, Priority: nftables.ChainPriorityNATDest,
+		})
+		f.rule(c, chain, toLocal(), f.notTo(loopback), f.dnat(f.ipPorts, true))
+		f.rule(c, chain, toLocal(), f.notTo(loopback), f.dnat(f.ports, false))
+	}
+}
+
+// addForward accepts pods' packets in a chain of our own. It decides nothing
+// against another chain that drops (admit sees to those); it shows what is
+// meant, and counts.
+func (f *firewall) addForward(c *nftables.Conn) {
+	chain := c.AddChain(&nftables.Chain{
+		Name: "forward", Table: f.table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	for _, r := range acceptRules(f.bridge) {
+		f.rule(c, chain, r)
+	}
+}
+
+func (f *firewall) rule(c *nftables.Conn, chain *nftables.Chain, parts ...[]expr.Any) {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: all})
+}
+
+func (f *firewall) addPorts(addr netip.Addr, ports []PortMapping) error {
+	return f.changePorts(addr, ports, (*nftables.Conn).SetAddElements)
+}
+
+// removePorts closes ports again. Those that aren't open any more are no error.
+func (f *firewall) removePorts(addr netip.Addr, ports []PortMapping) error {
+	err := f.changePorts(addr, ports, (*nftables.Conn).SetDeleteElements)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+func (f *firewall) changePorts(addr netip.Addr, ports []PortMapping, change func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	for _, p := range ports {
+		set, e := f.ports, element(addr, p)
+		if p.HostIP.IsValid() {
+			set = f.ipPorts
+		}
+		if err := change(c, set, []nftables.SetElement{e}); err != nil {
+			return fmt.Errorf("host port %s: %w", p, err)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write host ports to the nftables table %q: %w", f.table.Name, err)
+	}
+	return nil
+}
+
+// destroy removes the table and what admit put into the host's chains.
+func (f *firewall) destroy() error {
+	errs := []error{f.dismiss()}
+	c, err := nftables.New()
+	if err != nil {
+		return errors.Join(append(errs, fmt.Errorf("open nftables: %w", err))...)
+	}
+	c.DelTable(f.table)
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		errs = append(errs, fmt.Errorf("remove the nftables table %q: %w", f.table.Name, err))
+	}
+	return errors.Join(errs...)
+}
