@@ -1,0 +1,238 @@
+// Package harness runs the built errand as a user would, for tests, benchmarks
+// and nothing else: real binaries, a data directory of its own, a registry on
+// loopback, a real kubectl.
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// startTimeout bounds the wait for READY=1: far more than a start takes, so
+// that only a hang meets it.
+const startTimeout = time.Minute
+
+// Config says which errand to run.
+type Config struct {
+	// Bin is the folder of errand, errand-shim, runc and kubectl.
+	Bin string
+	// DataDir is the errand's data directory; its folder must exist.
+	DataDir string
+	// RegistriesConf points image names at a registry on loopback; it may be
+	// empty where nothing is pulled.
+	RegistriesConf string
+	// Args are further arguments of errand serve.
+	Args []string
+	// Log receives what errand prints, besides what Log() keeps.
+	Log io.Writer
+}
+
+// Errand is an errand serve that has told that it is ready.
+type Errand struct {
+	cfg Config
+	cmd *exec.Cmd
+	log *tail
+	// done is closed when the process has been waited for; err is its end.
+	done chan struct{}
+	err  error
+	// StartTime is how long it took from exec to READY=1.
+	StartTime time.Duration
+}
+
+// Start runs errand serve and returns once it has said READY=1 to its
+// supervisor (sd_notify(3)).
+func Start(ctx context.Context, cfg Config) (*Errand, error) {
+	notify, path, err := listenNotify()
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(filepath.Dir(path))
+	defer notify.Close()
+	args := []string{"serve", "--data-dir", cfg.DataDir, "--listen", "127.0.0.1:0"}
+	if cfg.RegistriesConf != "" {
+		args = append(args, "--registries-conf", cfg.RegistriesConf)
+	}
+	e := &Errand{cfg: cfg, log: &tail{}, done: make(chan struct{})}
+	e.cmd = exec.Command(filepath.Join(cfg.Bin, "errand"), append(args, cfg.Args...)...)
+	e.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+	e.cmd.Stderr = e.log
+	if cfg.Log != nil {
+		e.cmd.Stderr = io.MultiWriter(e.log, cfg.Log)
+	}
+	began := time.Now()
+	if err := e.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start errand: %w", err)
+	}
+	go func() {
+		e.err = e.cmd.Wait()
+		close(e.done)
+		notify.Close()
+	}()
+	if err := awaitReady(ctx, notify); err != nil {
+		killErr := e.Kill()
+		return nil, errors.Join(fmt.Errorf("errand serve did not become ready: %w; it said:\n%s", err, e.log), killErr)
+	}
+	e.StartTime = time.Since(began)
+	return e, nil
+}
+
+// listenNotify makes a socket as a service manager does.
+func listenNotify() (*net.UnixConn, string, error) {
+	dir, err := os.MkdirTemp("/tmp", "errand-notify-")
+	if err != nil {
+		return nil, "", fmt.Errorf("make a notify socket: %w", err)
+	}
+	path := filepath.Join(dir, "s")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("make a notify socket: %w", err), os.RemoveAll(dir))
+	}
+	return conn, path, nil
+}
+
+func awaitReady(ctx context.Context, conn *net.UnixConn) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	buf := make([]byte, 4096)
+	for {
+		n, err := conn.Read(buf)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return errors.New("it ended")
+		}
+		for line := range strings.Lines(string(buf[:n])) {
+			if strings.TrimSpace(line) == "READY=1" {
+				return nil
+			}
+		}
+	}
+}
+
+// PID is the process's.
+func (e *Errand) PID() int { return e.cmd.Process.Pid }
+
+// Log is the last of what it printed to standard error.
+func (e *Errand) Log() string { return e.log.String() }
+
+// Done is closed when the process has ended.
+func (e *Errand) Done() <-chan struct{} { return e.done }
+
+// Kubeconfig is the path of the administrator's kubeconfig.
+func (e *Errand) Kubeconfig() string { return filepath.Join(e.cfg.DataDir, "kubeconfig") }
+
+// Kill ends the process as a crash would (SIGKILL) and waits for it.
+func (e *Errand) Kill() error {
+	if err := e.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill errand: %w", err)
+	}
+	<-e.done
+	return nil
+}
+
+// Stop ends the process with SIGTERM and returns how long it took. Containers
+// go on.
+func (e *Errand) Stop(ctx context.Context) (time.Duration, error) {
+	began := time.Now()
+	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return 0, fmt.Errorf("stop errand: %w", err)
+	}
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		return 0, errors.Join(fmt.Errorf("errand did not stop: %w; it said:\n%s", ctx.Err(), e.log), e.Kill())
+	}
+	if e.err != nil {
+		return 0, fmt.Errorf("errand ended with %w; it said:\n%s", e.err, e.log)
+	}
+	return time.Since(began), nil
+}
+
+// Drain ends the containers and takes everything off the host that is not in
+// the data directory. errand serve must have ended.
+func (e *Errand) Drain(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, filepath.Join(e.cfg.Bin, "errand"), "drain", "--data-dir", e.cfg.DataDir).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("errand drain: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Result is what a command printed.
+type Result struct {
+	Stdout, Stderr string
+	// Code is its exit code.
+	Code int
+}
+
+// Kubectl runs kubectl against this errand, with stdin as its input. A kubectl
+// that fails is a Result; the error is for one that could not run.
+func (e *Errand) Kubectl(ctx context.Context, stdin string, args ...string) (Result, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(e.cfg.Bin, "kubectl"), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+e.Kubeconfig(), "HOME="+e.cfg.DataDir)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return r, fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
+	}
+	if ctx.Err() != nil {
+		return r, fmt.Errorf("kubectl %s: %w; it said: %s%s", strings.Join(args, " "), ctx.Err(), r.Stdout, r.Stderr)
+	}
+	return r, nil
+}
+
+// Client is a client-go clientset for this errand, without a rate limit.
+func (e *Errand) Client() (kubernetes.Interface, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", e.Kubeconfig())
+	if err != nil {
+		return nil, fmt.Errorf("read errand's kubeconfig: %w", err)
+	}
+	cfg.QPS = -1
+	return kubernetes.NewForConfig(cfg)
+}
+
+// tail keeps the last of what is written to it.
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+// tailBytes is how much a tail keeps.
+const tailBytes = 64 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.b = append(t.b, p...)
+	if len(t.b) > tailBytes {
+		t.b = append(t.b[:0], t.b[len(t.b)-tailBytes:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.b)
+}
