@@ -89,11 +89,18 @@ cross: ## Check that it compiles for arm64
 	GOARCH=arm64 go build -o /dev/null ./cmd/errand-shim
 
 .PHONY: install
-install: build ## Install to $(PREFIX) with a systemd unit
+install: build notices ## Install to $(PREFIX) with a systemd unit
 	install -D -m 0755 bin/errand $(DESTDIR)$(PREFIX)/bin/errand
 	install -D -m 0755 bin/errand-shim $(DESTDIR)$(PREFIX)/bin/errand-shim
 	if [ -x bin/runc ]; then install -D -m 0755 bin/runc $(DESTDIR)$(PREFIX)/libexec/errand/runc; fi
 	install -D -m 0644 deploy/errand.service $(DESTDIR)/etc/systemd/system/errand.service
+	install -D -m 0644 dist/THIRD_PARTY_NOTICES $(DESTDIR)$(PREFIX)/share/doc/errand/THIRD_PARTY_NOTICES
+	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/errand/LICENSE
+
+.PHONY: notices
+notices: ## Write the licences of all that is linked in to dist/THIRD_PARTY_NOTICES
+	@mkdir -p dist
+	go run ./build/notices ./cmd/errand ./cmd/errand-shim > dist/THIRD_PARTY_NOTICES
 
 .PHONY: clean
 clean: ## Remove what was built here; Go's caches stay
