@@ -1,0 +1,148 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// store is an Images in memory that tells its progress byte by byte.
+type store struct {
+	images map[string]Image
+	// began and ended tell of a pull of "hang".
+	began, ended chan struct{}
+}
+
+func (s *store) List(context.Context) ([]Image, error) {
+	var out []Image
+	for _, i := range s.images {
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+func (s *store) Pull(ctx context.Context, ref string, progress func(string)) (Image, error) {
+	if ref == "hang" {
+		close(s.began)
+		<-ctx.Done()
+		close(s.ended)
+		return Image{}, ctx.Err()
+	}
+	progress("resolving " + ref)
+	s.images[ref] = Image{ID: "sha256:1", RepoTags: []string{ref}, Size: 7, PulledAt: time.Unix(1, 0).UTC()}
+	return s.images[ref], nil
+}
+
+func (s *store) Load(_ context.Context, r io.Reader, progress func(string)) ([]Image, error) {
+	b := make([]byte, 1)
+	for {
+		_, err := r.Read(b)
+		if errors.Is(err, io.EOF) {
+			return []Image{{ID: "sha256:2"}}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		progress("read " + string(b))
+	}
+}
+
+func (s *store) Remove(_ context.Context, ref string) error {
+	if _, ok := s.images[ref]; !ok {
+		return errors.New("no such image: " + ref)
+	}
+	delete(s.images, ref)
+	return nil
+}
+
+func start(t *testing.T) (*Client, *store) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "control-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &store{images: map[string]Image{}, began: make(chan struct{}), ended: make(chan struct{})}
+	server, err := Listen(dir, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		os.RemoveAll(dir)
+	})
+	return NewClient(dir), s
+}
+
+func TestImages(t *testing.T) {
+	c, s := start(t)
+	var said []string
+	say := func(line string) { said = append(said, line) }
+
+	got, err := c.Pull(t.Context(), "busybox:latest", say)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s.images["busybox:latest"], got); diff != "" {
+		t.Errorf("Pull (-want +got):\n%s", diff)
+	}
+	list, err := c.List(t.Context())
+	if err != nil || len(list) != 1 {
+		t.Errorf("List = %v, %v", list, err)
+	}
+	// The archive comes while progress goes: the writer waits for each answer.
+	r, w := io.Pipe()
+	answered := make(chan struct{})
+	go func() {
+		w.Write([]byte("a"))
+		<-answered
+		w.Close()
+	}()
+	loaded, err := c.Load(t.Context(), r, func(line string) {
+		say(line)
+		close(answered)
+	})
+	if err != nil || len(loaded) != 1 {
+		t.Errorf("Load = %v, %v", loaded, err)
+	}
+	if want := []string{"resolving busybox:latest", "read a"}; !slices.Equal(said, want) {
+		t.Errorf("progress %q, want %q", said, want)
+	}
+	if err := c.Remove(t.Context(), "busybox:latest"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(t.Context(), "busybox:latest"); err == nil || !strings.Contains(err.Error(), "no such image: busybox:latest") {
+		t.Errorf("second Remove: %v", err)
+	}
+}
+
+func TestACallersEndIsTheWorksEnd(t *testing.T) {
+	c, s := start(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-s.began
+		cancel()
+	}()
+	if _, err := c.Pull(ctx, "hang", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("Pull: %v", err)
+	}
+	<-s.ended
+}
+
+func TestNotRunning(t *testing.T) {
+	if _, err := NewClient(t.TempDir()).List(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("List without a server: %v", err)
+	}
+}
