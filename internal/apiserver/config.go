@@ -1,0 +1,134 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/utils/clock"
+
+	"errand.dev/errand/internal/apiserver/etcd"
+)
+
+const (
+	defaultEventTTL     = time.Hour
+	defaultServiceRange = "10.96.0.0/16"
+)
+
+// Config says what a server serves, where it keeps it and for whom. Fields that
+// are not said to be optional must be set.
+type Config struct {
+	// DataDir holds the store and the certificates. The caller holds its lock.
+	DataDir string
+	// RuntimeDir holds the store's unix socket; it must exist and its path must
+	// be shorter than about 90 bytes.
+	RuntimeDir string
+
+	// Listen is host:port; port 0 takes any free one. Ignored if Listener is set.
+	Listen string
+	// Listener, if set, is a TCP listener to serve TLS on; the server closes it.
+	Listener net.Listener
+	// ExtraListeners, if any, are served like the first: a pod network's bridge,
+	// for example. Their addresses stand in the certificate.
+	ExtraListeners []net.Listener
+
+	// Kubeconfig is where the administrator's kubeconfig is written; empty means
+	// "kubeconfig" in DataDir.
+	Kubeconfig string
+
+	// Etcd names an etcd cluster to use instead of the embedded one.
+	Etcd etcd.External
+	// EtcdQuotaBytes limits the embedded store; 0 means etcd.DefaultQuotaBytes.
+	EtcdQuotaBytes int64
+
+	// NodeName is the node whose agent NodeDialer reaches.
+	NodeName string
+	// NodeDialer connects to the node agent's private HTTP server, for logs,
+	// exec, attach, port-forward and the node proxy. Nil means that there is no
+	// such node; nodes of the user's own are reached at the address they report.
+	NodeDialer func(context.Context) (net.Conn, error)
+
+	// ServiceRange is the CIDR that addresses of Services come from; empty means
+	// 10.96.0.0/16. Nothing routes to them.
+	ServiceRange string
+	// EventTTL is how long Events are kept; 0 means an hour.
+	EventTTL time.Duration
+	// Version is errand's own, shown as the build part of /version; may be empty.
+	Version string
+	// Clock tells when certificates end; nil means the real one.
+	Clock clock.Clock
+}
+
+// Validate returns every mistake in the config.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.DataDir == "" {
+		errs = append(errs, errors.New("DataDir: must be set"))
+	}
+	if c.RuntimeDir == "" && len(c.Etcd.Endpoints) == 0 {
+		errs = append(errs, errors.New("RuntimeDir: must be set for the embedded store"))
+	}
+	if c.Listener == nil {
+		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+			errs = append(errs, fmt.Errorf("Listen: want host:port: %w", err))
+		}
+	}
+	if c.ServiceRange != "" {
+		if _, _, err := net.ParseCIDR(c.ServiceRange); err != nil {
+			errs = append(errs, fmt.Errorf("ServiceRange: %w", err))
+		}
+	}
+	if c.NodeDialer != nil && c.NodeName == "" {
+		errs = append(errs, errors.New("NodeName: must be set with NodeDialer"))
+	}
+	if (c.Etcd.CertFile == "") != (c.Etcd.KeyFile == "") {
+		errs = append(errs, errors.New("Etcd: CertFile and KeyFile go together"))
+	}
+	if c.EtcdQuotaBytes < 0 {
+		errs = append(errs, errors.New("EtcdQuotaBytes: must not be negative"))
+	}
+	return utilerrors.NewAggregate(errs)
+}
+
+// complete returns a copy with every default filled in.
+func (c *Config) complete() (*completedConfig, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("API server's configuration: %w", err)
+	}
+	done := completedConfig{Config: *c}
+	if done.Clock == nil {
+		done.Clock = clock.RealClock{}
+	}
+	if done.EventTTL == 0 {
+		done.EventTTL = defaultEventTTL
+	}
+	if done.ServiceRange == "" {
+		done.ServiceRange = defaultServiceRange
+	}
+	if done.Kubeconfig == "" {
+		done.Kubeconfig = filepath.Join(c.DataDir, "kubeconfig")
+	}
+	_, cidr, err := net.ParseCIDR(done.ServiceRange)
+	if err != nil {
+		return nil, err
+	}
+	done.serviceRange = cidr
+	if done.hostname, err = os.Hostname(); err != nil {
+		return nil, fmt.Errorf("read the host's name: %w", err)
+	}
+	return &done, nil
+}
+
+type completedConfig struct {
+	Config
+	serviceRange *net.IPNet
+	hostname     string
+}
+
+func (c *completedConfig) etcdDir() string { return filepath.Join(c.DataDir, "etcd") }
+func (c *completedConfig) pkiDir() string  { return filepath.Join(c.DataDir, "pki") }

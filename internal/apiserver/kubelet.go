@@ -1,0 +1,61 @@
+package apiserver
+
+import (
+	"context"
+	"net"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
+)
+
+// nodeConnections tells the registries how to reach a node's agent: errand's
+// own by the private socket, any other at the address that its Node reports.
+type nodeConnections struct {
+	nodeName  types.NodeName
+	transport http.RoundTripper // nil: errand runs no node
+	others    kubeletclient.ConnectionInfoGetter
+}
+
+var _ kubeletclient.ConnectionInfoGetter = &nodeConnections{}
+
+// nodeTransport speaks plain HTTP on the connections that dial makes. The
+// socket's file mode keeps others out.
+func nodeTransport(dial func(context.Context) (net.Conn, error)) http.RoundTripper {
+	if dial == nil {
+		return nil
+	}
+	return utilnet.SetTransportDefaults(&http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+	})
+}
+
+// GetConnectionInfo implements kubeletclient.ConnectionInfoGetter.
+func (n *nodeConnections) GetConnectionInfo(ctx context.Context, name types.NodeName) (*kubeletclient.ConnectionInfo, error) {
+	if n.transport == nil || name != n.nodeName {
+		return n.others.GetConnectionInfo(ctx, name)
+	}
+	return &kubeletclient.ConnectionInfo{
+		Scheme: "http",
+		// Host and port only fill the Host header: the transport ignores them.
+		Hostname:                       string(name),
+		Port:                           "10250",
+		Transport:                      n.transport,
+		InsecureSkipTLSVerifyTransport: n.transport,
+	}, nil
+}
+
+// otherNodes configures how agents of the user's own nodes are reached, which
+// is as kube-apiserver does it.
+func otherNodes() kubeletclient.KubeletClientConfig {
+	return kubeletclient.KubeletClientConfig{
+		Port:                  10250,
+		PreferredAddressTypes: []string{"InternalIP", "Hostname", "ExternalIP"},
+	}
+}
+
+// podTransport reaches pods at their own addresses, for the pod proxy.
+func podTransport() *http.Transport {
+	return utilnet.SetTransportDefaults(&http.Transport{})
+}

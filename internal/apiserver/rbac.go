@@ -1,0 +1,99 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/component-helpers/auth/rbac/reconciliation"
+	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
+)
+
+// rbacPolicy returns one task for each of Kubernetes' default roles and
+// bindings. A task creates what is missing and adds permissions that an upgrade
+// brings; it takes none away, and leaves alone what the user marked with
+// rbac.authorization.kubernetes.io/autoupdate: "false".
+func rbacPolicy(client kubernetes.Interface) []task {
+	var tasks []task
+	for _, role := range append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...) {
+		tasks = append(tasks, clusterRoleTask(client, role))
+	}
+	for _, binding := range append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...) {
+		tasks = append(tasks, clusterRoleBindingTask(client, binding))
+	}
+	for _, roles := range bootstrappolicy.NamespaceRoles() {
+		for _, role := range roles {
+			tasks = append(tasks, roleTask(client, role))
+		}
+	}
+	for _, bindings := range bootstrappolicy.NamespaceRoleBindings() {
+		for _, binding := range bindings {
+			tasks = append(tasks, roleBindingTask(client, binding))
+		}
+	}
+	return tasks
+}
+
+func clusterRoleTask(client kubernetes.Interface, role rbacv1.ClusterRole) task {
+	return func(context.Context) error {
+		return reconcileRole("clusterrole "+role.Name, &reconciliation.ReconcileRoleOptions{
+			Role:    reconciliation.ClusterRoleRuleOwner{ClusterRole: &role},
+			Client:  reconciliation.ClusterRoleModifier{Client: client.RbacV1().ClusterRoles()},
+			Confirm: true,
+		})
+	}
+}
+
+func roleTask(client kubernetes.Interface, role rbacv1.Role) task {
+	return func(context.Context) error {
+		return reconcileRole("role "+role.Namespace+"/"+role.Name, &reconciliation.ReconcileRoleOptions{
+			Role:    reconciliation.RoleRuleOwner{Role: &role},
+			Client:  reconciliation.RoleModifier{Client: client.RbacV1(), NamespaceClient: client.CoreV1().Namespaces()},
+			Confirm: true,
+		})
+	}
+}
+
+func clusterRoleBindingTask(client kubernetes.Interface, binding rbacv1.ClusterRoleBinding) task {
+	return func(context.Context) error {
+		return reconcileBinding("clusterrolebinding "+binding.Name, &reconciliation.ReconcileRoleBindingOptions{
+			RoleBinding: reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: &binding},
+			Client:      reconciliation.ClusterRoleBindingClientAdapter{Client: client.RbacV1().ClusterRoleBindings()},
+			Confirm:     true,
+		})
+	}
+}
+
+func roleBindingTask(client kubernetes.Interface, binding rbacv1.RoleBinding) task {
+	return func(context.Context) error {
+		return reconcileBinding("rolebinding "+binding.Namespace+"/"+binding.Name, &reconciliation.ReconcileRoleBindingOptions{
+			RoleBinding: reconciliation.RoleBindingAdapter{RoleBinding: &binding},
+			Client:      reconciliation.RoleBindingClientAdapter{Client: client.RbacV1(), NamespaceClient: client.CoreV1().Namespaces()},
+			Confirm:     true,
+		})
+	}
+}
+
+func reconcileRole(what string, options *reconciliation.ReconcileRoleOptions) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		_, err := options.Run()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("default %s: %w", what, err)
+	}
+	return nil
+}
+
+func reconcileBinding(what string, options *reconciliation.ReconcileRoleBindingOptions) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		_, err := options.Run()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("default %s: %w", what, err)
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+)
+
+// errStopped ends the group when the server's loop returned because it was
+// asked to.
+var errStopped = errors.New("stopped")
+
+// Run serves until ctx is done, then stops within a second, even with watches
+// open, and closes all that New opened. It returns nil then, and otherwise why
+// the server can't go on. It must be called once.
+func (s *Server) Run(ctx context.Context) error {
+	prepared := s.generic.PrepareRun()
+	group, ctx := errgroup.WithContext(ctx)
+	// The store outlives the requests in flight.
+	group.Go(func() error {
+		if err := prepared.RunWithContext(ctx); err != nil {
+			return fmt.Errorf("serve the API: %w", err)
+		}
+		return errStopped
+	})
+	group.Go(func() error { return s.certs.Run(ctx) })
+	group.Go(func() error { return s.watchStore(ctx) })
+	group.Go(func() error { return s.start(ctx) })
+	err := group.Wait()
+	s.factory.Shutdown()
+	if errors.Is(err, errStopped) {
+		err = nil
+	}
+	return errors.Join(err, s.close(ctx))
+}
+
+// start makes the server ready.
+func (s *Server) start(ctx context.Context) error {
+	if err := s.services.load(ctx); err != nil {
+		return quietIfDone(ctx, err)
+	}
+	if err := s.writeKubeconfig(); err != nil {
+		return err
+	}
+	if err := keepNamespaces(ctx, s.factory, s.client); err != nil {
+		return err
+	}
+	s.factory.StartWithContext(ctx)
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return bootstrap(gctx, s.client) })
+	group.Go(func() error { return s.factory.WaitForCacheSyncWithContext(gctx).AsError() })
+	if err := group.Wait(); err != nil {
+		return quietIfDone(ctx, err)
+	}
+	s.readiness.set()
+	klog.FromContext(ctx).V(1).Info("The API is ready", "url", s.URL())
+	return nil
+}
+
+// quietIfDone drops the error of an operation that the stop interrupted.
+func quietIfDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) watchStore(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.store.failed():
+		return s.store.err()
+	}
+}
+
+// readiness is a check of /readyz.
+type readiness struct {
+	once sync.Once
+	done chan struct{}
+}
+
+func newReadiness() *readiness { return &readiness{done: make(chan struct{})} }
+
+func (r *readiness) set() { r.once.Do(func() { close(r.done) }) }
+
+// Name implements healthz.HealthChecker.
+func (r *readiness) Name() string { return "bootstrap" }
+
+// Check implements healthz.HealthChecker.
+func (r *readiness) Check(*http.Request) error {
+	select {
+	case <-r.done:
+		return nil
+	default:
+		return errors.New("the default objects aren't all written, or not all informers are in sync")
+	}
+}

@@ -1,0 +1,261 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/registry/rest"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	restclient "k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/capabilities"
+	"k8s.io/kubernetes/pkg/serviceaccount"
+
+	"errand.dev/errand/internal/apiserver/pki"
+)
+
+// informerResync is 0: informers never replay what they hold. Those who want
+// to look again at something set a timer for it.
+const informerResync = 0
+
+// Server is an API server. Its methods may be called concurrently.
+type Server struct {
+	cfg      *completedConfig
+	store    *store
+	certs    *pki.Store
+	options  *storageOptions
+	generic  *genericapiserver.GenericAPIServer
+	chain    admission.Interface
+	all      registries
+	services *serviceAddresses
+
+	client    kubernetes.Interface
+	factory   informers.SharedInformerFactory
+	readiness *readiness
+}
+
+// New makes a server: it opens the store, the certificates and the listener,
+// and builds every registry. Nothing is served before Run. On failure
+// everything opened is closed. A Server that is made must be run, even if with
+// a context that is done, for what it holds to be closed.
+func New(ctx context.Context, cfg Config) (_ *Server, err error) {
+	done, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	// Pods may be privileged; who may make such is a matter of RBAC and PodSecurity.
+	capabilities.Setup(true, 0)
+
+	s := &Server{cfg: done, readiness: newReadiness()}
+	listener, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.build(listener); err != nil {
+		return nil, errors.Join(err, listener.Close(), s.close(ctx))
+	}
+	return s, nil
+}
+
+// open starts what takes time by itself, all at once.
+func (s *Server) open(ctx context.Context) (net.Listener, error) {
+	first, err := s.cfg.listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
+		return nil, errors.Join(err, first.Close())
+	}
+	listeners := append([]net.Listener{first}, s.cfg.ExtraListeners...)
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		s.store, err = openStore(ctx, s.cfg)
+		return err
+	})
+	group.Go(func() (err error) {
+		names, ips := s.cfg.names(listeners)
+		s.certs, err = pki.Open(pki.Config{
+			Dir: s.cfg.pkiDir(), Names: names, IPs: ips, Clock: s.cfg.Clock, Renewed: s.certsRenewed,
+		})
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, errors.Join(err, first.Close(), s.close(ctx))
+	}
+	return joinListeners(first, s.cfg.ExtraListeners), nil
+}
+
+// build assembles the server. It contacts nothing.
+func (s *Server) build(listener net.Listener) error {
+	generic := newGenericConfig(s.cfg, listener, s.certs)
+	loopback, err := kubernetes.NewForConfig(generic.LoopbackClientConfig)
+	if err != nil {
+		return fmt.Errorf("make the loopback client: %w", err)
+	}
+	deferred := &deferredClient{Interface: loopback}
+	s.client = deferred
+	s.factory = informers.NewSharedInformerFactoryWithOptions(deferred, informerResync, informers.WithTransform(dropManagedFields))
+
+	tokens, err := s.secure(generic)
+	if err != nil {
+		return err
+	}
+	s.options = newStorageOptions(s.store.client, generic.EffectiveVersion, generic.MergedResourceConfig)
+	generic.RESTOptionsGetter = s.options
+	if s.chain, err = newAdmission(generic, generic.MergedResourceConfig, s.factory, s.client); err != nil {
+		return err
+	}
+	generic.AdmissionControl = s.chain
+	generic.AddReadyzChecks(s.readiness)
+	generic.AddHealthChecks(s.store.checks()...)
+	if s.generic, err = generic.Complete(nil).New("errand", genericapiserver.NewEmptyDelegate()); err != nil {
+		return fmt.Errorf("make the server: %w", err)
+	}
+	if s.services, err = newServiceAddresses(s.cfg.serviceRange); err != nil {
+		return err
+	}
+	core := &coreGroup{
+		authorizer:    generic.Authorization.Authorizer,
+		audiences:     generic.Authentication.APIAudiences,
+		tokens:        tokens,
+		client:        s.client,
+		eventTTL:      s.cfg.EventTTL,
+		nodeName:      s.cfg.NodeName,
+		nodeTransport: nodeTransport(s.cfg.NodeDialer),
+		services:      s.services,
+	}
+	s.all, err = installGroups(s.generic, core, providers(generic, s.cfg, s.client), s.options, generic.MergedResourceConfig)
+	return err
+}
+
+// secure sets who may enter and what they may do.
+func (s *Server) secure(generic *genericapiserver.Config) (serviceaccount.TokenGenerator, error) {
+	keys, err := serviceaccount.StaticPublicKeysGetter([]any{s.certs.TokenKey()})
+	if err != nil {
+		return nil, fmt.Errorf("read the key of service account tokens: %w", err)
+	}
+	tokens, err := serviceaccount.JWTTokenGenerator(tokenIssuer, s.certs.TokenKey())
+	if err != nil {
+		return nil, fmt.Errorf("sign service account tokens: %w", err)
+	}
+	audiences := authenticator.Audiences{tokenIssuer}
+	generic.Authentication.APIAudiences = audiences
+	if generic.Authentication.Authenticator, err = newAuthenticator(s.certs, keys, audiences, s.client); err != nil {
+		return nil, err
+	}
+	generic.Authorization.Authorizer, generic.RuleResolver, err = newAuthorizer(s.factory)
+	return tokens, err
+}
+
+// dropManagedFields halves what informers hold of an object written by HTTP.
+// Writers that send an object without managed fields leave the stored ones.
+func dropManagedFields(obj any) (any, error) {
+	if object, err := meta.Accessor(obj); err == nil && object.GetManagedFields() != nil {
+		object.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+// Ready is closed once the server answers, holds its default objects and has
+// seen all that admission and authorization consult: /readyz then says ok.
+func (s *Server) Ready() <-chan struct{} { return s.readiness.done }
+
+// Addr returns the address of the first listener.
+func (s *Server) Addr() net.Addr { return s.generic.SecureServingInfo.Listener.Addr() }
+
+// URL returns where clients on this machine reach the server.
+func (s *Server) URL() string { return s.generic.LoopbackClientConfig.Host }
+
+// Kubeconfig returns the path of the administrator's kubeconfig, which is
+// written before Ready closes.
+func (s *Server) Kubeconfig() string { return s.cfg.Kubeconfig }
+
+// CA returns the certificate, as PEM, that the server's is signed by.
+func (s *Server) CA() []byte { return s.certs.CA() }
+
+// LoopbackConfig returns the configuration of a client with every right that
+// speaks HTTP to this server. The caller may change the copy.
+func (s *Server) LoopbackConfig() *restclient.Config {
+	return restclient.CopyConfig(s.generic.LoopbackClientConfig)
+}
+
+// Client returns the client that components in this process should use.
+func (s *Server) Client() kubernetes.Interface { return s.client }
+
+// Informers returns a factory over Client that admission and authorization use
+// too, so that each kind is held once. Managed fields are left out. Those who
+// ask for further informers start the factory again; Run starts it first.
+func (s *Server) Informers() informers.SharedInformerFactory { return s.factory }
+
+// Handler serves requests without their having come through the listener. It
+// authenticates them all the same.
+func (s *Server) Handler() http.Handler { return s.generic.Handler }
+
+// Admission returns the chain that every write passes.
+func (s *Server) Admission() admission.Interface { return s.chain }
+
+// Storage returns the registry of a resource, or of one of its subresources.
+func (s *Server) Storage(resource schema.GroupVersionResource, subresource string) (rest.Storage, bool) {
+	name := resource.Resource
+	if subresource != "" {
+		name += "/" + subresource
+	}
+	registry, ok := s.all[resource.GroupVersion()][name]
+	return registry, ok
+}
+
+// Etcd returns the store's client, for diagnosis and tests.
+func (s *Server) Etcd() *clientv3.Client { return s.store.client }
+
+func (s *Server) certsRenewed(ctx context.Context) {
+	log := klog.FromContext(ctx)
+	if err := s.writeKubeconfig(); err != nil {
+		log.Error(err, "The certificates were renewed, the kubeconfig couldn't be", "path", s.cfg.Kubeconfig)
+		return
+	}
+	log.Info("Renewed the certificates and the kubeconfig", "path", s.cfg.Kubeconfig)
+}
+
+func (s *Server) writeKubeconfig() error {
+	if err := os.MkdirAll(filepath.Dir(s.cfg.Kubeconfig), 0o700); err != nil {
+		return fmt.Errorf("make the kubeconfig's directory: %w", err)
+	}
+	return writeKubeconfig(s.cfg.Kubeconfig, s.URL(), s.certs)
+}
+
+// close ends what New opened, apart from the listener.
+func (s *Server) close(ctx context.Context) error {
+	if s.generic != nil {
+		s.generic.Destroy()
+	}
+	if s.options != nil {
+		s.options.stop()
+	}
+	if s.store == nil {
+		return nil
+	}
+	start := time.Now()
+	err := s.store.close()
+	klog.FromContext(ctx).V(2).Info("Closed the store", "took", time.Since(start))
+	return err
+}
+
+// deferredClient lets informers, admission and authorization be built before
+// the registries that serve them.
+type deferredClient struct {
+	kubernetes.Interface
+}

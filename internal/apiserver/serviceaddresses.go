@@ -1,0 +1,82 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/registry/rest"
+	api "k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
+	"k8s.io/kubernetes/pkg/registry/core/service/portallocator"
+)
+
+// nodePortRange is Kubernetes' default.
+const nodePortRange = "30000-32767"
+
+// serviceAddresses hands out the cluster IPs and node ports of Services. Which
+// are taken is read from the Services at each start: one process writes to the
+// store, so that nothing else need be kept.
+type serviceAddresses struct {
+	ips    *ipallocator.Range
+	ports  *portallocator.PortAllocator
+	lister rest.Lister
+}
+
+func newServiceAddresses(cidr *net.IPNet) (*serviceAddresses, error) {
+	ips, err := ipallocator.NewInMemory(cidr)
+	if err != nil {
+		return nil, fmt.Errorf("addresses of Services: %w", err)
+	}
+	ports, err := portallocator.NewInMemory(*utilnet.ParsePortRangeOrDie(nodePortRange))
+	if err != nil {
+		return nil, fmt.Errorf("ports of Services: %w", err)
+	}
+	return &serviceAddresses{ips: ips, ports: ports}, nil
+}
+
+func (s *serviceAddresses) byFamily() map[api.IPFamily]ipallocator.Interface {
+	return map[api.IPFamily]ipallocator.Interface{s.ips.IPFamily(): s.ips}
+}
+
+// load takes what the stored Services use. It must run before any is created.
+func (s *serviceAddresses) load(ctx context.Context) error {
+	list, err := s.lister.List(ctx, &metainternalversion.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list Services: %w", err)
+	}
+	for i := range list.(*api.ServiceList).Items {
+		service := &list.(*api.ServiceList).Items[i]
+		if err := s.take(service); err != nil {
+			return fmt.Errorf("service %s/%s: %w", service.Namespace, service.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s *serviceAddresses) take(service *api.Service) error {
+	for _, text := range service.Spec.ClusterIPs {
+		ip := net.ParseIP(text)
+		if ip == nil { // "None"
+			continue
+		}
+		// An address of a former range stays with its Service and blocks nobody.
+		var outside *ipallocator.ErrNotInRange
+		if err := s.ips.Allocate(ip); err != nil && !errors.As(err, &outside) && !errors.Is(err, ipallocator.ErrAllocated) {
+			return fmt.Errorf("take %s: %w", ip, err)
+		}
+	}
+	for _, port := range service.Spec.Ports {
+		if port.NodePort == 0 {
+			continue
+		}
+		var outside *portallocator.ErrNotInRange
+		if err := s.ports.Allocate(int(port.NodePort)); err != nil && !errors.As(err, &outside) && !errors.Is(err, portallocator.ErrAllocated) {
+			return fmt.Errorf("take port %d: %w", port.NodePort, err)
+		}
+	}
+	return nil
+}

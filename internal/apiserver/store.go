@@ -1,0 +1,74 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apiserver/pkg/server/healthz"
+
+	"errand.dev/errand/internal/apiserver/etcd"
+)
+
+const storeCheckTimeout = 2 * time.Second
+
+// store is the embedded member or a cluster of the user's.
+type store struct {
+	client *clientv3.Client
+	member *etcd.Member // nil if the cluster is the user's
+}
+
+func openStore(ctx context.Context, c *completedConfig) (*store, error) {
+	if len(c.Etcd.Endpoints) > 0 {
+		client, err := etcd.Dial(ctx, c.Etcd)
+		if err != nil {
+			return nil, err
+		}
+		return &store{client: client}, nil
+	}
+	member, err := etcd.Start(ctx, etcd.Config{Dir: c.etcdDir(), SocketDir: c.RuntimeDir, QuotaBytes: c.EtcdQuotaBytes})
+	if err != nil {
+		return nil, err
+	}
+	return &store{client: member.Client(), member: member}, nil
+}
+
+// failed is closed when the store can't go on; nil, which never is, for a
+// cluster: its client reconnects.
+func (s *store) failed() <-chan struct{} {
+	if s.member == nil {
+		return nil
+	}
+	return s.member.Failed()
+}
+
+func (s *store) err() error { return s.member.Err() }
+
+func (s *store) close() error {
+	if s.member != nil {
+		return s.member.Close()
+	}
+	if err := s.client.Close(); err != nil {
+		return fmt.Errorf("disconnect from etcd: %w", err)
+	}
+	return nil
+}
+
+func (s *store) check(ctx context.Context) error {
+	if s.member != nil {
+		return s.member.Check(ctx)
+	}
+	_, err := s.client.Get(ctx, "health")
+	return err
+}
+
+// checks are those of /readyz, /livez and /healthz that concern the store.
+func (s *store) checks() []healthz.HealthChecker {
+	return []healthz.HealthChecker{healthz.NamedCheck("etcd", func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), storeCheckTimeout)
+		defer cancel()
+		return s.check(ctx)
+	})}
+}
