@@ -1,0 +1,91 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+)
+
+// Pull brings the image that name means now, from its registry or a mirror of it, and returns it. What is here already isn't fetched
+// again; if nothing is new it costs one request. auth may be nil; it comes before the user's auth.json.
+//
+// Pulls of the same image with the same credentials at the same time are one. A broken connection is taken up where it stopped. When
+// Pull fails, it leaves nothing, save what the next attempt can go on with. ctx's end ends it.
+func (s *Store) Pull(ctx context.Context, name string, auth *runtimeapi.AuthConfig) (Image, error) {
+	named, err := parseRef(name)
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := s.flights.do(ctx, s.ctx, flightKey(named, auth), func(ctx context.Context) (Image, error) {
+		return s.pull(s.context(ctx), named, auth)
+	})
+	if err != nil {
+		return Image{}, fmt.Errorf("failed to pull and unpack image %q: %w", named, err)
+	}
+	return img, nil
+}
+
+// flightKey keeps pulls with different credentials apart: one must not profit from the other's.
+func flightKey(named reference.Named, auth *runtimeapi.AuthConfig) string {
+	if auth == nil {
+		return named.String()
+	}
+	// Marshalling a message of strings doesn't fail.
+	data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(auth)
+	return fmt.Sprintf("%s %x", named, sha256.Sum256(data))
+}
+
+func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeapi.AuthConfig) (Image, error) {
+	logger := klog.FromContext(ctx)
+	start := s.cfg.Clock.Now()
+	sources, err := s.sources(named, auth)
+	if err != nil {
+		return Image{}, err
+	}
+	desc, from, err := s.resolve(ctx, named, sources)
+	if err != nil {
+		return Image{}, fmt.Errorf("failed to resolve image: %w", err)
+	}
+	img, ok, err := s.adopt(ctx, named, desc.Digest)
+	if ok || err != nil {
+		return img, err
+	}
+	err = s.withLease(ctx, named.String(), func(ctx context.Context) error {
+		target, err := s.fetch(ctx, desc, from)
+		if err != nil {
+			return err
+		}
+		img, err = s.name(ctx, target, namesFor(named, target.Digest))
+		return err
+	})
+	if err != nil {
+		return Image{}, err
+	}
+	logger.V(2).Info("Pulled image", "image", named.String(), "id", img.ID, "size", img.Size, "took", s.cfg.Clock.Since(start))
+	return s.index.get(img.ID)
+}
+
+// adopt gives an image that is here already the names under which it was asked for. ok is false if it isn't here.
+func (s *Store) adopt(ctx context.Context, named reference.Named, target digest.Digest) (_ Image, ok bool, err error) {
+	s.nameMu.Lock()
+	defer s.nameMu.Unlock()
+	img, ok := s.index.byTarget(target)
+	if !ok {
+		return Image{}, false, nil
+	}
+	if err := s.setNames(ctx, img, namesFor(named, target)); err != nil {
+		return Image{}, false, err
+	}
+	img, err = s.index.get(img.ID)
+	if errdefs.IsNotFound(err) {
+		return Image{}, false, nil
+	}
+	return img, err == nil, err
+}

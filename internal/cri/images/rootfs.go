@@ -1,0 +1,333 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"sync"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/gc"
+	continuity "github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
+)
+
+// resourceRootfs is the collector's number for containers' roots.
+const resourceRootfs = metadata.ResourceMount + 1
+
+// Names in a container's directory <root>/rootfs/<container ID>.
+const (
+	upperDir  = "fs"    // the writable layer
+	workDir   = "work"  // overlayfs's own
+	chainLink = "image" // a symlink whose target is the chain ID of the layers below
+)
+
+// containerID is what may name a directory.
+var containerID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+
+// rootfsKeeper makes the root file systems of containers, beside containerd's snapshotter rather than through it: a snapshot costs
+// four database transactions with a flush each, a directory costs none. In its place stands a symlink in the container's directory
+// that names the image's topmost layer; every such layer is a root of the garbage collection (see StartCollection).
+type rootfsKeeper struct {
+	dir         string
+	backend     backend
+	snapshotter snapshots.Snapshotter
+
+	// mu is also held while the collector decides what to remove, see collection.
+	mu    sync.Mutex
+	users map[string]string // container ID → chain ID
+	// layers caches what a chain ID stands for; emptied by every collection.
+	layers map[string]layers
+}
+
+// layers are the directories of an image's layers, the topmost first, and the owner that its root directory has.
+type layers struct {
+	dirs     []string
+	uid, gid int
+}
+
+func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsKeeper, error) {
+	k := &rootfsKeeper{
+		dir:         filepath.Join(root, "rootfs"),
+		backend:     b,
+		snapshotter: sn,
+		users:       map[string]string{},
+		layers:      map[string]layers{},
+	}
+	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of containers' roots: %w", err)
+	}
+	entries, err := os.ReadDir(k.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list containers' roots: %w", err)
+	}
+	for _, e := range entries {
+		dir := filepath.Join(k.dir, e.Name())
+		chain, err := os.Readlink(filepath.Join(dir, chainLink))
+		if errors.Is(err, fs.ErrNotExist) {
+			// A crash in the midst of prepare or remove: nobody was ever given it, or nobody wants it any more.
+			if err := os.RemoveAll(dir); err != nil {
+				return nil, fmt.Errorf("remove an unfinished container root: %w", err)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read a container's root: %w", err)
+		}
+		k.users[e.Name()] = chain
+	}
+	return k, nil
+}
+
+// noLayers is the chain ID in the symlink of a container whose image has no layers.
+const noLayers = "none"
+
+// prepare makes a fresh writable layer over the snapshot chainID.
+func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string) (_ []mount.Mount, err error) {
+	if !containerID.MatchString(id) {
+		return nil, fmt.Errorf("container ID %q can't name a directory: %w", id, errdefs.ErrInvalidArgument)
+	}
+	if chainID == "" {
+		chainID = noLayers
+	}
+	if err := k.claim(id, chainID); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(k.dir, id)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+			k.release(id)
+		}
+	}()
+	below, err := k.resolve(ctx, chainID)
+	if err != nil {
+		return nil, err
+	}
+	upper := filepath.Join(dir, upperDir)
+	// The symlink comes before anything that costs: whoever finds the directory after a crash knows what it is.
+	for _, step := range []func() error{
+		func() error { return os.Mkdir(dir, 0o700) },
+		func() error { return os.Symlink(chainID, filepath.Join(dir, chainLink)) },
+		func() error { return k.makeUpper(ctx, upper, below) },
+	} {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("make the root of container %s: %w", id, err)
+		}
+	}
+	return k.mounts(dir, below), nil
+}
+
+// claim makes chainID's layers safe from collection for the container id.
+func (k *rootfsKeeper) claim(id, chainID string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.users[id]; ok {
+		return fmt.Errorf("the root of container %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	k.users[id] = chainID
+	return nil
+}
+
+func (k *rootfsKeeper) release(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.users, id)
+}
+
+// makeUpper makes the writable directory: empty for an overlay, else a copy of the image.
+func (k *rootfsKeeper) makeUpper(ctx context.Context, upper string, below layers) error {
+	if err := os.Mkdir(upper, 0o755); err != nil {
+		return err
+	}
+	// Explicitly: a strict umask of ours must not show in containers.
+	if err := os.Chmod(upper, 0o755); err != nil {
+		return err
+	}
+	if k.backend.overlay() {
+		if err := os.Mkdir(filepath.Join(filepath.Dir(upper), workDir), 0o700); err != nil {
+			return err
+		}
+		if below.uid == os.Geteuid() && below.gid == os.Getegid() {
+			return nil
+		}
+		return os.Lchown(upper, below.uid, below.gid)
+	}
+	if len(below.dirs) == 0 {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return continuity.CopyDir(upper, below.dirs[0], continuity.WithXAttrErrorHandler(func(_, _, xattr string, err error) error {
+		if xattr == "security.selinux" {
+			return nil // the copy gets a label of its own
+		}
+		return err
+	}))
+}
+
+// mounts returns what mounts the root in dir.
+func (k *rootfsKeeper) mounts(dir string, below layers) []mount.Mount {
+	upper := filepath.Join(dir, upperDir)
+	if !k.backend.overlay() || len(below.dirs) == 0 {
+		return []mount.Mount{{Type: "bind", Source: upper, Options: []string{"rbind", "rw"}}}
+	}
+	return []mount.Mount{overlayMount(below.dirs, upper, filepath.Join(dir, workDir), k.backend.overlayOptions)}
+}
+
+// resolve finds the directories of a chain. The caller has claimed it, or takes the risk that they vanish.
+func (k *rootfsKeeper) resolve(ctx context.Context, chainID string) (layers, error) {
+	if chainID == noLayers {
+		return layers{uid: os.Geteuid(), gid: os.Getegid()}, nil
+	}
+	k.mu.Lock()
+	found, ok := k.layers[chainID]
+	k.mu.Unlock()
+	if ok {
+		return found, nil
+	}
+	dirs, err := k.backend.layerDirs(ctx, k.snapshotter, chainID)
+	if err != nil {
+		return layers{}, fmt.Errorf("find the image's layers: %w", err)
+	}
+	st, err := os.Stat(dirs[0])
+	if err != nil {
+		return layers{}, fmt.Errorf("find the image's layers: %w", err)
+	}
+	found = layers{dirs: dirs}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		found.uid, found.gid = int(sys.Uid), int(sys.Gid)
+	}
+	k.mu.Lock()
+	k.layers[chainID] = found
+	k.mu.Unlock()
+	return found, nil
+}
+
+// unpacked reports whether the snapshot of an image's topmost layer exists.
+func (k *rootfsKeeper) unpacked(ctx context.Context, chainID string) bool {
+	if chainID == "" {
+		return true
+	}
+	_, err := k.snapshotter.Stat(ctx, chainID)
+	return err == nil
+}
+
+// remove deletes a container's root. The caller has unmounted it. Idempotent.
+func (k *rootfsKeeper) remove(id string) error {
+	if !containerID.MatchString(id) {
+		return fmt.Errorf("container ID %q can't name a directory: %w", id, errdefs.ErrInvalidArgument)
+	}
+	dir := filepath.Join(k.dir, id)
+	// The symlink goes last: should we be interrupted, the container still counts as there.
+	for _, name := range []string{workDir, upperDir, chainLink} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("remove the root of container %s: %w", id, err)
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the root of container %s: %w", id, err)
+	}
+	k.release(id)
+	return nil
+}
+
+// upperOf returns a container's writable directory.
+func (k *rootfsKeeper) upperOf(id string) (string, error) {
+	if _, err := k.chainOf(id); err != nil {
+		return "", err
+	}
+	return filepath.Join(k.dir, id, upperDir), nil
+}
+
+func (k *rootfsKeeper) chainOf(id string) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	chain, ok := k.users[id]
+	if !ok {
+		return "", fmt.Errorf("the root of container %s: %w", id, errdefs.ErrNotFound)
+	}
+	return chain, nil
+}
+
+func (k *rootfsKeeper) list() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids := make([]string, 0, len(k.users))
+	for id := range k.users {
+		ids = append(ids, id)
+	}
+	sort.Strings(ids)
+	return ids
+}
+
+// PrepareRootfs makes a fresh writable root for a container and returns the mounts that make it, for the caller to mount: an
+// overlay, or a bind mount where overlays don't work or the image has no layers. The image's layers stay until RemoveRootfs, even
+// if the image is removed. errdefs.ErrAlreadyExists: the container has a root (see Rootfs); errdefs.ErrNotFound: the image is gone.
+//
+// An overlay is mounted volatile where the kernel can: it must not be mounted a second time after a reboot, but be removed and made
+// anew.
+func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image) ([]mount.Mount, error) {
+	return s.rootfs.prepare(s.context(ctx), containerID, img.ChainID)
+}
+
+// RemoveRootfs deletes a container's root and what was written to it. It must be unmounted. Removing what isn't there is no error.
+func (s *Store) RemoveRootfs(_ context.Context, containerID string) error {
+	return s.rootfs.remove(containerID)
+}
+
+// Rootfs returns the mounts of the root that PrepareRootfs made, be it before a restart. errdefs.ErrNotFound: there is none.
+func (s *Store) Rootfs(ctx context.Context, containerID string) ([]mount.Mount, error) {
+	chain, err := s.rootfs.chainOf(containerID)
+	if err != nil {
+		return nil, err
+	}
+	below, err := s.rootfs.resolve(s.context(ctx), chain)
+	if err != nil {
+		return nil, err
+	}
+	return s.rootfs.mounts(filepath.Join(s.rootfs.dir, containerID), below), nil
+}
+
+// ListRootfs returns the IDs of all containers that have a root, sorted: whoever owns the containers can remove those it doesn't know.
+func (s *Store) ListRootfs(context.Context) []string { return s.rootfs.list() }
+
+// StartCollection implements metadata.Collector. From here until the collector has decided and written what goes, no container can
+// claim layers: either its claim is seen by the collector, or the layers are gone by the time it looks for them.
+func (k *rootfsKeeper) StartCollection(context.Context) (metadata.CollectionContext, error) {
+	k.mu.Lock()
+	clear(k.layers)
+	return collection{k}, nil
+}
+
+// ReferenceLabel implements metadata.Collector: nothing in the database refers to a container's root.
+func (k *rootfsKeeper) ReferenceLabel() string { return "" }
+
+// collection is one run of the collector, with rootfsKeeper.mu held.
+type collection struct{ k *rootfsKeeper }
+
+// Active tells the collector which layers containers need.
+func (c collection) Active(ns string, fn func(gc.Node)) {
+	if ns != namespace {
+		return
+	}
+	for _, chain := range c.k.users {
+		fn(gc.Node{Type: metadata.ResourceSnapshot, Namespace: ns, Key: c.k.backend.snapshotKey(chain)})
+	}
+}
+
+func (collection) All(func(gc.Node))                    {}
+func (collection) Leased(string, string, func(gc.Node)) {}
+func (collection) Remove(gc.Node)                       {}
+
+func (c collection) Cancel() error { c.k.mu.Unlock(); return nil }
+func (c collection) Finish() error { c.k.mu.Unlock(); return nil }
