@@ -9,7 +9,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 PKG     := errand.dev/errand/internal/version
 STAMP   := -X $(PKG).release=$(VERSION) -X $(PKG).commit=$(COMMIT)
-LDFLAGS := -s -w -buildid= $(STAMP)
+# What `kubectl version` tells of the client; upstream's build stamps it too.
+KUBE    := k8s.io/component-base/version
+KUBEVER := $(shell go list -m -f '{{.Version}}' k8s.io/kubernetes 2>/dev/null)
+KUBESTAMP := -X $(KUBE).gitVersion=$(KUBEVER) -X $(KUBE).gitCommit= -X $(KUBE).gitTreeState=archive
+LDFLAGS := -s -w -buildid= $(STAMP) $(KUBESTAMP)
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -44,7 +48,7 @@ runc:
 .PHONY: kubectl
 kubectl: ## Build bin/kubectl, unmodified, for tests and the demo
 	@scripts/with-progress.sh "compiling kubectl" \
-	  go build -ldflags '-s -w' -o bin/kubectl k8s.io/kubernetes/cmd/kubectl
+	  go build -ldflags "-s -w $(KUBESTAMP)" -o bin/kubectl k8s.io/kubernetes/cmd/kubectl
 
 .PHONY: demo
 demo: deps build kubectl ## Walk through a Job's life in a temporary folder, and clean up

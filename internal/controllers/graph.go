@@ -27,7 +27,6 @@ var typedAnyway = map[schema.GroupVersionResource]bool{
 	{Version: "v1", Resource: "configmaps"}:                                       true,
 	{Version: "v1", Resource: "resourcequotas"}:                                   true,
 	{Version: "v1", Resource: "services"}:                                         true,
-	{Version: "v1", Resource: "persistentvolumeclaims"}:                           true,
 	{Group: "batch", Version: "v1", Resource: "jobs"}:                             true,
 	{Group: "batch", Version: "v1", Resource: "cronjobs"}:                         true,
 	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}: true,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/quota/v1/generic"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller/podgc"
 	"k8s.io/kubernetes/pkg/controller/resourcequota"
 	"k8s.io/kubernetes/pkg/controller/serviceaccount"
+	"k8s.io/kubernetes/pkg/quota/v1/evaluator/core"
 	"k8s.io/kubernetes/pkg/quota/v1/install"
 )
 
@@ -84,11 +86,11 @@ func garbageCollector(ctx context.Context, d *dependencies) (func(context.Contex
 }
 
 func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context), error) {
-	config, err := install.NewQuotaConfigurationForControllers(
-		generic.ListerFuncForResourceFunc(d.Informers.ForResource), d.Informers)
+	evaluators, err := core.NewEvaluators(generic.ListerFuncForResourceFunc(d.Informers.ForResource), d.Informers, quotaKinds)
 	if err != nil {
 		return nil, fmt.Errorf("evaluators: %w", err)
 	}
+	config := generic.NewConfiguration(evaluators, install.DefaultIgnoredResources())
 	c, err := resourcequota.NewController(ctx, &resourcequota.ControllerOptions{
 		QuotaClient:               d.Client.CoreV1(),
 		ResourceQuotaInformer:     d.Informers.Core().V1().ResourceQuotas(),
@@ -109,6 +111,12 @@ func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context),
 		func(ctx context.Context) { c.Run(ctx, quotaWorkers) },
 		func(ctx context.Context) { c.Sync(ctx, kinds, discoveryPeriod) },
 	), nil
+}
+
+// quotaKinds says which of the kinds that upstream has an evaluator for are
+// served: an evaluator of another would watch in vain for ever.
+func quotaKinds(r schema.GroupVersionResource) bool {
+	return r.Group == v1.GroupName && r.Resource != "persistentvolumeclaims"
 }
 
 func cronJobs(ctx context.Context, d *dependencies) (func(context.Context), error) {
