@@ -2,25 +2,29 @@ package apiserver
 
 import (
 	"net"
+	"time"
 
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
-	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/filters"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	utilopenapi "k8s.io/apiserver/pkg/util/openapi"
 	"k8s.io/client-go/rest"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
-	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 
 	"errand.dev/errand/internal/apiserver/pki"
 )
 
-// shutdownTimeout bounds how long requests in flight hold up a stop. Watches
-// aren't waited for.
-const maxInFlight, maxMutatingInFlight = 400, 200
+const (
+	// maxInFlight and maxMutatingInFlight are upstream's defaults.
+	maxInFlight, maxMutatingInFlight = 400, 200
+
+	// watchGrace bounds how long watches are given to end when the server stops.
+	watchGrace = 200 * time.Millisecond
+	// stopTimeout bounds how long requests in flight hold up a stop.
+	stopTimeout = 500 * time.Millisecond
+)
 
 // newGenericConfig fills in all that doesn't depend on clients: who may enter
 // and what is admitted come later.
@@ -43,20 +47,12 @@ func newGenericConfig(done *completedConfig, listener net.Listener, certs *pki.S
 	)
 	c.MaxRequestsInFlight = maxInFlight
 	c.MaxMutatingRequestsInFlight = maxMutatingInFlight
+	c.ShutdownWatchTerminationGracePeriod = watchGrace
 	// Both serve priority and fairness, which is off; each would tick forever.
 	c.StorageObjectCountTracker = nil
 	c.DisabledPostStartHooks.Insert("max-in-flight-filter")
 	applyOpenAPI(c, legacyscheme.Scheme)
 	return c
-}
-
-func applyOpenAPI(c *genericapiserver.Config, scheme *runtime.Scheme) {
-	definitions := utilopenapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
-	namer := openapinamer.NewDefinitionNamer(scheme)
-	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
-	c.OpenAPIConfig.Info.Title = "Kubernetes"
-	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
-	c.OpenAPIV3Config.Info.Title = "Kubernetes"
 }
 
 // loopbackConfig is a client of the server's own, with every right and without

@@ -19,15 +19,8 @@ var errStopped = errors.New("stopped")
 // open, and closes all that New opened. It returns nil then, and otherwise why
 // the server can't go on. It must be called once.
 func (s *Server) Run(ctx context.Context) error {
-	prepared := s.generic.PrepareRun()
 	group, ctx := errgroup.WithContext(ctx)
-	// The store outlives the requests in flight.
-	group.Go(func() error {
-		if err := prepared.RunWithContext(ctx); err != nil {
-			return fmt.Errorf("serve the API: %w", err)
-		}
-		return errStopped
-	})
+	group.Go(func() error { return s.serve(ctx) })
 	group.Go(func() error { return s.certs.Run(ctx) })
 	group.Go(func() error { return s.watchStore(ctx) })
 	group.Go(func() error { return s.start(ctx) })
@@ -37,6 +30,33 @@ func (s *Server) Run(ctx context.Context) error {
 		err = nil
 	}
 	return errors.Join(err, s.close(ctx))
+}
+
+// serve answers requests until ctx is done, and then for as long as those in
+// flight need, but no longer than stopTimeout: one may wait for a webhook.
+func (s *Server) serve(ctx context.Context) error {
+	prepared := s.generic.PrepareRun()
+	done := make(chan error, 1)
+	go func() { done <- prepared.RunWithContext(ctx) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("serve the API: %w", err)
+		}
+		return errStopped
+	case <-ctx.Done():
+	}
+	timeout := s.cfg.Clock.NewTimer(stopTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("stop the API server: %w", err)
+		}
+	case <-timeout.C():
+		klog.FromContext(ctx).V(1).Info("Requests in flight were broken off")
+	}
+	return errStopped
 }
 
 // start makes the server ready.

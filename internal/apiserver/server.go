@@ -22,9 +22,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
+	"errand.dev/errand/internal/apiserver/direct"
+	"errand.dev/errand/internal/apiserver/inprocess"
 	"errand.dev/errand/internal/apiserver/pki"
 )
 
@@ -46,6 +49,7 @@ type Server struct {
 	client    kubernetes.Interface
 	factory   informers.SharedInformerFactory
 	readiness *readiness
+	buildDone chan struct{} // closed once generic and all are set
 }
 
 // New makes a server: it opens the store, the certificates and the listener,
@@ -60,7 +64,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	// Pods may be privileged; who may make such is a matter of RBAC and PodSecurity.
 	capabilities.Setup(true, 0)
 
-	s := &Server{cfg: done, readiness: newReadiness()}
+	s := &Server{cfg: done, readiness: newReadiness(), buildDone: make(chan struct{})}
 	listener, err := s.open(ctx)
 	if err != nil {
 		return nil, err
@@ -102,11 +106,11 @@ func (s *Server) open(ctx context.Context) (net.Listener, error) {
 // build assembles the server. It contacts nothing.
 func (s *Server) build(listener net.Listener) error {
 	generic := newGenericConfig(s.cfg, listener, s.certs)
-	loopback, err := kubernetes.NewForConfig(generic.LoopbackClientConfig)
+	remote, err := s.directClient(generic.LoopbackClientConfig)
 	if err != nil {
-		return fmt.Errorf("make the loopback client: %w", err)
+		return err
 	}
-	deferred := &deferredClient{Interface: loopback}
+	deferred := &deferredClient{Interface: remote}
 	s.client = deferred
 	s.factory = informers.NewSharedInformerFactoryWithOptions(deferred, informerResync, informers.WithTransform(dropManagedFields))
 
@@ -116,7 +120,7 @@ func (s *Server) build(listener net.Listener) error {
 	}
 	s.options = newStorageOptions(s.store.client, generic.EffectiveVersion, generic.MergedResourceConfig)
 	generic.RESTOptionsGetter = s.options
-	if s.chain, err = newAdmission(generic, generic.MergedResourceConfig, s.factory, s.client); err != nil {
+	if s.chain, err = newAdmission(generic, generic.MergedResourceConfig, s.factory, admissionClient{s.client}); err != nil {
 		return err
 	}
 	generic.AdmissionControl = s.chain
@@ -125,6 +129,7 @@ func (s *Server) build(listener net.Listener) error {
 	if s.generic, err = generic.Complete(nil).New("errand", genericapiserver.NewEmptyDelegate()); err != nil {
 		return fmt.Errorf("make the server: %w", err)
 	}
+	s.generic.ShutdownTimeout = stopTimeout
 	if s.services, err = newServiceAddresses(s.cfg.serviceRange); err != nil {
 		return err
 	}
@@ -139,7 +144,43 @@ func (s *Server) build(listener net.Listener) error {
 		services:      s.services,
 	}
 	s.all, err = installGroups(s.generic, core, providers(generic, s.cfg, s.client), s.options, generic.MergedResourceConfig)
+	if err != nil {
+		return err
+	}
+	serveOpenAPI(generic, s.generic)
+	deferred.Interface, err = inprocess.New(inprocess.Config{
+		Storage:     s.Storage,
+		Scheme:      legacyscheme.Scheme,
+		Fallback:    remote,
+		Admission:   s.chain,
+		Equivalents: s.generic.EquivalentResourceRegistry,
+	})
+	close(s.buildDone)
 	return err
+}
+
+// built waits for the handler: admission plugins start to ask questions while
+// the server is still being built.
+func (s *Server) built(ctx context.Context) (http.Handler, error) {
+	select {
+	case <-s.buildDone:
+		return s.generic.Handler, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// directClient returns a client that sends its requests to the server's handler
+// without a connection.
+func (s *Server) directClient(loopback *restclient.Config) (kubernetes.Interface, error) {
+	config := restclient.CopyConfig(loopback)
+	config.TLSClientConfig = restclient.TLSClientConfig{}
+	config.Transport = direct.NewTransport(s.built)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make the direct client: %w", err)
+	}
+	return client, nil
 }
 
 // secure sets who may enter and what they may do.
