@@ -1,0 +1,5 @@
+//go:build amd64 || 386
+
+package spec
+
+const onX86 = true
