@@ -1,0 +1,234 @@
+package binder
+
+import (
+	"container/heap"
+	"container/list"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// queue holds the pods that wait for a node, those with the same needs in one
+// class. Classes that may fit are ordered by priority, then by who came first.
+// It isn't safe for concurrent use.
+type queue struct {
+	pods    map[types.UID]*waiting
+	classes map[string]*class
+	active  classHeap
+	untold  list.List // of *waiting, in the order in which they came to be
+	arrived uint64
+}
+
+// waiting is a pod without a node.
+type waiting struct {
+	pod      *v1.Pod
+	info     *podInfo
+	class    *class // nil while the pod is held: gated, or after a failed binding
+	solo     bool   // its class is its own
+	failures int    // bindings that failed in a row
+	told     string // what its condition says
+	order    uint64
+	place    *list.Element // in class.pods
+	untold   *list.Element // in queue.untold
+}
+
+// class is pods that fit the same nodes.
+type class struct {
+	key      string
+	priority int32
+	pods     list.List  // of *waiting, first come first
+	index    int        // in queue.active; -1 if blocked
+	blocked  *diagnosis // why none of them fits
+}
+
+func newQueue() *queue {
+	return &queue{pods: map[types.UID]*waiting{}, classes: map[string]*class{}}
+}
+
+// head is the pod to decide on next, nil if none may fit.
+func (q *queue) head() *waiting {
+	if len(q.active) == 0 {
+		return nil
+	}
+	return q.active[0].first()
+}
+
+func (c *class) first() *waiting { return c.pods.Front().Value.(*waiting) }
+
+// add queues a pod, or one that was held. A class that was found not to fit is
+// not tried again for it.
+func (q *queue) add(w *waiting) {
+	if w.order == 0 {
+		q.arrived++
+		w.order = q.arrived
+	}
+	q.pods[w.info.uid] = w
+	key := soloKey(w.info.uid)
+	if !w.solo {
+		key = w.info.classKey()
+	}
+	c, ok := q.classes[key]
+	if !ok {
+		c = &class{key: key, priority: w.info.priority, index: -1}
+		q.classes[key] = c
+	}
+	w.class = c
+	w.place = insertInOrder(&c.pods, w)
+	switch {
+	case c.blocked != nil:
+		q.tell(w)
+	case c.index < 0:
+		heap.Push(&q.active, c)
+	default:
+		heap.Fix(&q.active, c.index)
+	}
+}
+
+// insertInOrder keeps those that came first in front; nearly always that is the end.
+func insertInOrder(l *list.List, w *waiting) *list.Element {
+	for e := l.Back(); e != nil; e = e.Prev() {
+		if e.Value.(*waiting).order < w.order {
+			return l.InsertAfter(w, e)
+		}
+	}
+	return l.PushFront(w)
+}
+
+// hold keeps a pod without deciding on it, until add.
+func (q *queue) hold(w *waiting) {
+	q.leaveClass(w)
+	if w.order == 0 {
+		q.arrived++
+		w.order = q.arrived
+	}
+	q.pods[w.info.uid] = w
+}
+
+// remove takes a pod out, whatever state it is in, and returns it; nil if it
+// isn't there.
+func (q *queue) remove(uid types.UID) *waiting {
+	w, ok := q.pods[uid]
+	if !ok {
+		return nil
+	}
+	q.leaveClass(w)
+	delete(q.pods, uid)
+	return w
+}
+
+func (q *queue) leaveClass(w *waiting) {
+	if w.untold != nil {
+		q.untold.Remove(w.untold)
+		w.untold = nil
+	}
+	c := w.class
+	if c == nil {
+		return
+	}
+	c.pods.Remove(w.place)
+	w.class, w.place = nil, nil
+	switch {
+	case c.pods.Len() == 0:
+		if c.index >= 0 {
+			heap.Remove(&q.active, c.index)
+		}
+		delete(q.classes, c.key)
+	case c.index >= 0:
+		heap.Fix(&q.active, c.index)
+	}
+}
+
+// block notes that a pod, and with it its class, fits nowhere, and that those
+// of the class who don't know are to be told.
+func (q *queue) block(w *waiting, why *diagnosis) {
+	if why.individual && !w.solo {
+		q.leaveClass(w)
+		w.solo = true
+		q.add(w)
+	}
+	c := w.class
+	first := c.blocked == nil
+	c.blocked = why
+	if c.index >= 0 {
+		heap.Remove(&q.active, c.index)
+	}
+	q.tell(w)
+	if !first {
+		return
+	}
+	for e := c.pods.Front(); e != nil; e = e.Next() {
+		if other := e.Value.(*waiting); other.told == "" {
+			q.tell(other)
+		}
+	}
+}
+
+func (q *queue) tell(w *waiting) {
+	if w.untold == nil {
+		w.untold = q.untold.PushBack(w)
+	}
+}
+
+// takeUntold returns the next pod whose condition doesn't say what it should,
+// with what it should say.
+func (q *queue) takeUntold() (*waiting, *diagnosis) {
+	for {
+		e := q.untold.Front()
+		if e == nil {
+			return nil, nil
+		}
+		w := q.untold.Remove(e).(*waiting)
+		w.untold = nil
+		if w.class == nil || w.class.blocked == nil {
+			continue
+		}
+		if text := w.class.blocked.String(); text != w.told {
+			w.told = text
+			return w, w.class.blocked
+		}
+	}
+}
+
+// happened lets the classes try again that the event may have cured.
+func (q *queue) happened(e event) {
+	for _, c := range q.classes {
+		if c.blocked != nil && c.blocked.curedBy(e) {
+			c.blocked = nil
+			heap.Push(&q.active, c)
+		}
+	}
+}
+
+// classHeap orders classes by priority, then by their first pod's arrival.
+type classHeap []*class
+
+func (h classHeap) Len() int { return len(h) }
+
+func (h classHeap) Less(i, j int) bool {
+	if h[i].priority != h[j].priority {
+		return h[i].priority > h[j].priority
+	}
+	return h[i].first().order < h[j].first().order
+}
+
+func (h classHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *classHeap) Push(x any) {
+	c := x.(*class)
+	c.index = len(*h)
+	*h = append(*h, c)
+}
+
+// Pop implements heap.Interface.
+func (h *classHeap) Pop() any {
+	last := len(*h) - 1
+	c := (*h)[last]
+	c.index = -1
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return c
+}
