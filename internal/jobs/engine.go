@@ -1,0 +1,171 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+)
+
+// engine is the reconciler: events go in, syncs are asked for and carried out. It starts no goroutine that outlives a call.
+type engine struct {
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	clock    clock.PassiveClock
+	pods     podCache
+	wake     wakeups
+	limits   limits
+	manager  string
+	// inFlight bounds how many API requests of one kind one sync makes at a time.
+	inFlight int
+	metrics  *metrics
+
+	registry *registry
+	reaper   *reaper
+}
+
+// podCache is the informer's cache of pods. Its methods may be called concurrently.
+type podCache interface {
+	// ResourceVersion up to which the cache is complete; "" if that isn't known.
+	ResourceVersion() string
+	// ControlledBy returns the cached pods that the object with that UID controls.
+	ControlledBy(uid types.UID) []*corev1.Pod
+}
+
+// wakeups asks for syncs. Its methods may be called concurrently.
+type wakeups interface {
+	// Job asks for a sync of the Job after the delay. Several requests at once are one.
+	Job(uid types.UID, after time.Duration)
+	// Loose asks for a look at a pod that nothing controls.
+	Loose(pod types.NamespacedName, uid types.UID)
+}
+
+// owns says whether the Job is this engine's to run (spec.managedBy, KEP-4368).
+func (e *engine) owns(job *batchv1.Job) bool {
+	return ptr.Deref(job.Spec.ManagedBy, batchv1.JobControllerName) == e.manager
+}
+
+// syncJob decides about a Job once and carries out the plan. It returns when to look again if nothing happens until then (0: not needed), or an
+// error after which to retry with back-off. It must not run twice at a time for the same Job.
+func (e *engine) syncJob(ctx context.Context, uid types.UID) (again time.Duration, err error) {
+	s := e.registry.get(uid)
+	if s == nil {
+		return 0, nil
+	}
+	s.mu.Lock()
+	job, gone := s.job, s.gone
+	s.mu.Unlock()
+	switch {
+	case gone:
+		return 0, e.releaseOrphans(ctx, s)
+	case job == nil:
+		return 0, e.findJob(ctx, s)
+	case !e.owns(job):
+		return 0, nil
+	}
+	if err := e.catchUp(ctx, s); err != nil {
+		return 0, err
+	}
+	began := e.clock.Now()
+	job, p, confirmIn := e.decide(s, began)
+	p.lookAgain(confirmIn)
+	if !p.idle() {
+		if err = e.carryOut(ctx, s, job, &p); err == nil || errors.Is(err, errStale) {
+			e.wake.Job(uid, 0) // until there is nothing left to do
+			err = nil
+		}
+	}
+	e.metrics.synced(job, &p, err, e.clock.Since(began))
+	return p.Again, err
+}
+
+func (e *engine) decide(s *jobState, now time.Time) (*batchv1.Job, plan, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, confirmIn := s.behind(now)
+	return s.job, decide(s.job, s.view(now), now, e.limits), confirmIn
+}
+
+// catchUp makes sure that the Job's pods are known at least as well as its status: from the cache if that is new enough, else live.
+func (e *engine) catchUp(ctx context.Context, s *jobState) error {
+	s.mu.Lock()
+	now := e.clock.Now()
+	read, _ := s.behind(now)
+	job, pending := s.job, s.pending
+	if !read {
+		s.mu.Unlock()
+		return nil
+	}
+	// The version first: what is listed after it is at least as new.
+	if version := e.pods.ResourceVersion(); version != "" && (pending == "" || compareVersions(version, pending) >= 0) {
+		s.applyList(e.pods.ControlledBy(s.uid), version, false, now)
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	klog.FromContext(ctx).V(4).Info("Reading the Job's pods live", "job", klog.KObj(job), "status", pending)
+	list, err := e.client.CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(job.Spec.Selector)})
+	if err != nil {
+		return err
+	}
+	var controlled []*corev1.Pod
+	for i := range list.Items {
+		if owner, _ := jobOwner(&list.Items[i]); owner != nil && owner.UID == s.uid {
+			controlled = append(controlled, &list.Items[i])
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.applyList(controlled, list.ResourceVersion, true, now)
+	return nil
+}
+
+// findJob looks for a Job of which only pods are known. The informer may just be late; else they are orphans.
+func (e *engine) findJob(ctx context.Context, s *jobState) error {
+	s.mu.Lock()
+	known := len(s.pods)
+	s.mu.Unlock()
+	if known == 0 {
+		e.registry.close(s)
+		return nil
+	}
+	job, err := e.client.BatchV1().Jobs(s.namespace).Get(ctx, s.name, metav1.GetOptions{})
+	switch {
+	case err == nil && job.UID == s.uid:
+		e.learnJob(s, job, fromLiveRead)
+		return nil
+	case err == nil || apierrors.IsNotFound(err):
+		s.mu.Lock()
+		s.gone = true
+		s.mu.Unlock()
+		return e.releaseOrphans(ctx, s)
+	default:
+		return err
+	}
+}
+
+// learnJob takes over a version of a Job and asks for a sync if it is news.
+func (e *engine) learnJob(s *jobState, job *batchv1.Job, from source) {
+	s.mu.Lock()
+	first := s.job == nil
+	news := s.applyJob(job, from)
+	s.mu.Unlock()
+	if first {
+		for _, pod := range e.registry.noteSelector(s, job) {
+			e.court(s, pod)
+		}
+	}
+	if news {
+		e.wake.Job(s.uid, 0)
+	}
+}

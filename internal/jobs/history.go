@@ -1,0 +1,70 @@
+package jobs
+
+import (
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// historyDepth is how many failures are remembered: enough for the delay to have doubled from a millisecond beyond any sensible maximum.
+const historyDepth = 32
+
+// failureHistory tells how many pods of a Job have failed since one last succeeded. It doesn't depend on the order in which ends are learnt,
+// so that it is the same after a restart as before, as long as the pods still exist.
+type failureHistory struct {
+	// LastSuccess is when a pod last succeeded; zero if none has.
+	LastSuccess time.Time
+	// Failures since then, newest first, at most historyDepth.
+	Failures []failure
+}
+
+type failure struct {
+	UID types.UID
+	At  time.Time
+}
+
+// failedAt returns the history with one more failed pod; a pod that is in it already isn't added again.
+func (h failureHistory) failedAt(uid types.UID, at time.Time) failureHistory {
+	if !at.After(h.LastSuccess) || slices.ContainsFunc(h.Failures, func(f failure) bool { return f.UID == uid }) {
+		return h
+	}
+	i := 0
+	for i < len(h.Failures) && h.Failures[i].At.After(at) {
+		i++
+	}
+	h.Failures = slices.Insert(slices.Clone(h.Failures), i, failure{UID: uid, At: at})
+	h.Failures = h.Failures[:min(len(h.Failures), historyDepth)]
+	return h
+}
+
+// succeededAt returns the history with one more succeeded pod: failures before it don't delay anything any more.
+func (h failureHistory) succeededAt(at time.Time) failureHistory {
+	if !at.After(h.LastSuccess) {
+		return h
+	}
+	h.LastSuccess = at
+	later := slices.IndexFunc(h.Failures, func(f failure) bool { return !f.At.After(at) })
+	if later >= 0 {
+		h.Failures = slices.Clone(h.Failures[:later])
+	}
+	return h
+}
+
+// backoffDelay returns how long to wait from now before a failed pod is replaced: base after one failure, doubling with each further one up to
+// most, counted from the last failure (Job.spec.backoffLimit's delay). A last failure in the future (the clock was set back) delays by no
+// more than the whole delay.
+func backoffDelay(h failureHistory, now time.Time, base, most time.Duration) time.Duration {
+	if len(h.Failures) == 0 || base <= 0 {
+		return 0
+	}
+	delay := base
+	for range len(h.Failures) - 1 {
+		if delay >= most {
+			break
+		}
+		delay *= 2
+	}
+	delay = min(delay, most)
+	return min(max(delay-now.Sub(h.Failures[0].At), 0), delay)
+}

@@ -1,0 +1,177 @@
+package jobs
+
+import (
+	"container/list"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+)
+
+// sums are the counters over a Job's pods, kept up to date with each change of a pod.
+type sums struct {
+	Active, Ready, Terminating int32
+	// Tracked pods carry the tracking finalizer.
+	Tracked int32
+	// Restarts of containers of pods that haven't ended.
+	Restarts int32
+	// Succeeded and Failed are ended pods that status doesn't name yet.
+	Succeeded, Failed int32
+	// unseen pods are known in a version that the informer hasn't delivered.
+	unseen int32
+}
+
+// jobState is what the engine knows of one Job, by UID: the newest version of the Job, its live pods, and what the engine is about. It follows
+// events and the engine's own writes; each costs what it changes.
+type jobState struct {
+	uid             types.UID
+	namespace, name string
+
+	mu sync.Mutex
+	// job is the newest version known; nil before the Job was seen, and after it is gone. It is shared with the informer: read only.
+	job  *batchv1.Job
+	gone bool
+
+	selector  labels.Selector
+	pods      map[types.UID]*pod
+	uncounted map[types.UID]struct{} // the UIDs in job.Status.UncountedTerminatedPods
+	waiting   list.List              // of *pod: ended, tracked and not in uncounted
+	misfits   map[types.UID]*pod     // controlled by the Job, but not selected
+	orphans   map[types.UID]*corev1.Pod
+	sum       sums
+	history   failureHistory
+
+	// pending is the version that pods must have reached before the Job's status can be trusted; "" if there is none.
+	pending string
+	// listedAt is the version of the newest live list of the Job's pods.
+	listedAt string
+	// unseenSince is when some pod's version began to be unseen by the informer.
+	unseenSince time.Time
+
+	// nextSlot is the first slot for a pod that this process hasn't used; unresolved are slots whose creation may or may not have happened.
+	nextSlot   int64
+	unresolved []int64
+	// refused is set once the namespace accepts no new pods.
+	refused bool
+	held    holds
+
+	// startedAt is the exact time that job.Status.StartTime rounds down, if this process set it.
+	startedAt time.Time
+	// finished tells that the Job's end was recorded in metrics.
+	finished bool
+}
+
+func newJobState(uid types.UID, namespace, name string) *jobState {
+	return &jobState{
+		uid: uid, namespace: namespace, name: name,
+		selector: labels.Nothing(),
+		pods:     map[types.UID]*pod{},
+		misfits:  map[types.UID]*pod{},
+		orphans:  map[types.UID]*corev1.Pod{},
+	}
+}
+
+// source tells where a version of an object came from.
+type source uint8
+
+const (
+	fromInformer source = iota
+	// fromInitialList objects existed before this process looked.
+	fromInitialList
+	// fromOwnWrite objects are the API's answer to the engine's own write.
+	fromOwnWrite
+	// fromLiveRead objects were read around the informer.
+	fromLiveRead
+)
+
+// applyJob takes over a version of the Job and says whether it is news.
+func (s *jobState) applyJob(job *batchv1.Job, from source) bool {
+	if s.gone {
+		return false
+	}
+	before := s.job
+	if before != nil {
+		if c := compareVersions(job.ResourceVersion, before.ResourceVersion); c <= 0 {
+			if c == 0 && from == fromInformer {
+				s.job = job // share the informer's object, drop ours
+			}
+			return false
+		}
+	}
+	if s.strange(before, job, from) {
+		s.pending = job.ResourceVersion
+	}
+	s.job = job
+	if before == nil || !equality.Semantic.DeepEqual(before.Spec.Selector, job.Spec.Selector) ||
+		replacesFailedOnly(before) != replacesFailedOnly(job) {
+		s.reclassify()
+	}
+	s.renameUncounted()
+	return true
+}
+
+// strange says whether the Job's status was (or may have been) written by somebody else, who may have known newer pods than we do.
+func (s *jobState) strange(before, job *batchv1.Job, from source) bool {
+	switch {
+	case from == fromOwnWrite:
+		return false
+	case before == nil:
+		return from != fromInformer || !equality.Semantic.DeepEqual(job.Status, batchv1.JobStatus{})
+	default:
+		return !equality.Semantic.DeepEqual(before.Status, job.Status)
+	}
+}
+
+// reclassify looks at all pods anew after a change of the Job's selector or replacement policy.
+func (s *jobState) reclassify() {
+	selector, err := metav1.LabelSelectorAsSelector(s.job.Spec.Selector)
+	if err != nil { // the API server doesn't let such a selector in
+		selector = labels.Nothing()
+	}
+	s.selector = selector
+	for _, p := range s.pods {
+		s.withdraw(p)
+		s.enter(p)
+	}
+}
+
+// renameUncounted takes over which pods the status names as ended but not yet counted.
+func (s *jobState) renameUncounted() {
+	old := s.uncounted
+	s.uncounted = nil
+	if u := s.job.Status.UncountedTerminatedPods; u != nil && len(u.Succeeded)+len(u.Failed) > 0 {
+		s.uncounted = make(map[types.UID]struct{}, len(u.Succeeded)+len(u.Failed))
+		for _, uid := range u.Succeeded {
+			s.uncounted[uid] = struct{}{}
+		}
+		for _, uid := range u.Failed {
+			s.uncounted[uid] = struct{}{}
+		}
+	}
+	for uid := range s.uncounted {
+		if p := s.pods[uid]; p != nil && p.waiting != nil {
+			s.withdraw(p)
+			s.enter(p)
+		}
+	}
+	for uid := range old {
+		if _, still := s.uncounted[uid]; still {
+			continue
+		}
+		if p := s.pods[uid]; p != nil {
+			s.withdraw(p)
+			s.enter(p)
+		}
+	}
+}
+
+// replacesFailedOnly says whether pods are replaced (and counted) only once they have really ended (KEP-3939, podReplacementPolicy: Failed).
+func replacesFailedOnly(job *batchv1.Job) bool {
+	return ptr.Deref(job.Spec.PodReplacementPolicy, batchv1.TerminatingOrFailed) == batchv1.Failed
+}

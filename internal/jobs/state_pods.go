@@ -1,0 +1,222 @@
+package jobs
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// applyPod takes over a version of a pod that the Job controls and says whether it is news.
+func (s *jobState) applyPod(obj *corev1.Pod, from source, now time.Time) bool {
+	informed := from == fromInformer || from == fromInitialList
+	p := s.pods[obj.UID]
+	if p == nil {
+		return s.addPod(obj, informed, now)
+	}
+	c := compareVersions(obj.ResourceVersion, p.ResourceVersion)
+	if c < 0 {
+		return false
+	}
+	s.withdraw(p)
+	if c > 0 {
+		p.read(obj)
+		p.seen = false
+	}
+	p.seen = p.seen || informed
+	s.enter(p)
+	s.noteUnseen(now)
+	return c > 0
+}
+
+func (s *jobState) addPod(obj *corev1.Pod, informed bool, now time.Time) bool {
+	if s.listedAt != "" && informed && compareVersions(obj.ResourceVersion, s.listedAt) <= 0 {
+		return false // a live list that didn't have it is newer: the pod has gone, or isn't the Job's any more
+	}
+	p := &pod{podRef: podRef{FinalizerAt: -1}}
+	p.read(obj)
+	p.seen = informed
+	if p.stage.ended() && !p.tracked() && obj.DeletionTimestamp == nil {
+		s.remember(p) // ended and counted in an earlier life of the engine: it still delays
+	}
+	s.pods[obj.UID] = p
+	s.resolveName(p.Name)
+	s.enter(p)
+	s.noteUnseen(now)
+	return true
+}
+
+// markDeleting notes that the API has accepted the pod's deletion.
+func (s *jobState) markDeleting(uid types.UID, now time.Time) {
+	p := s.pods[uid]
+	if p == nil || p.stage != stageActive {
+		return
+	}
+	s.withdraw(p)
+	p.stage = stageTerminating
+	p.endedAt = now
+	s.enter(p)
+}
+
+// removePod forgets a pod that doesn't exist any more, or isn't the Job's. It says whether that is news.
+func (s *jobState) removePod(uid types.UID) bool {
+	p := s.pods[uid]
+	if p == nil {
+		return false
+	}
+	s.withdraw(p)
+	delete(s.pods, uid)
+	delete(s.misfits, uid)
+	return p.stage != stageGone
+}
+
+// buryPod notes that the pod doesn't exist any more as of the given version, though the informer may yet tell of its past.
+func (s *jobState) buryPod(uid types.UID, version string, now time.Time) {
+	p := s.pods[uid]
+	if p == nil || p.stage == stageGone {
+		return
+	}
+	s.withdraw(p)
+	*p = pod{podRef: podRef{UID: p.UID, Name: p.Name, FinalizerAt: -1, ResourceVersion: version}, stage: stageGone}
+	s.enter(p)
+	s.noteUnseen(now)
+}
+
+// applyList takes over all pods that the Job controls as of a version: those that aren't among them are gone. A list from the informer's
+// cache ends the matter; after a live one the informer still has to catch up.
+func (s *jobState) applyList(pods []*corev1.Pod, version string, live bool, now time.Time) {
+	from := fromInformer
+	if live {
+		from = fromLiveRead
+	}
+	listed := make(map[types.UID]struct{}, len(pods))
+	for _, obj := range pods {
+		listed[obj.UID] = struct{}{}
+		s.applyPod(obj, from, now)
+	}
+	for uid, p := range s.pods {
+		if _, ok := listed[uid]; ok || compareVersions(p.ResourceVersion, version) > 0 {
+			continue
+		}
+		if live {
+			s.buryPod(uid, version, now)
+		} else {
+			s.removePod(uid)
+		}
+	}
+	if live {
+		s.listedAt = version
+	}
+	if s.pending != "" && compareVersions(version, s.pending) >= 0 {
+		s.pending = ""
+	}
+	s.unseenSince = time.Time{}
+	s.noteUnseen(now)
+}
+
+// withdraw takes a pod out of all sums and sets, before it changes.
+func (s *jobState) withdraw(p *pod) {
+	s.count(p, -1)
+	if p.waiting != nil {
+		s.waiting.Remove(p.waiting)
+		p.waiting = nil
+	}
+	p.outcome = notEnded
+	delete(s.misfits, p.UID)
+}
+
+// enter puts a pod into the sums and sets where it now belongs, and forgets it if it belongs nowhere.
+func (s *jobState) enter(p *pod) {
+	if p.seen && p.stage.ended() && !p.tracked() {
+		delete(s.pods, p.UID)
+		return
+	}
+	if _, named := s.uncounted[p.UID]; !named && p.tracked() {
+		p.outcome = s.outcomeOf(p)
+	}
+	if p.outcome != notEnded {
+		s.remember(p)
+		p.waiting = s.waiting.PushBack(p)
+	}
+	if s.job != nil && p.stage != stageGone && !s.selector.Matches(labels.Set(p.labels)) {
+		s.misfits[p.UID] = p
+	}
+	s.count(p, 1)
+}
+
+// outcomeOf says how the pod's end is to be counted. A pod being deleted counts as failed at once, unless the Job waits for real ends.
+func (s *jobState) outcomeOf(p *pod) outcome {
+	switch p.stage {
+	case stageSucceeded:
+		return succeeded
+	case stageFailed:
+		return failed
+	case stageTerminating:
+		if s.job != nil && !replacesFailedOnly(s.job) {
+			return failed
+		}
+	}
+	return notEnded
+}
+
+// remember puts the pod's end into the Job's history.
+func (s *jobState) remember(p *pod) {
+	if p.stage == stageSucceeded {
+		s.history = s.history.succeededAt(p.endedAt)
+	} else {
+		s.history = s.history.failedAt(p.UID, p.endedAt)
+	}
+}
+
+func (s *jobState) count(p *pod, by int32) {
+	switch p.stage {
+	case stageActive:
+		s.sum.Active += by
+		if p.ready {
+			s.sum.Ready += by
+		}
+	case stageTerminating:
+		s.sum.Terminating += by
+	}
+	if p.tracked() {
+		s.sum.Tracked += by
+	}
+	switch p.outcome {
+	case succeeded:
+		s.sum.Succeeded += by
+	case failed:
+		s.sum.Failed += by
+	}
+	s.sum.Restarts += by * p.restarts
+	if !p.seen {
+		s.sum.unseen += by
+	}
+}
+
+// noteUnseen keeps the time since when the informer has been behind.
+func (s *jobState) noteUnseen(now time.Time) {
+	switch {
+	case s.sum.unseen == 0:
+		s.unseenSince = time.Time{}
+	case s.unseenSince.IsZero():
+		s.unseenSince = now
+	}
+}
+
+// behind says whether the pods must be read before the Job can be decided, and else how long the informer may still take to confirm the
+// engine's own writes; 0 if there is nothing to confirm.
+func (s *jobState) behind(now time.Time) (read bool, confirmIn time.Duration) {
+	if s.pending != "" {
+		return true, 0
+	}
+	if s.sum.unseen == 0 {
+		return false, 0
+	}
+	confirmIn = confirmAfter - now.Sub(s.unseenSince)
+	return confirmIn <= 0, confirmIn
+}
+
+// confirmAfter is how long the informer may take to deliver a version that the engine got from the API, before its cache is asked. It costs
+// nothing but a look; it matters only for pods that came and went while the informer's watch was broken.
+const confirmAfter = 30 * time.Second
