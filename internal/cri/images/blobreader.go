@@ -15,8 +15,12 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// maxTries is how often in a row a request may fail without bringing a byte before its source is given up.
-const maxTries = 4
+const (
+	// maxTries is how often in a row a request may fail before its source is given up.
+	maxTries = 4
+	// minProgress is how many bytes a request must bring before it fails to start that count anew.
+	minProgress = 64 << 10
+)
 
 // fetcher fetches an image's content from several sources: each blob from the first that gives it, continuing where a broken
 // connection stopped. Content is addressed by its digest, so it doesn't matter who serves it.
@@ -40,7 +44,8 @@ type blobReader struct {
 
 	source int           // in use
 	open   io.ReadCloser // nil if no request is under way
-	tries  int           // failures since the last byte
+	tries  int           // failures since there was progress
+	failed int64         // offset of the last failure
 	first  error         // why the first source was given up
 }
 
@@ -50,7 +55,6 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		n, err := r.readOnce(p)
 		r.offset += int64(n)
 		if n > 0 {
-			r.tries = 0
 			if err != nil {
 				r.close() // read on, the next time, over a new connection if there is more
 			}
@@ -103,6 +107,10 @@ func (r *blobReader) recover(err error) error {
 	logger := klog.FromContext(r.ctx)
 	// The registry has just answered for the manifest: a refused connection is one that restarts.
 	if transient(err) || errors.Is(err, syscall.ECONNREFUSED) {
+		if r.offset-r.failed >= minProgress {
+			r.tries = 0
+		}
+		r.failed = r.offset
 		if r.tries++; r.tries < maxTries {
 			logger.V(2).Info("Fetching a blob goes on after an error", "digest", r.desc.Digest, "offset", r.offset, "err", err)
 			return pause(r.ctx, r.clock, r.delay<<(r.tries-1))
@@ -126,7 +134,7 @@ func (r *blobReader) Seek(offset int64, whence int) (int64, error) {
 		return r.offset, fmt.Errorf("seek to %d from %d: %w", offset, whence, errdefs.ErrInvalidArgument)
 	}
 	r.close()
-	r.offset = offset
+	r.offset, r.failed = offset, offset
 	return offset, nil
 }
 

@@ -24,6 +24,10 @@ func logEntry(logger logr.Logger) *logrus.Entry {
 	return logrus.NewEntry(l)
 }
 
+// quietLibraries keeps off stderr what containerd's and podman's libraries write past the logger in the context: into logrus's global
+// one, which nothing else here uses.
+func quietLibraries() { logrus.SetLevel(logrus.ErrorLevel) }
+
 type logHook struct{ logger logr.Logger }
 
 // Levels implements logrus.Hook.

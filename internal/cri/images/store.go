@@ -78,6 +78,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		keys:     newKeyLock(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	quietLibraries()
 	if err := s.checkConfig(); err != nil {
 		return nil, err
 	}

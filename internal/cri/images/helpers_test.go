@@ -1,0 +1,31 @@
+package images
+
+import (
+	"net/http"
+	"runtime"
+	"testing"
+	"time"
+)
+
+type registryRequest = http.Request
+
+// waitFor returns once ok does, which another goroutine makes true.
+func waitFor(t testing.TB, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+		runtime.Gosched()
+	}
+}
+
+// waiters counts the callers of all flights. The group is locked.
+func waiters(g *flightGroup) int {
+	n := 0
+	for _, f := range g.flights {
+		n += f.waiters
+	}
+	return n
+}
