@@ -18,6 +18,7 @@ type Socket interface {
 	syscall.Conn
 	io.Closer
 	SetDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
 }
 
 // Conn sends and receives frames with descriptors. One goroutine may send while another receives; Close ends both.
@@ -42,6 +43,9 @@ func (c *Conn) Close() error { return c.sock.Close() }
 
 // SetDeadline bounds the calls in flight and later ones; the zero time means no bound.
 func (c *Conn) SetDeadline(t time.Time) error { return c.sock.SetDeadline(t) }
+
+// SetWriteDeadline bounds sending only.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.sock.SetWriteDeadline(t) }
 
 // Send sends v as a frame, with fds (not closed). Errors: ErrFrame if v is too large, else the socket's.
 func (c *Conn) Send(v any, fds ...int) error {

@@ -11,6 +11,9 @@ const (
 	MaxVersion = 1
 )
 
+// SocketName is the name of the socket in the shim's directory.
+const SocketName = "shim.sock"
+
 // Hello opens a connection in both directions.
 type Hello struct {
 	Min int `json:"min"`

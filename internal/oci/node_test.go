@@ -1,0 +1,71 @@
+//go:build node
+
+package oci_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"errand.dev/errand/internal/oci"
+	"errand.dev/errand/internal/oci/ocitest"
+)
+
+// shimPath is the errand-shim built for these tests.
+var shimPath string
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(clientEnv); dir != "" {
+		os.Exit(clientProcess(dir))
+	}
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("/tmp", "eshim")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		shimPath = filepath.Join(dir, "errand-shim")
+		build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", shimPath, "errand.dev/errand/cmd/errand-shim")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func config(t testing.TB, h *ocitest.Host) oci.Config {
+	return oci.Config{
+		RuntimeDir: filepath.Join(h.Dir, "run"), ShimPath: shimPath, CgroupParent: h.CgroupParent,
+		Handlers:       map[string]oci.Handler{"runc": {Path: ocitest.Runc(t)}},
+		DefaultHandler: "runc",
+	}
+}
+
+func connect(t testing.TB, h *ocitest.Host) *oci.Client {
+	t.Helper()
+	c, err := oci.Connect(t.Context(), config(t, h))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := c.Drain(ctx, true); err != nil {
+			t.Errorf("drain: %v", err)
+		}
+		if t.Failed() {
+			data, _ := os.ReadFile(filepath.Join(h.Dir, "run/shim.log"))
+			t.Logf("the shim's log: %s", data)
+		}
+	})
+	return c
+}
+
+func TestRuntimeContract(t *testing.T) {
+	ocitest.Contract(t, func(t *testing.T, h *ocitest.Host) oci.Runtime { return connect(t, h) })
+}

@@ -1,0 +1,114 @@
+package shim
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/oci/shimapi"
+)
+
+// exec is a process that was started in a container.
+type exec struct {
+	shimapi.Started
+	master int // of its terminal, -1 if none; the holder closes it
+	ended  <-chan shimapi.Exit
+}
+
+// startExec starts a process in a running container. Its descriptors remain the caller's.
+func (s *Shim) startExec(req shimapi.Exec, stdio [3]int) (*exec, error) {
+	c, err := s.find(req.ID, running)
+	if err != nil {
+		return nil, err
+	}
+	base := s.tempName("exec")
+	files := map[string]string{"process": base + ".json", "pid": base + ".pid", "log": base + ".log"}
+	defer func() {
+		for _, f := range files {
+			_ = os.Remove(f)
+		}
+	}()
+	if err := os.WriteFile(files["process"], req.Process, 0o600); err != nil {
+		return nil, err
+	}
+	args := []string{"--detach", "--process", files["process"], "--pid-file", files["pid"]}
+	var tty *console
+	if req.Terminal {
+		if tty, err = newConsole(base + ".tty"); err != nil {
+			return nil, err
+		}
+		defer tty.close()
+		args = append(args, "--console-socket", tty.path)
+	}
+	start := s.reaper.begin()
+	defer s.reaper.end(start)
+	err = s.execute(command{
+		handler: c.run.Handler, dir: c.dir, name: "exec", args: append(args, req.ID), files: stdio, log: files["log"],
+		stop: c.done.exited,
+	})
+	if err != nil {
+		return nil, s.execError(c, err)
+	}
+	return s.adoptExec(c, start, tty, files["pid"])
+}
+
+// execError says so if the container ended under the exec: the runtime's message is about some detail of that then.
+func (s *Shim) execError(c *container, err error) error {
+	select {
+	case <-c.done.exited:
+		return errorf(shimapi.CodeState, "container %s is not running", c.run.ID)
+	default:
+		return err
+	}
+}
+
+func (s *Shim) adoptExec(c *container, start uint64, tty *console, pidPath string) (*exec, error) {
+	data, err := os.ReadFile(pidPath)
+	var pid int
+	if _, scanErr := fmt.Sscan(strings.TrimSpace(string(data)), &pid); err != nil || scanErr != nil || pid <= 1 {
+		return nil, errorf(shimapi.CodeRuntime, "OCI runtime exec failed: its pid file says %q", data)
+	}
+	over := make(chan shimapi.Exit, 1)
+	s.mu.Lock()
+	c.execs[pid] = struct{}{}
+	s.mu.Unlock()
+	s.reaper.adopt(start, pid, func(e ended) {
+		s.mu.Lock()
+		delete(c.execs, pid)
+		s.mu.Unlock()
+		over <- shimapi.Exit{Code: e.code, At: e.at}
+	})
+	x := &exec{Started: shimapi.Started{Pid: pid, At: time.Now()}, master: -1, ended: over}
+	if tty != nil {
+		if x.master, err = tty.master(); err != nil {
+			_ = s.reaper.kill(pid, unix.SIGKILL)
+			return nil, err
+		}
+	}
+	return x, nil
+}
+
+// update changes the limits of a running container.
+func (s *Shim) update(req shimapi.Update) error {
+	c, err := s.find(req.ID, running)
+	if err != nil {
+		return err
+	}
+	if !json.Valid(req.Resources) {
+		return errorf(shimapi.CodeInvalid, "resources of %s are not JSON", req.ID)
+	}
+	base := s.tempName("update")
+	defer os.Remove(base + ".json")
+	if err := os.WriteFile(base+".json", req.Resources, 0o600); err != nil {
+		return err
+	}
+	return s.execute(command{
+		handler: c.run.Handler, dir: c.dir, name: "update", args: []string{"--resources", base + ".json", req.ID},
+		files: [3]int{-1, -1, -1}, log: filepath.Join(c.dir, filepath.Base(base)+".log"), stop: c.done.exited,
+	})
+}

@@ -1,0 +1,136 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+)
+
+// shimCgroup is the shim's cgroup below Config.CgroupParent.
+const shimCgroup = "shim"
+
+// start starts the shim, unless somebody else just did.
+func (c *Client) start(ctx context.Context) error {
+	c.mu.Lock()
+	drained := c.drained
+	c.mu.Unlock()
+	if drained {
+		return ErrDraining
+	}
+	if err := os.MkdirAll(c.cfg.RuntimeDir, 0o700); err != nil {
+		return err
+	}
+	unlock, err := lockFile(ctx, filepath.Join(c.cfg.RuntimeDir, "start.lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if l, err := c.dial(ctx); err == nil {
+		return l.Close()
+	}
+	args := []string{"--detach", "--dir", c.cfg.RuntimeDir}
+	if c.cfg.CgroupParent != "" {
+		args = append(args, "--cgroup", filepath.Join(c.cfg.CgroupParent, shimCgroup))
+	}
+	klog.FromContext(ctx).V(2).Info("Starting the containers' parent", "path", c.cfg.ShimPath, "args", args)
+	cmd := exec.CommandContext(ctx, c.cfg.ShimPath, args...)
+	cmd.Dir = "/"
+	// A session of its own, so that no terminal's signals reach it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if text := strings.TrimSpace(string(out)); text != "" {
+			return fmt.Errorf("start the containers' parent %s: %s (%w)", c.cfg.ShimPath, text, err)
+		}
+		return fmt.Errorf("start the containers' parent: %w", err)
+	}
+	return nil
+}
+
+// lockFile waits for a lock that the kernel lets go of whatever happens to us.
+func lockFile(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	locked := make(chan error, 1)
+	go func() { locked <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }()
+	select {
+	case err := <-locked:
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return func() { f.Close() }, nil
+	case <-ctx.Done():
+		go func() {
+			<-locked
+			f.Close()
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// watchProcess takes hold of a process that lives; the function returned waits for its end.
+func watchProcess(ctx context.Context, pid int) func() error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return func() error { return nil } // ended already, or lives in a PID namespace that we don't see
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	return func() error {
+		defer f.Close()
+		stop := context.AfterFunc(ctx, func() { f.Close() })
+		defer stop()
+		raw, err := f.SyscallConn()
+		if err != nil {
+			return err
+		}
+		err = raw.Read(func(fd uintptr) bool {
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0
+		})
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+}
+
+// removeCgroup removes the cgroups that the shim, gone now, had for itself. Nobody else knows of them.
+func (c *Client) removeCgroup(ctx context.Context) error {
+	if c.cfg.CgroupParent == "" {
+		return nil
+	}
+	own := filepath.Join(c.cfg.CgroupParent, shimCgroup)
+	var errs []error
+	for _, pattern := range []string{"/sys/fs/cgroup" + own, "/sys/fs/cgroup/*" + own} {
+		dirs, err := filepath.Glob(pattern)
+		errs = append(errs, err)
+		for _, dir := range dirs {
+			if err := removeEmpty(ctx, dir); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeEmpty removes a cgroup, and its parent unless something else is in it.
+func removeEmpty(ctx context.Context, dir string) error {
+	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	if err := syscall.Rmdir(filepath.Dir(dir)); err != nil {
+		klog.FromContext(ctx).V(4).Info("Parent cgroup stays", "dir", filepath.Dir(dir), "err", err)
+	}
+	return nil
+}
