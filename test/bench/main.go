@@ -1,0 +1,128 @@
+// Command bench measures the built errand as a user meets it, and prints what
+// docs/performance.md records: how long a start and a Job take, how many pods a
+// second go through, what an idle errand costs. It needs root, and the binaries
+// of `make build kubectl`.
+//
+// It measures, it doesn't judge: there is no threshold in it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"errand.dev/errand/test/harness"
+	"errand.dev/errand/test/registry"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run of all measurements.
+type bench struct {
+	out    io.Writer
+	runs   int
+	pods   int
+	idle   time.Duration
+	config harness.Config
+	dir    string
+}
+
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	b := &bench{out: out}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	bin := flags.String("bin", "bin", "`folder` of errand, errand-shim, runc and kubectl")
+	flags.IntVar(&b.runs, "runs", 7, "runs of what is repeated")
+	flags.IntVar(&b.pods, "pods", 200, "pods of the Job that measures throughput")
+	flags.DurationVar(&b.idle, "idle", time.Minute, "how long to look at an idle errand")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("needs root, for containers")
+	}
+	if b.config.Bin, err = filepath.Abs(*bin); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("/tmp", "errand-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	images, err := b.serveImages()
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	fmt.Fprintf(out, "%s\n\n", machine())
+	fmt.Fprintf(out, "| measure | median | min | max |\n|---|---|---|---|\n")
+	for _, measure := range []func(context.Context) error{b.start, b.job, b.throughput, b.atRest} {
+		if err := measure(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) serveImages() (*registry.Server, error) {
+	images, err := registry.Start(registry.Options{Dir: filepath.Join(b.dir, "blobs")})
+	if err != nil {
+		return nil, err
+	}
+	busybox, err := registry.Busybox(registry.Owner{})
+	if err == nil {
+		err = images.Push("library/busybox:latest", busybox)
+	}
+	if err == nil {
+		b.config.RegistriesConf = filepath.Join(b.dir, "registries.conf")
+		err = images.WriteRegistriesConf(b.config.RegistriesConf)
+	}
+	if err != nil {
+		images.Close()
+		return nil, err
+	}
+	return images, nil
+}
+
+// row prints one measure's figures.
+func (b *bench) row(name, unit string, figures []float64) {
+	slices.Sort(figures)
+	format := func(f float64) string { return fmt.Sprintf("%.4g %s", f, unit) }
+	fmt.Fprintf(b.out, "| %s | %s | %s | %s |\n", name, format(figures[len(figures)/2]), format(figures[0]), format(figures[len(figures)-1]))
+}
+
+// with runs do against an errand of its own, in a fresh data directory.
+func (b *bench) with(ctx context.Context, do func(*harness.Errand) error) (err error) {
+	cfg := b.config
+	data, err := os.MkdirTemp(b.dir, "d")
+	if err != nil {
+		return err
+	}
+	cfg.DataDir = data
+	e, err := harness.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	err = do(e)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if _, stopErr := e.Stop(end); err == nil {
+		err = stopErr
+	}
+	if drainErr := e.Drain(end); err == nil {
+		err = drainErr
+	}
+	return err
+}
