@@ -1,8 +1,11 @@
 package images
 
 import (
+	"fmt"
+	"io/fs"
 	"net/http"
 	"runtime"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -28,4 +31,9 @@ func waiters(g *flightGroup) int {
 		n += f.waiters
 	}
 	return n
+}
+
+// links is how many names a file has.
+func links(info fs.FileInfo) string {
+	return fmt.Sprint(info.Sys().(*syscall.Stat_t).Nlink)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
 )
 
@@ -42,18 +43,13 @@ func (s *Store) loadIndex(ctx context.Context) (*index, error) {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
 	read := map[digest.Digest]Image{}
+	var dropped []string
 	for _, r := range records {
 		img, ok := read[r.Target.Digest]
 		if !ok {
-			img, err = s.readImage(ctx, r.Target)
-			if err == nil && !s.rootfs.unpacked(ctx, img.ChainID) {
-				err = s.unpackAgain(ctx, img)
-			}
-			if err != nil {
+			if img, err = s.readWhole(ctx, r.Target); err != nil {
 				klog.FromContext(ctx).Info("Dropping an image that is not whole; it will be pulled anew", "image", r.Name, "reason", err.Error())
-				if err := s.names.Delete(ctx, r.Name); err != nil {
-					return nil, fmt.Errorf("drop image %s: %w", r.Name, err)
-				}
+				dropped = append(dropped, r.Name)
 				continue
 			}
 			read[r.Target.Digest] = img
@@ -61,7 +57,23 @@ func (s *Store) loadIndex(ctx context.Context) (*index, error) {
 		img.PulledAt = r.CreatedAt
 		ix.add(img, r.Name)
 	}
-	return ix, nil
+	if len(dropped) == 0 {
+		return ix, nil
+	}
+	if err := s.deleteNames(ctx, dropped); err != nil {
+		return nil, err
+	}
+	// At once: the database still says that the missing content is there, and a pull would believe it.
+	return ix, s.collect(ctx)
+}
+
+// readWhole reads an image and makes sure that it is unpacked.
+func (s *Store) readWhole(ctx context.Context, target ocispec.Descriptor) (Image, error) {
+	img, err := s.readImage(ctx, target)
+	if err != nil || s.rootfs.unpacked(ctx, img.ChainID) {
+		return img, err
+	}
+	return img, s.unpackAgain(ctx, img)
 }
 
 // add gives img another name, taking it from whatever image had it.
@@ -216,7 +228,16 @@ func (s *Store) setNames(ctx context.Context, img Image, names []string) error {
 
 // dropNames removes names from disk and index. The caller holds nameMu.
 func (s *Store) dropNames(ctx context.Context, names []string) error {
-	err := s.update(ctx, func(ctx context.Context) error {
+	if err := s.deleteNames(ctx, names); err != nil {
+		return err
+	}
+	s.index.remove(names...)
+	return nil
+}
+
+// deleteNames removes names from disk, in one transaction.
+func (s *Store) deleteNames(ctx context.Context, names []string) error {
+	return s.update(ctx, func(ctx context.Context) error {
 		for _, name := range names {
 			if err := s.names.Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
 				return fmt.Errorf("remove image name %q: %w", name, err)
@@ -224,11 +245,6 @@ func (s *Store) dropNames(ctx context.Context, names []string) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	s.index.remove(names...)
-	return nil
 }
 
 // Get finds an image by name ("busybox", "quay.io/x/y@sha256:…"), by ID, or by the first digits of its ID. The error is

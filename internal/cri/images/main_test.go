@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,7 +13,13 @@ import (
 	"errand.dev/errand/test/registry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(crashEnv); spec != "" {
+		fmt.Fprintln(os.Stderr, pullForever(spec))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // startRegistry starts a registry that ends with the test.
 func startRegistry(t testing.TB) *registry.Server {
