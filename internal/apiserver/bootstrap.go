@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"fmt"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -32,18 +31,20 @@ func systemNamespaces() []string {
 
 // bootstrap writes what every Kubernetes holds from the start. The namespaces
 // come first: the rest stands in them.
-func bootstrap(ctx context.Context, client kubernetes.Interface) error {
+func bootstrap(ctx context.Context, seed *seeder, client kubernetes.Interface) error {
 	var namespaces, others []task
 	for _, name := range systemNamespaces() {
-		namespaces = append(namespaces, namespaceTask(client, name))
+		namespaces = append(namespaces, seed.ensure(
+			corev1.SchemeGroupVersion.WithResource("namespaces"),
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, nil))
 	}
 	for _, class := range schedulingapiv1.SystemPriorityClasses() {
-		others = append(others, priorityClassTask(client, class))
+		others = append(others, seed.ensure(schedulingv1.SchemeGroupVersion.WithResource("priorityclasses"), class, nil))
 	}
-	others = append(others, rbacPolicy(client)...)
+	others = append(others, rbacPolicy(seed, client)...)
 	for _, tasks := range [][]task{namespaces, others} {
 		if err := runAll(ctx, tasks); err != nil {
-			return fmt.Errorf("write the default objects: %w", err)
+			return err
 		}
 	}
 	return nil
@@ -56,37 +57,6 @@ func runAll(ctx context.Context, tasks []task) error {
 		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()
-}
-
-func namespaceTask(client kubernetes.Interface, name string) task {
-	return func(ctx context.Context) error {
-		namespaces := client.CoreV1().Namespaces()
-		_, err := namespaces.Get(ctx, name, metav1.GetOptions{})
-		if !apierrors.IsNotFound(err) {
-			return err
-		}
-		_, err = namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-		return ignoreExisting(err)
-	}
-}
-
-func priorityClassTask(client kubernetes.Interface, class *schedulingv1.PriorityClass) task {
-	return func(ctx context.Context) error {
-		classes := client.SchedulingV1().PriorityClasses()
-		_, err := classes.Get(ctx, class.Name, metav1.GetOptions{})
-		if !apierrors.IsNotFound(err) {
-			return err
-		}
-		_, err = classes.Create(ctx, class, metav1.CreateOptions{})
-		return ignoreExisting(err)
-	}
-}
-
-func ignoreExisting(err error) error {
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
-	return err
 }
 
 // keepNamespaces makes a system namespace anew when somebody deleted it:
@@ -102,7 +72,8 @@ func keepNamespaces(ctx context.Context, factory informers.SharedInformerFactory
 			if err != nil || !system[key] || ctx.Err() != nil {
 				return
 			}
-			if err := namespaceTask(client, key)(ctx); err != nil {
+			_, err = client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: key}}, metav1.CreateOptions{})
+			if err != nil && !apierrors.IsAlreadyExists(err) {
 				klog.FromContext(ctx).Error(err, "A system namespace couldn't be made anew", "namespace", key)
 			}
 		},

@@ -15,22 +15,25 @@ import (
 // bindings. A task creates what is missing and adds permissions that an upgrade
 // brings; it takes none away, and leaves alone what the user marked with
 // rbac.authorization.kubernetes.io/autoupdate: "false".
-func rbacPolicy(client kubernetes.Interface) []task {
+func rbacPolicy(seed *seeder, client kubernetes.Interface) []task {
+	resource := rbacv1.SchemeGroupVersion.WithResource
 	var tasks []task
 	for _, role := range append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...) {
-		tasks = append(tasks, clusterRoleTask(client, role))
+		tasks = append(tasks, seed.ensure(resource("clusterroles"), &role, clusterRoleTask(client, role)))
 	}
 	for _, binding := range append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...) {
-		tasks = append(tasks, clusterRoleBindingTask(client, binding))
+		tasks = append(tasks, seed.ensure(resource("clusterrolebindings"), &binding, clusterRoleBindingTask(client, binding)))
 	}
-	for _, roles := range bootstrappolicy.NamespaceRoles() {
+	for namespace, roles := range bootstrappolicy.NamespaceRoles() {
 		for _, role := range roles {
-			tasks = append(tasks, roleTask(client, role))
+			role.Namespace = namespace
+			tasks = append(tasks, seed.ensure(resource("roles"), &role, roleTask(client, role)))
 		}
 	}
-	for _, bindings := range bootstrappolicy.NamespaceRoleBindings() {
+	for namespace, bindings := range bootstrappolicy.NamespaceRoleBindings() {
 		for _, binding := range bindings {
-			tasks = append(tasks, roleBindingTask(client, binding))
+			binding.Namespace = namespace
+			tasks = append(tasks, seed.ensure(resource("rolebindings"), &binding, roleBindingTask(client, binding)))
 		}
 	}
 	return tasks

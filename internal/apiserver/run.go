@@ -72,7 +72,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	s.factory.StartWithContext(ctx)
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return bootstrap(gctx, s.client) })
+	group.Go(func() error { return bootstrap(gctx, &seeder{s.all}, s.client) })
 	group.Go(func() error { return s.factory.WaitForCacheSyncWithContext(gctx).AsError() })
 	if err := group.Wait(); err != nil {
 		return quietIfDone(ctx, err)

@@ -47,6 +47,7 @@ type storageOptions struct {
 	factory   *serverstorage.DefaultStorageFactory
 	client    *etcdkubernetes.Client
 	compactor compactor
+	clock     clock.WithTicker
 }
 
 // compactor is what etcd3.NewCompactor returns.
@@ -74,6 +75,7 @@ func newStorageOptions(client *clientv3.Client, version basecompatibility.Effect
 		factory:   factory,
 		client:    kube,
 		compactor: etcd3.NewCompactor(client, compactInterval, clock.RealClock{}, nil),
+		clock:     newAlignedClock(),
 	}
 }
 
@@ -145,6 +147,7 @@ func (o *storageOptions) cached(
 		IndexerFuncs:        trigger,
 		Indexers:            indexers,
 		Codec:               config.Codec,
+		Clock:               o.clock,
 	})
 	if err != nil {
 		destroyRaw()

@@ -24,10 +24,14 @@ const (
 	// socketName is the file in the socket directory that etcdctl connects to.
 	socketName = "etcd.sock"
 
-	// The tick is etcd's default. The member doesn't wait for the election that
-	// ticks would bring (see elect): a shorter one would only cost idle CPU.
-	tickMillis     = 100
+	// The member doesn't wait for the election that ticks would bring (see
+	// elect): short ones would only wake an idle machine.
+	tickMillis     = 1000
 	electionMillis = 5 * tickMillis
+
+	// commitInterval is how long changes gather before they are written to the
+	// database. They are safe before that, in the log, which is synced at each.
+	commitInterval = 500 * time.Millisecond
 
 	// defragThresholdMegabytes of free pages make the member defragment its
 	// database when it starts, before it serves.
@@ -109,6 +113,7 @@ func (m *Member) embedConfig(log klog.Logger) (*embed.Config, error) {
 	c.EnableGRPCGateway = false
 	c.TickMs = tickMillis
 	c.ElectionMs = electionMillis
+	c.BackendBatchInterval = commitInterval
 	c.QuotaBackendBytes = m.cfg.QuotaBytes
 	c.BootstrapDefragThresholdMegabytes = defragThresholdMegabytes
 	// The API server compacts (it must know the revision); etcd itself needn't.
