@@ -29,7 +29,7 @@ func statusError(err error) error {
 
 func codeOf(err error) codes.Code {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case noSpace(err):
 		return codes.ResourceExhausted
 	case errors.Is(err, context.Canceled), errdefs.IsCanceled(err):
 		return codes.Canceled
@@ -104,7 +104,7 @@ func transient(err error) bool {
 
 // resumable reports whether a later attempt may go on with what a pull fetched before it failed with err.
 func resumable(err error) bool {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if noSpace(err) {
 		return false // the space is needed
 	}
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||

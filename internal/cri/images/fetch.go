@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/diff"
@@ -124,7 +126,24 @@ func (a *applier) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []m
 	if a.overlay && len(mounts) == 1 && mounts[0].Type == "bind" && !mounts[0].ReadOnly() {
 		mounts = []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{"upperdir=" + mounts[0].Source}}}
 	}
-	return a.Applier.Apply(ctx, desc, mounts, opts...)
+	applied, err := a.Applier.Apply(ctx, desc, mounts, opts...)
+	if noSpace(err) && a.overlay {
+		// The half-made layer is removed in any case, but only once the databases could write that down: give them the room.
+		for _, o := range mounts[0].Options {
+			if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
+				err = errors.Join(err, removeContents(dir))
+			}
+		}
+	}
+	return applied, err
+}
+
+func removeContents(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // unpackAgain unpacks an image from the content store: it was loaded from an archive, or unpacked for another snapshotter.

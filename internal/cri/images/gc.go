@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
 )
@@ -14,7 +15,11 @@ import (
 func (s *Store) collect(ctx context.Context) error {
 	s.gcMu.Lock()
 	defer s.gcMu.Unlock()
-	stats, err := s.db.GarbageCollect(context.WithoutCancel(ctx))
+	var stats gc.Stats
+	err := s.reserve.during(func() (err error) {
+		stats, err = s.db.GarbageCollect(context.WithoutCancel(ctx))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("collect unused image content: %w", err)
 	}

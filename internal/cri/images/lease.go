@@ -106,6 +106,10 @@ func (s *Store) withLease(ctx context.Context, key string, fn func(context.Conte
 			return err
 		}
 	}
+	if noSpace(err) {
+		s.reserve.release()
+		defer s.reserve.keep()
+	}
 	s.endLease(ctx, id, err != nil)
 	return err
 }
@@ -150,5 +154,7 @@ func (s *Store) forgetUnfinished(ctx context.Context) error {
 
 // update runs fn within one write transaction: all of its changes reach the disk together, with one flush.
 func (s *Store) update(ctx context.Context, fn func(context.Context) error) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return fn(boltutil.WithTransaction(ctx, tx)) })
+	return s.reserve.during(func() error {
+		return s.db.Update(func(tx *bolt.Tx) error { return fn(boltutil.WithTransaction(ctx, tx)) })
+	})
 }

@@ -42,6 +42,7 @@ type Store struct {
 	backend backend
 
 	index   *index
+	reserve *reserve
 	rootfs  *rootfsKeeper
 	flights *flightGroup
 	clients *httpClients
@@ -74,6 +75,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		cfg:      cfg,
 		platform: platforms.Only(*cfg.Platform),
 		clients:  newHTTPClients(cfg),
+		reserve:  newReserve(cfg.Root),
 		flights:  newFlightGroup(),
 		keys:     newKeyLock(),
 	}
@@ -118,8 +120,11 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.forgetUnfinished(ctx); err != nil {
 		return err
 	}
-	s.index, err = s.loadIndex(ctx)
-	return err
+	if s.index, err = s.loadIndex(ctx); err != nil {
+		return err
+	}
+	s.reserve.keep()
+	return nil
 }
 
 // Close ends what is in progress and closes the store's files. Containers' roots stay as they are.
