@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/plan"
+	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/node/runtimepod"
+)
+
+// act carries out the first part of the plan that can be. changed tells that the
+// runtime has to be observed, and planned for, again.
+func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a plan.Actions) (changed bool, err error) {
+	switch {
+	case len(a.Kill) > 0:
+		for _, k := range a.Kill {
+			w.stopContainer(ctx, pod, k.Container, stopOrder{message: k.Message, grace: grace(pod)})
+		}
+		return false, nil // their ends wake us
+	case len(a.Discard) > 0:
+		return true, w.discard(ctx, a.Discard)
+	case a.NewSandbox:
+		return w.newSandbox(ctx, pod, a)
+	}
+	for _, i := range a.Init {
+		c := &pod.Spec.InitContainers[i]
+		started, err := w.startContainer(ctx, pod, rt, c)
+		changed = changed || started
+		if err != nil || !started && !podutil.IsRestartableInitContainer(c) {
+			return changed, err
+		}
+	}
+	return w.startRegular(ctx, pod, rt, a.Start, changed)
+}
+
+// startRegular starts containers in order. One that is held back or fails lets
+// the next ones start; one whose image is being pulled doesn't.
+func (w *worker) startRegular(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, indices []int, changed bool) (bool, error) {
+	var errs []error
+	for _, i := range indices {
+		if w.isDirty() && changed {
+			break
+		}
+		c := &pod.Spec.Containers[i]
+		started, err := w.startContainer(ctx, pod, rt, c)
+		changed = changed || started
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if !started && w.pulling(c.Name) {
+			break
+		}
+	}
+	return changed && len(errs) == 0, errors.Join(errs...)
+}
+
+// discard removes containers that were created and never started: what they
+// were made from may be out of date.
+func (w *worker) discard(ctx context.Context, containers []*runtimepod.Container) error {
+	for _, c := range containers {
+		if err := w.n.cfg.Runtime.RemoveContainer(ctx, c.ID); err != nil {
+			return fmt.Errorf("remove container %s, which was never started: %w", c.ID, err)
+		}
+	}
+	return nil
+}
+
+// newSandbox makes the pod's volumes, cgroup and sandbox.
+func (w *worker) newSandbox(ctx context.Context, pod *v1.Pod, a plan.Actions) (changed bool, err error) {
+	if a.Replaces != "" && w.once("replaced "+a.Replaces) {
+		w.n.podEvent(pod, v1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
+	}
+	if a.Replaces != "" {
+		if err := w.n.cfg.Runtime.StopPodSandbox(ctx, a.Replaces); err != nil {
+			return false, fmt.Errorf("stop the sandbox that is to be replaced: %w", err)
+		}
+	}
+	w.prefetch(ctx, pod)
+	if err := w.setUpVolumes(ctx, pod); err != nil {
+		return false, err
+	}
+	if err := w.createSandbox(ctx, pod, a.Attempt); err != nil {
+		w.n.metrics.sandboxErrors.Inc()
+		w.n.podEvent(pod, v1.EventTypeWarning, eventFailedSandbox, "Failed to create pod sandbox: %v", err)
+		return false, fmt.Errorf("create the pod's sandbox: %w", err)
+	}
+	return true, nil
+}
+
+func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32) error {
+	config, err := w.n.spec.Sandbox(pod, attempt)
+	if err != nil {
+		return err
+	}
+	handler, err := w.n.objects.runtimeHandler(ctx, pod)
+	if err != nil {
+		return err
+	}
+	if err := makeDirs(config.GetLogDirectory(), w.n.podDir(w.uid)); err != nil {
+		return err
+	}
+	if err := w.ensureCgroup(ctx, pod, config.GetLinux()); err != nil {
+		return err
+	}
+	// Stopping the agent must not leave half a sandbox.
+	_, err = w.n.cfg.Runtime.RunPodSandbox(context.WithoutCancel(ctx), config, handler)
+	return err
+}
+
+func (w *worker) ensureCgroup(ctx context.Context, pod *v1.Pod, linux *runtimeapi.LinuxPodSandboxConfig) error {
+	if w.n.cfg.Cgroups == nil {
+		return nil
+	}
+	if err := w.n.cfg.Cgroups.Ensure(ctx, linux.GetCgroupParent(), linux.GetResources()); err != nil {
+		w.n.podEvent(pod, v1.EventTypeWarning, eventFailedCgroup, "unable to ensure pod container exists: %v", err)
+		return fmt.Errorf("make the pod's cgroup: %w", err)
+	}
+	return nil
+}
+
+// startContainer starts one container, unless it has to wait. What hinders it
+// goes to the container's waiting state; an error is returned only if what
+// failed concerns the pod as a whole.
+func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container) (started bool, err error) {
+	now := w.n.cfg.Clock.Now()
+	if hold := w.holds[c.Name]; hold.After(now) {
+		w.holdUntil(c.Name, hold)
+		return false, nil
+	}
+	last := rt.Latest(c.Name)
+	if w.crashLooping(pod, c, last) {
+		return false, nil
+	}
+	image, ready, err := w.image(ctx, pod, c)
+	switch {
+	case err != nil:
+		w.imageFailed(pod, c, err)
+		return false, nil
+	case !ready:
+		return false, nil
+	}
+	delete(w.images, c.Name)
+	if last != nil {
+		w.crashes[c.Name] = w.crash(c.Name, last).Next(last, now)
+	}
+	if failure := w.launch(ctx, pod, rt, c, image); failure != nil {
+		w.n.metrics.startErrors.WithLabelValues(failure.Reason).Inc()
+		w.waiting[c.Name] = *failure
+		w.holdAfterFailure(c.Name)
+		return failure.Reason == reasonRun, nil // it may have had its run
+	}
+	delete(w.waiting, c.Name)
+	delete(w.holds, c.Name)
+	delete(w.tries, c.Name)
+	w.n.metrics.started.Inc()
+	return true, nil
+}
+
+// holdAfterFailure puts off the next attempt, ever longer.
+func (w *worker) holdAfterFailure(name string) {
+	w.holdUntil(name, w.n.cfg.Clock.Now().Add(min(retryInitial<<min(w.tries[name], 10), retryMax)))
+	w.tries[name]++
+}
+
+// crash returns the container's back-off.
+func (w *worker) crash(name string, last *runtimepod.Container) plan.CrashLoop {
+	if b, ok := w.crashes[name]; ok {
+		return b
+	}
+	return plan.Recall(last)
+}
+
+// crashLooping holds a container back whose last run ended too recently.
+func (w *worker) crashLooping(pod *v1.Pod, c *v1.Container, last *runtimepod.Container) bool {
+	if last == nil {
+		return false
+	}
+	b := w.crash(c.Name, last)
+	until := b.Until(last)
+	if !until.After(w.n.cfg.Clock.Now()) {
+		return false
+	}
+	who := fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID)
+	w.n.containerEvent(pod, c, "", v1.EventTypeWarning, eventBackOff,
+		fmt.Sprintf("Back-off restarting failed container %s in pod %s", c.Name, who))
+	w.waiting[c.Name] = podstatus.Waiting{
+		Reason:  "CrashLoopBackOff",
+		Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s", b.Delay, c.Name, who),
+	}
+	w.holdUntil(c.Name, until)
+	return true
+}
+
+// The reasons for which a container that has its image can't be started.
+const (
+	reasonConfig = "CreateContainerConfigError"
+	reasonCreate = "CreateContainerError"
+	reasonRun    = "RunContainerError"
+)
+
+// launch creates and starts a run of the container.
+func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container, image image) *podstatus.Waiting {
+	fail := func(id, reason string, err error) *podstatus.Waiting {
+		message := errorMessage(err)
+		w.n.containerEvent(pod, c, id, v1.EventTypeWarning, eventFailed, "Error: "+message)
+		return &podstatus.Waiting{Reason: reason, Message: message}
+	}
+	restarts := w.nextRestart(pod, rt, c)
+	config, err := w.containerConfig(ctx, pod, rt, c, restarts, image)
+	if err != nil {
+		return fail("", reasonConfig, err)
+	}
+	sandbox := rt.Sandbox()
+	sandboxConfig, err := w.n.spec.Sandbox(pod, sandbox.Attempt)
+	if err != nil {
+		return fail("", reasonConfig, err)
+	}
+	// From here on the agent's being stopped must not leave things half done.
+	ctx = context.WithoutCancel(ctx)
+	id, err := w.n.cfg.Runtime.CreateContainer(ctx, sandbox.ID, config, sandboxConfig)
+	if err != nil {
+		return fail(id, reasonCreate, err)
+	}
+	w.n.containerEvent(pod, c, id, v1.EventTypeNormal, eventCreated, "Container created")
+	if err := w.n.cfg.Runtime.StartContainer(ctx, id); err != nil {
+		return fail(id, reasonRun, err)
+	}
+	w.n.containerEvent(pod, c, id, v1.EventTypeNormal, eventStarted, "Container started")
+	w.prune(ctx, rt, c.Name)
+	return nil
+}
+
+// containerConfig gathers what the run needs.
+func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container, restarts int32, image image) (*runtimeapi.ContainerConfig, error) {
+	podIPs := rt.IPs()
+	if pod.Spec.HostNetwork {
+		podIPs = w.n.cfg.HostIPs
+	}
+	env, err := w.n.spec.Env(ctx, w.n.objects, pod, c, podIPs)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := w.mounts(ctx, pod, c, mountInput{env: env, podIPs: podIPs, restarts: restarts})
+	if err != nil {
+		return nil, err
+	}
+	return w.n.spec.Container(crispec.Run{
+		Pod:       pod,
+		Container: c,
+		Restarts:  restarts,
+		ImageRef:  image.Ref,
+		User:      crispec.UserOf(image.Info),
+		Env:       env,
+		Mounts:    mounts,
+	})
+}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/record"
+	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+
+	"context"
+
+	"errand.dev/errand/internal/node/crispec"
+)
+
+// PodCgroups makes the cgroups of whole pods. It is called with the paths that
+// sandbox configurations carry as cgroup_parent.
+type PodCgroups interface {
+	// Ensure makes the cgroup if it is missing and sets its limits. Idempotent.
+	Ensure(ctx context.Context, path string, limits *runtimeapi.LinuxContainerResources) error
+	// Remove removes the cgroup, in which nothing runs any more. Idempotent.
+	Remove(ctx context.Context, path string) error
+}
+
+// Config is what a Node needs. Fields are required unless their comment says
+// what holds without them.
+type Config struct {
+	Client kubernetes.Interface
+	// Informers must see at least the node's own pods; others are ignored. Their
+	// owner starts them, after New.
+	Informers informers.SharedInformerFactory
+	NodeName  string
+	// Runtime and Images are the CRI.
+	Runtime internalapi.RuntimeService
+	Images  internalapi.ImageManagerService
+	// RootDir has a directory per pod, by UID; MemoryDir too, on a tmpfs, for what
+	// may hold secrets ("": below RootDir). LogDir has one per pod for logs. All are
+	// absolute.
+	RootDir   string
+	MemoryDir string
+	LogDir    string
+	// CgroupParent is the cgroup below which the pods' stand.
+	CgroupParent string
+	// Cgroups makes pods' cgroups; nil leaves them to the runtime.
+	Cgroups PodCgroups
+	// HostIPs are the node's addresses, the primary first, at most one per family.
+	HostIPs []string
+	// Allocatable is what the node gives to pods.
+	Allocatable v1.ResourceList
+	// MemoryCapacity of the machine in bytes; 0 makes all burstable pods equal when
+	// memory runs out.
+	MemoryCapacity int64
+	// DNS says how pods resolve names; the zero value gives them the host's servers.
+	DNS crispec.DNS
+	// SeccompDefault gives containers that name no seccomp profile the runtime's.
+	SeccompDefault bool
+	// SeccompProfileRoot holds Localhost profiles; default <RootDir>/../seccomp.
+	SeccompProfileRoot string
+	// Services, if set, are told of by environment variables.
+	Services corelisters.ServiceLister
+	// RecursiveReadOnly tells that the runtime can mount recursively read-only.
+	RecursiveReadOnly bool
+	// Recorder takes events; their source should be the component "kubelet" on this
+	// node, as users expect.
+	Recorder record.EventRecorder
+	// Clock defaults to the real one.
+	Clock clock.WithTickerAndDelayedExecution
+	// StartConcurrency bounds how many pods make sandboxes and start containers at
+	// once; default twice the number of cores. More adds latency, not throughput.
+	StartConcurrency int
+}
+
+func (c *Config) complete() error {
+	var errs []error
+	require := func(ok bool, field string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s is missing", field))
+		}
+	}
+	require(c.Client != nil, "Client")
+	require(c.Informers != nil, "Informers")
+	require(c.NodeName != "", "NodeName")
+	require(c.Runtime != nil, "Runtime")
+	require(c.Images != nil, "Images")
+	require(filepath.IsAbs(c.RootDir), "RootDir (absolute)")
+	require(filepath.IsAbs(c.LogDir), "LogDir (absolute)")
+	require(c.Recorder != nil, "Recorder")
+	require(len(c.HostIPs) > 0, "HostIPs")
+	if len(errs) > 0 {
+		return fmt.Errorf("node configuration: %w", errors.Join(errs...))
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.StartConcurrency <= 0 {
+		c.StartConcurrency = 2 * runtime.NumCPU()
+	}
+	if c.SeccompProfileRoot == "" {
+		c.SeccompProfileRoot = filepath.Join(filepath.Dir(c.RootDir), "seccomp")
+	}
+	return nil
+}
+
+func (c *Config) spec() crispec.Node {
+	return crispec.Node{
+		LogDir:             c.LogDir,
+		CgroupParent:       c.CgroupParent,
+		HostIPs:            c.HostIPs,
+		MemoryCapacity:     c.MemoryCapacity,
+		Allocatable:        c.Allocatable,
+		SeccompDefault:     c.SeccompDefault,
+		SeccompProfileRoot: c.SeccompProfileRoot,
+		DNS:                c.DNS,
+	}
+}

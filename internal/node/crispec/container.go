@@ -1,0 +1,66 @@
+package crispec
+
+import (
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+
+	"errand.dev/errand/internal/node/runtimepod"
+)
+
+// Run is one run of a container to be configured.
+type Run struct {
+	Pod       *v1.Pod
+	Container *v1.Container
+	// Restarts is how many runs came before.
+	Restarts int32
+	// ImageRef is the image as the runtime named it when it was pulled or found.
+	ImageRef string
+	User     ImageUser
+	Env      []EnvVar
+	Mounts   []*runtimeapi.Mount
+}
+
+// Container returns the configuration of a container.
+func (n Node) Container(r Run) (*runtimeapi.ContainerConfig, error) {
+	c := r.Container
+	security, err := n.security(r.Pod, c, r.User)
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]string, len(r.Env))
+	env := make([]*runtimeapi.KeyValue, len(r.Env))
+	for i, e := range r.Env {
+		values[e.Name] = e.Value
+		env[i] = &runtimeapi.KeyValue{Key: e.Name, Value: []byte(e.Value)}
+	}
+	return &runtimeapi.ContainerConfig{
+		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: uint32(r.Restarts)},
+		Image:       &runtimeapi.ImageSpec{Image: r.ImageRef, UserSpecifiedImage: c.Image},
+		Command:     expandAll(c.Command, values),
+		Args:        expandAll(c.Args, values),
+		WorkingDir:  c.WorkingDir,
+		Envs:        env,
+		Mounts:      r.Mounts,
+		Labels:      runtimepod.ContainerLabels(r.Pod, c),
+		Annotations: runtimepod.ContainerAnnotations(r.Pod, c, r.Restarts),
+		LogPath:     ContainerLog(c.Name, r.Restarts),
+		Stdin:       c.Stdin,
+		StdinOnce:   c.StdinOnce,
+		Tty:         c.TTY,
+		Linux: &runtimeapi.LinuxContainerConfig{
+			Resources:       n.Resources(r.Pod, c),
+			SecurityContext: security,
+		},
+	}, nil
+}
+
+// expandAll replaces $(NAME) in command lines; what isn't defined stays as it is.
+func expandAll(words []string, values map[string]string) []string {
+	mapping := expansion.MappingFuncFor(values)
+	var out []string
+	for _, w := range words {
+		out = append(out, expansion.Expand(w, mapping))
+	}
+	return out
+}

@@ -1,0 +1,176 @@
+package crispec
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// What resolvers and the API allow.
+const (
+	maxNameservers = 3
+	maxSearches    = 32
+	maxSearchChars = 2048
+)
+
+// systemdUpstream is where systemd-resolved keeps the servers behind its stub.
+const systemdUpstream = "/run/systemd/resolve/resolv.conf"
+
+// DNS says how pods resolve names.
+type DNS struct {
+	// ResolvConf is the host's resolver configuration, read anew for each pod: ""
+	// picks /etc/resolv.conf, or what stands behind it where that names only a
+	// stub on loopback, which pods can't reach.
+	ResolvConf string
+	// ClusterDNS are the servers of pods with dnsPolicy ClusterFirst. Without any,
+	// those pods get the host's configuration.
+	ClusterDNS []string
+	// ClusterDomain is the suffix of services' names, e.g. cluster.local.
+	ClusterDomain string
+}
+
+// forPod returns the contents of the pod's resolv.conf.
+func (d DNS) forPod(pod *v1.Pod) (*runtimeapi.DNSConfig, error) {
+	config := &runtimeapi.DNSConfig{}
+	if pod.Spec.DNSPolicy != v1.DNSNone {
+		host, err := d.host(pod.Spec.HostNetwork)
+		if err != nil {
+			return nil, err
+		}
+		config = host
+	}
+	if d.clusterFirst(pod) && len(d.ClusterDNS) > 0 {
+		config.Servers = slices.Clone(d.ClusterDNS)
+		config.Options = []string{"ndots:5"}
+		if d.ClusterDomain != "" {
+			config.Searches = slices.Concat([]string{
+				fmt.Sprintf("%s.svc.%s", pod.Namespace, d.ClusterDomain), "svc." + d.ClusterDomain, d.ClusterDomain,
+			}, config.Searches)
+		}
+	}
+	if own := pod.Spec.DNSConfig; own != nil {
+		config.Servers = append(config.Servers, own.Nameservers...)
+		config.Searches = append(config.Searches, own.Searches...)
+		for _, o := range own.Options {
+			option := o.Name
+			if o.Value != nil && *o.Value != "" {
+				option += ":" + *o.Value
+			}
+			config.Options = setOption(config.Options, option)
+		}
+	}
+	return withinLimits(config), nil
+}
+
+func (d DNS) clusterFirst(pod *v1.Pod) bool {
+	switch pod.Spec.DNSPolicy {
+	case v1.DNSClusterFirstWithHostNet:
+		return true
+	case v1.DNSClusterFirst:
+		return !pod.Spec.HostNetwork
+	}
+	return false
+}
+
+// host reads the host's configuration. On the host's network its stub is as
+// good for a pod as for anyone.
+func (d DNS) host(onHostNetwork bool) (*runtimeapi.DNSConfig, error) {
+	if d.ResolvConf != "" {
+		return readResolvConf(d.ResolvConf)
+	}
+	config, err := readResolvConf("/etc/resolv.conf")
+	if err != nil || onHostNetwork || !onlyLoopback(config.Servers) {
+		return config, err
+	}
+	if upstream, err := readResolvConf(systemdUpstream); err == nil {
+		return upstream, nil
+	}
+	return config, nil
+}
+
+func onlyLoopback(servers []string) bool {
+	return !slices.ContainsFunc(servers, func(s string) bool {
+		ip, err := netip.ParseAddr(s)
+		return err != nil || !ip.IsLoopback()
+	})
+}
+
+func readResolvConf(path string) (*runtimeapi.DNSConfig, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the host's resolver configuration: %w", err)
+	}
+	return parseResolvConf(data), nil
+}
+
+// parseResolvConf follows resolv.conf(5): servers accumulate, the last search
+// line holds, the last of each option holds.
+func parseResolvConf(data []byte) *runtimeapi.DNSConfig {
+	config := &runtimeapi.DNSConfig{}
+	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 {
+			continue
+		}
+		switch fields[0] {
+		case "nameserver":
+			config.Servers = append(config.Servers, fields[1])
+		case "search":
+			config.Searches = nil
+			for _, s := range fields[1:] {
+				if s != "." {
+					config.Searches = append(config.Searches, strings.TrimSuffix(s, "."))
+				}
+			}
+		case "options":
+			for _, o := range fields[1:] {
+				config.Options = setOption(config.Options, o)
+			}
+		}
+	}
+	return config
+}
+
+// setOption adds an option, in place of one of the same name.
+func setOption(options []string, option string) []string {
+	name, _, _ := strings.Cut(option, ":")
+	for i, o := range options {
+		if n, _, _ := strings.Cut(o, ":"); n == name {
+			options[i] = option
+			return options
+		}
+	}
+	return append(options, option)
+}
+
+// withinLimits drops duplicates and what exceeds the limits, from the end.
+func withinLimits(c *runtimeapi.DNSConfig) *runtimeapi.DNSConfig {
+	c.Servers = unique(c.Servers)
+	c.Servers = c.Servers[:min(len(c.Servers), maxNameservers)]
+	c.Searches = slices.DeleteFunc(unique(c.Searches), func(s string) bool {
+		return len(s) > utilvalidation.DNS1123SubdomainMaxLength
+	})
+	c.Searches = c.Searches[:min(len(c.Searches), maxSearches)]
+	for len(strings.Join(c.Searches, " ")) > maxSearchChars {
+		c.Searches = c.Searches[:len(c.Searches)-1]
+	}
+	return c
+}
+
+func unique(list []string) []string {
+	var out []string
+	for _, s := range list {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}

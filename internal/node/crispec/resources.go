@@ -1,0 +1,150 @@
+package crispec
+
+import (
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
+	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
+	"k8s.io/kubernetes/pkg/apis/scheduling"
+)
+
+// The kernel's and the kubelet's numbers for CPU.
+const (
+	quotaPeriod   = 100_000 // µs
+	minQuota      = 1_000   // µs
+	minShares     = 2
+	maxShares     = 262_144
+	sharesPerCore = 1024
+)
+
+// oom_score_adj of guaranteed and best-effort containers.
+const (
+	oomGuaranteed = -997
+	oomBestEffort = 1000
+)
+
+// Resources returns the limits of a container. What it doesn't set itself the
+// pod's own limits do (KEP-2837).
+func (n Node) Resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
+	limits := c.Resources.Limits
+	if resourcehelper.IsPodLevelResourcesSet(pod) {
+		limits = limits.DeepCopy()
+		if limits == nil {
+			limits = v1.ResourceList{}
+		}
+		for name, q := range pod.Spec.Resources.Limits {
+			if own := limits[name]; own.IsZero() {
+				limits[name] = q
+			}
+		}
+	}
+	r := linuxResources(c.Resources.Requests, limits)
+	r.OomScoreAdj = n.oomScoreAdj(pod, c)
+	r.HugepageLimits = hugepages(limits)
+	return r
+}
+
+func linuxResources(requests, limits v1.ResourceList) *runtimeapi.LinuxContainerResources {
+	r := &runtimeapi.LinuxContainerResources{
+		CpuPeriod:          quotaPeriod,
+		CpuQuota:           quota(limits.Cpu().MilliValue()),
+		MemoryLimitInBytes: limits.Memory().Value(),
+	}
+	cpu, ok := requests[v1.ResourceCPU]
+	if !ok {
+		cpu = limits[v1.ResourceCPU]
+	}
+	r.CpuShares = shares(cpu.MilliValue())
+	return r
+}
+
+func shares(milliCPU int64) int64 {
+	return min(max(milliCPU*sharesPerCore/1000, minShares), maxShares)
+}
+
+// quota returns µs per period; 0 is no limit.
+func quota(milliCPU int64) int64 {
+	if milliCPU == 0 {
+		return 0
+	}
+	return max(milliCPU*quotaPeriod/1000, minQuota)
+}
+
+func hugepages(limits v1.ResourceList) []*runtimeapi.HugepageLimit {
+	var all []*runtimeapi.HugepageLimit
+	for name, q := range limits {
+		if !v1helper.IsHugePageResourceName(name) {
+			continue
+		}
+		size, err := v1helper.HugePageSizeFromResourceName(name)
+		if err != nil {
+			continue // validated by the API
+		}
+		if unit, err := v1helper.HugePageUnitSizeFromByteSize(size.Value()); err == nil {
+			all = append(all, &runtimeapi.HugepageLimit{PageSize: unit, Limit: uint64(q.Value())})
+		}
+	}
+	return all
+}
+
+// oomScoreAdj makes the kernel prefer, when memory runs out, best-effort pods
+// over those that use more than they asked for, and these over guaranteed ones.
+func (n Node) oomScoreAdj(pod *v1.Pod, c *v1.Container) int64 {
+	if pod.Spec.PriorityClassName == scheduling.SystemNodeCritical {
+		return oomGuaranteed
+	}
+	switch qos.GetPodQOS(pod) {
+	case v1.PodQOSGuaranteed:
+		return oomGuaranteed
+	case v1.PodQOSBestEffort:
+		return oomBestEffort
+	}
+	if n.MemoryCapacity <= 0 {
+		return oomBestEffort - 1
+	}
+	request := c.Resources.Requests.Memory().Value()
+	if podutil.IsRestartableInitContainer(c) {
+		// A sidecar must not die before what it serves.
+		request = max(request, smallestRequest(pod))
+	}
+	request += podShare(pod)
+	adj := oomBestEffort - oomBestEffort*request/n.MemoryCapacity
+	return min(max(adj, oomBestEffort+oomGuaranteed), oomBestEffort-1)
+}
+
+func smallestRequest(pod *v1.Pod) int64 {
+	var smallest *resource.Quantity
+	for i := range pod.Spec.Containers {
+		if q := pod.Spec.Containers[i].Resources.Requests.Memory(); smallest == nil || q.Cmp(*smallest) < 0 {
+			smallest = q
+		}
+	}
+	if smallest == nil {
+		return 0
+	}
+	return smallest.Value()
+}
+
+// podShare is each container's part of what the pod asked for as a whole beyond
+// what its containers did.
+func podShare(pod *v1.Pod) int64 {
+	if !resourcehelper.IsPodLevelRequestsSet(pod) {
+		return 0
+	}
+	rest := pod.Spec.Resources.Requests.Memory().Value()
+	asked := resourcehelper.AggregateContainerRequests(pod, resourcehelper.PodResourcesOptions{})
+	rest -= asked.Memory().Value()
+	n := int64(len(pod.Spec.Containers))
+	for i := range pod.Spec.InitContainers {
+		if podutil.IsRestartableInitContainer(&pod.Spec.InitContainers[i]) {
+			n++
+		}
+	}
+	if rest <= 0 || n == 0 {
+		return 0
+	}
+	return rest / n
+}

@@ -1,0 +1,61 @@
+package crispec
+
+import (
+	"fmt"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// ReasonUnsupported is the status reason of pods that ask for what this node
+// can't give.
+const ReasonUnsupported = "UnsupportedPodSpec"
+
+// Unsupported names the fields of the pod that this node can't honour, with
+// what to do instead, or returns "". Running such a pod without them would be
+// running it wrongly.
+func Unsupported(pod *v1.Pod) string {
+	var fields []string
+	add := func(set bool, field, instead string) {
+		if set {
+			fields = append(fields, field+" ("+instead+")")
+		}
+	}
+	spec := &pod.Spec
+	add(spec.HostUsers != nil && !*spec.HostUsers, "spec.hostUsers=false", "leave it out: user namespaces are not supported")
+	add(len(spec.ResourceClaims) > 0, "spec.resourceClaims", "dynamic resource allocation is not supported: use limits, or hostPath volumes for devices")
+	add(spec.OS != nil && spec.OS.Name != v1.Linux, "spec.os.name", "only linux pods can run here")
+	for _, l := range []struct {
+		field string
+		list  []v1.Container
+	}{{"initContainers", spec.InitContainers}, {"containers", spec.Containers}} {
+		for i := range l.list {
+			unsupportedInContainer(&l.list[i], fmt.Sprintf("spec.%s[%d].", l.field, i), add)
+		}
+	}
+	if len(fields) == 0 {
+		return ""
+	}
+	return "not supported by errand: " + strings.Join(fields, "; ")
+}
+
+func unsupportedInContainer(c *v1.Container, at string, add func(set bool, field, instead string)) {
+	add(c.LivenessProbe != nil, at+"livenessProbe", "leave probes out")
+	add(c.ReadinessProbe != nil, at+"readinessProbe", "leave probes out")
+	add(c.StartupProbe != nil, at+"startupProbe", "leave probes out")
+	if l := c.Lifecycle; l != nil {
+		add(l.PostStart != nil, at+"lifecycle.postStart", "do it in the container's command")
+		add(l.PreStop != nil, at+"lifecycle.preStop", "handle SIGTERM in the container")
+		add(l.StopSignal != nil, at+"lifecycle.stopSignal", "set STOPSIGNAL in the image")
+	}
+	add(len(c.VolumeDevices) > 0, at+"volumeDevices", "block volumes are not supported")
+	for i := range c.Env {
+		if from := c.Env[i].ValueFrom; from != nil {
+			add(from.FileKeyRef != nil, fmt.Sprintf("%senv[%d].valueFrom.fileKeyRef", at, i), "use a ConfigMap or Secret")
+		}
+	}
+	for i := range c.RestartPolicyRules {
+		add(c.RestartPolicyRules[i].Action == v1.ContainerRestartRuleActionRestartAllContainers,
+			fmt.Sprintf("%srestartPolicyRules[%d].action", at, i), "only Restart is supported")
+	}
+}

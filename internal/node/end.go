@@ -1,0 +1,188 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"errand.dev/errand/internal/node/runtimepod"
+)
+
+// minGrace is what every container gets at least between SIGTERM and SIGKILL.
+const minGrace = 2 * time.Second
+
+// orphanGrace is what containers get of whose pod nothing is known.
+const orphanGrace = time.Second
+
+// end ends the pod: it has its containers stopped, reports the final status and
+// frees what the pod had. It is called again whenever a container has ended.
+func (w *worker) end(ctx context.Context) error {
+	w.cancelPulls()
+	pod, gone := w.snapshot()
+	rt, err := w.observe(ctx, pod)
+	if err != nil {
+		return err
+	}
+	w.setKillTime(pod)
+	if alive := rt.Alive(); len(alive) > 0 {
+		w.stopInOrder(ctx, pod, alive)
+		if !gone {
+			w.publish(pod, rt, false)
+		}
+		return nil
+	}
+	switch {
+	case gone:
+	case w.last == nil && isTerminal(pod.Status.Phase):
+		// It had ended, and that was told, before this agent came.
+		w.last = pod.Status.DeepCopy()
+		w.status.set(w.last)
+	default:
+		// Told at once; giving back what the pod had follows, and then its object.
+		w.publish(pod, rt, true)
+	}
+	if err := w.free(ctx, pod, rt); err != nil {
+		return err
+	}
+	w.finished = true
+	w.ended, w.images = map[string]*runtimepod.Container{}, nil
+	w.status.finish()
+	if gone {
+		return w.remove(ctx)
+	}
+	return nil
+}
+
+// setKillTime fixes when the pod's containers are killed if they don't stop. A
+// later, shorter grace period moves it forward, never back.
+func (w *worker) setKillTime(pod *v1.Pod) {
+	now, e := w.n.cfg.Clock.Now(), w.ending
+	g := grace(pod)
+	if !e.killBy.IsZero() && g >= e.grace {
+		return
+	}
+	killBy := now.Add(g)
+	if e.killBy.IsZero() && pod != nil && pod.DeletionTimestamp != nil {
+		// The period began when the deletion was asked for, perhaps before this
+		// agent was there. The API rounds down to seconds.
+		if begun := pod.DeletionTimestamp.Add(time.Second); begun.Before(killBy) {
+			killBy = begun
+		}
+	}
+	e.grace = g
+	if e.killBy.IsZero() || killBy.Before(e.killBy) {
+		e.killBy = killBy
+	}
+}
+
+// grace is the pod's grace period.
+func grace(pod *v1.Pod) time.Duration {
+	seconds := int64(0)
+	switch {
+	case pod == nil:
+		return orphanGrace
+	case pod.DeletionGracePeriodSeconds != nil:
+		seconds = *pod.DeletionGracePeriodSeconds
+	case pod.Spec.TerminationGracePeriodSeconds != nil:
+		seconds = *pod.Spec.TerminationGracePeriodSeconds
+	}
+	return max(time.Duration(seconds)*time.Second, minGrace)
+}
+
+// stopInOrder stops the regular containers (and what belongs to no sidecar)
+// first, and when they are gone the sidecars, the last one first (KEP-753).
+func (w *worker) stopInOrder(ctx context.Context, pod *v1.Pod, alive []*runtimepod.Container) {
+	turn := alive[:0:0]
+	var sidecar *runtimepod.Container
+	order := -1
+	for _, c := range alive {
+		switch i := sidecarIndex(pod, c.Name); {
+		case i < 0:
+			turn = append(turn, c)
+		case i > order:
+			order, sidecar = i, c
+		}
+	}
+	if len(turn) == 0 {
+		turn = append(turn, sidecar)
+	}
+	left := max(w.ending.killBy.Sub(w.n.cfg.Clock.Now()), 0)
+	for _, c := range turn {
+		w.stopContainer(ctx, pod, c, stopOrder{grace: left})
+	}
+}
+
+// sidecarIndex returns the position of a sidecar among the init containers, -1
+// for any other container.
+func sidecarIndex(pod *v1.Pod, name string) int {
+	if pod != nil {
+		for i := range pod.Spec.InitContainers {
+			if c := &pod.Spec.InitContainers[i]; c.Name == name && podutil.IsRestartableInitContainer(c) {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// free gives back what the pod had: sandboxes and with them addresses, volumes,
+// cgroup. Dead containers stay, for their logs and exit codes.
+func (w *worker) free(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) error {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	for i := range rt.Sandboxes {
+		if s := &rt.Sandboxes[i]; s.Ready {
+			if err := w.n.cfg.Runtime.StopPodSandbox(ctx, s.ID); err != nil {
+				errs = append(errs, fmt.Errorf("stop sandbox %s: %w", s.ID, err))
+			}
+		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, w.n.volumes.Teardown(ctx, w.uid))
+		w.vols = nil
+	}
+	if len(errs) == 1 && errs[0] == nil && pod != nil && w.n.cfg.Cgroups != nil {
+		errs = append(errs, w.n.cfg.Cgroups.Remove(ctx, w.n.spec.CgroupPath(pod)))
+	}
+	return errors.Join(errs...)
+}
+
+// remove removes everything that is left of a pod that the API no longer has,
+// and the worker itself.
+func (w *worker) remove(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	pod, _ := w.snapshot()
+	rt, err := w.n.observe(ctx, w.uid, nil, w.ended)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range rt.Containers {
+		errs = append(errs, w.n.cfg.Runtime.RemoveContainer(ctx, c.ID))
+	}
+	for i := range rt.Sandboxes {
+		errs = append(errs, w.n.cfg.Runtime.RemovePodSandbox(ctx, rt.Sandboxes[i].ID))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the pod's containers: %w", err)
+	}
+	namespace, name := rt.Namespace, rt.Name
+	if pod != nil {
+		namespace, name = pod.Namespace, pod.Name
+	}
+	if name != "" {
+		errs = append(errs, os.RemoveAll(w.n.spec.PodLogDir(namespace, name, w.uid)))
+	}
+	errs = append(errs, os.RemoveAll(w.n.podDir(w.uid)))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the pod's files: %w", err)
+	}
+	w.n.puller.Forget(w.uid)
+	w.n.forget(w.uid)
+	return nil
+}

@@ -1,0 +1,145 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/runtimepod"
+)
+
+func makeDirs(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type mountInput struct {
+	env      []crispec.EnvVar
+	podIPs   []string
+	restarts int32
+}
+
+// mounts returns everything that is mounted into a run: volumes, hosts file and
+// termination message file.
+func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, in mountInput) ([]*runtimeapi.Mount, error) {
+	if err := w.setUpVolumes(ctx, pod); err != nil {
+		return nil, err
+	}
+	values := make(map[string]string, len(in.env))
+	for _, e := range in.env {
+		values[e.Name] = e.Value
+	}
+	mounts, err := w.n.volumes.Mounts(pod, c, w.vols, values)
+	if err != nil {
+		return nil, err
+	}
+	if crispec.MountsHosts(pod, c, in.podIPs) {
+		m, err := w.hostsMount(pod, in.podIPs)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, m)
+	}
+	if c.TerminationMessagePath != "" {
+		m, err := w.terminationMount(c, in.restarts)
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, m)
+	}
+	return mounts, nil
+}
+
+func (w *worker) hostsMount(pod *v1.Pod, podIPs []string) (*runtimeapi.Mount, error) {
+	content, err := w.n.spec.Hosts(pod, podIPs)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(w.n.podDir(w.uid), "etc-hosts")
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.Mount{ContainerPath: crispec.HostsPath, HostPath: path, SelinuxRelabel: true}, nil
+}
+
+// terminationMount makes the run's empty termination message file, which any
+// user in the container may write.
+func (w *worker) terminationMount(c *v1.Container, restarts int32) (*runtimeapi.Mount, error) {
+	path := w.n.terminationFile(w.uid, c.Name, restarts)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.WriteFile(path, nil, 0o666), os.Chmod(path, 0o666)); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.Mount{ContainerPath: c.TerminationMessagePath, HostPath: path, SelinuxRelabel: true}, nil
+}
+
+var logName = regexp.MustCompile(`^(\d+)\.log`)
+
+// nextRestart numbers the container's next run, counted from 0. If the runtime
+// knows of no run, logs may: a number must not be used twice, or one run's log
+// would hide another's.
+func (w *worker) nextRestart(pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container) int32 {
+	if last := rt.Latest(c.Name); last != nil {
+		return last.RestartCount + 1
+	}
+	entries, err := os.ReadDir(filepath.Join(w.n.spec.PodLogDir(pod.Namespace, pod.Name, pod.UID), c.Name))
+	if err != nil {
+		return 0
+	}
+	next := int32(0)
+	for _, e := range entries {
+		if m := logName.FindStringSubmatch(e.Name()); m != nil {
+			if n, err := strconv.ParseInt(m[1], 10, 32); err == nil {
+				next = max(next, int32(n)+1)
+			}
+		}
+	}
+	return next
+}
+
+// prune removes all ended runs of a container but the newest, which is kept for
+// its logs and exit code. rt is from before the run now started.
+func (w *worker) prune(ctx context.Context, rt *runtimepod.Pod, name string) {
+	for i, run := range rt.Runs(name) {
+		if i == 0 || run.State != runtimepod.Exited || run.Lost {
+			continue
+		}
+		if err := w.removeRun(ctx, run); err != nil {
+			klog.FromContext(ctx).V(2).Info("Cannot remove an old run of a container yet", "container", name, "err", err)
+		}
+	}
+}
+
+// removeRun removes a run that is over, with its log and termination message.
+func (w *worker) removeRun(ctx context.Context, run *runtimepod.Container) error {
+	if err := w.n.cfg.Runtime.RemoveContainer(ctx, run.ID); err != nil {
+		return err
+	}
+	delete(w.ended, run.ID)
+	return errors.Join(
+		removeIfThere(run.LogPath),
+		removeIfThere(w.n.terminationFile(w.uid, run.Name, run.RestartCount)),
+	)
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); path != "" && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

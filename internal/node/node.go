@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/imagepull"
+	"errand.dev/errand/internal/node/volumes"
+)
+
+// Node is the node agent. Make it with New, run it once with Run.
+type Node struct {
+	cfg     Config
+	spec    crispec.Node
+	objects *objects
+	volumes *volumes.Manager
+	puller  *imagepull.Puller
+	pods    cache.SharedIndexInformer
+	lister  corelisters.PodLister
+	metrics *Metrics
+	// starts holds a token for each pod that may start things at present.
+	starts chan struct{}
+	ready  chan struct{}
+	work   sync.WaitGroup // goroutines of workers
+
+	mu          sync.Mutex
+	ctx         context.Context // of Run; nil before
+	runtimeName string
+	workers     map[types.UID]*worker
+}
+
+// New returns a Node. It registers with the informers, which must not have been
+// started for the node's pods to be seen from the beginning.
+func New(cfg Config) (*Node, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	core := cfg.Informers.Core().V1()
+	n := &Node{
+		cfg:     cfg,
+		spec:    cfg.spec(),
+		objects: newObjects(cfg),
+		puller:  imagepull.New(cfg.Images, cfg.Clock),
+		pods:    core.Pods().Informer(),
+		lister:  core.Pods().Lister(),
+		metrics: newMetrics(),
+		starts:  make(chan struct{}, cfg.StartConcurrency),
+		ready:   make(chan struct{}),
+		workers: map[types.UID]*worker{},
+	}
+	var err error
+	n.volumes, err = volumes.New(volumes.Config{
+		RootDir:           cfg.RootDir,
+		MemoryDir:         cfg.MemoryDir,
+		Client:            cfg.Client,
+		ConfigMaps:        core.ConfigMaps(),
+		Secrets:           core.Secrets(),
+		OnChange:          n.volumesChanged,
+		RecursiveReadOnly: cfg.RecursiveReadOnly,
+		Clock:             cfg.Clock,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// Ready is closed once the node has found again what ran before and looks after
+// its pods.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Metrics returns the node's metrics, to be registered by who serves them.
+func (n *Node) Metrics() *Metrics { return n.metrics }
+
+// Run looks after the node's pods until ctx ends. Containers go on running
+// then. An error means that the runtime or the informers can't be used.
+func (n *Node) Run(ctx context.Context) error {
+	logger := klog.FromContext(ctx).WithName("node")
+	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logger))
+	defer n.work.Wait()
+	defer cancel()
+
+	version, err := n.cfg.Runtime.Version(ctx, "")
+	if err != nil {
+		return fmt.Errorf("ask the container runtime for its version: %w", err)
+	}
+	n.mu.Lock()
+	n.ctx, n.runtimeName = ctx, version.GetRuntimeName()
+	n.mu.Unlock()
+
+	// Events first: what happens while the pods are being listed must not be missed.
+	n.work.Go(func() { n.watchRuntime(ctx) })
+	registration, err := n.pods.AddEventHandler(cache.FilteringResourceEventHandler{
+		FilterFunc: n.mine,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { n.podSeen(obj.(*v1.Pod)) },
+			UpdateFunc: func(_, obj any) { n.podSeen(obj.(*v1.Pod)) },
+			DeleteFunc: n.podGone,
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("watch pods: %w", err)
+	}
+	defer func() { _ = n.pods.RemoveEventHandler(registration) }()
+	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
+		return nil
+	}
+	if err := n.adoptOrphans(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("find what ran before: %w", err)
+	}
+	close(n.ready)
+	<-ctx.Done()
+	return nil
+}
+
+// mine tells whether the pod is bound to this node.
+func (n *Node) mine(obj any) bool {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	pod, ok := obj.(*v1.Pod)
+	return ok && pod.Spec.NodeName == n.cfg.NodeName
+}
+
+func (n *Node) podSeen(pod *v1.Pod) {
+	n.worker(pod.UID).update(pod)
+}
+
+func (n *Node) podGone(obj any) {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	if pod, ok := obj.(*v1.Pod); ok {
+		n.worker(pod.UID).gone(pod)
+	}
+}
+
+// worker returns the pod's worker, making it if there is none.
+func (n *Node) worker(uid types.UID) *worker {
+	now := n.cfg.Clock.Now()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	w := n.workers[uid]
+	if w == nil {
+		w = newWorker(n, uid, now)
+		n.workers[uid] = w
+	}
+	return w
+}
+
+// existing returns the pod's worker, nil if there is none.
+func (n *Node) existing(uid types.UID) *worker {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.workers[uid]
+}
+
+// all returns all workers.
+func (n *Node) all() []*worker {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list := make([]*worker, 0, len(n.workers))
+	for _, w := range n.workers {
+		list = append(list, w)
+	}
+	return list
+}
+
+func (n *Node) forget(uid types.UID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.workers, uid)
+}
+
+func (n *Node) volumesChanged(uid types.UID) {
+	if w := n.existing(uid); w != nil {
+		w.refreshVolumes()
+	}
+}
+
+// known returns the UIDs of the node's pods in the API.
+func (n *Node) known() (map[types.UID]struct{}, error) {
+	list, err := n.lister.List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
+	uids := map[types.UID]struct{}{}
+	for _, pod := range list {
+		if n.mine(pod) {
+			uids[pod.UID] = struct{}{}
+		}
+	}
+	return uids, nil
+}
+
+// start acquires the right to start things; the returned function gives it
+// back. It fails only if ctx ends. before is called if there is a wait.
+func (n *Node) start(ctx context.Context, before func()) (release func(), err error) {
+	release = func() { <-n.starts }
+	select {
+	case n.starts <- struct{}{}:
+		return release, nil
+	default:
+	}
+	before()
+	select {
+	case n.starts <- struct{}{}:
+		return release, nil
+	case <-ctx.Done():
+		return nil, errors.Join(errStopped, ctx.Err())
+	}
+}
+
+// errStopped tells that the agent is being stopped: nothing is wrong.
+var errStopped = errors.New("the node agent is stopping")
+
+// context returns the context of Run, nil before Run.
+func (n *Node) context() context.Context {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ctx
+}
+
+// runtime returns the runtime's name.
+func (n *Node) runtime() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.runtimeName
+}
+
+func (n *Node) volumeInfo() volumes.Info {
+	return volumes.Info{Allocatable: n.cfg.Allocatable}
+}

@@ -1,0 +1,280 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+
+	"errand.dev/errand/internal/node/podstatus"
+)
+
+// Delays between attempts to write while the API doesn't take it.
+const (
+	writeRetryInitial = 100 * time.Millisecond
+	writeRetryMax     = 5 * time.Second
+)
+
+// statusWriter brings the newest status of one pod to the API, and deletes the
+// pod's object when that is due.
+//
+// At most one write is under way. What is set meanwhile replaces what waited, so
+// that a burst of changes becomes one write and no older status ever follows a
+// newer one. A write that fails is repeated until it succeeds, is replaced or the
+// pod is gone. The object is deleted only once the API has the final status.
+type statusWriter struct {
+	n   *Node
+	uid types.UID
+
+	mu       sync.Mutex
+	base     *v1.Pod // the newest state of the API that is known
+	want     *v1.PodStatus
+	written  *v1.PodStatus // what was last written successfully
+	at       string        // and the resource version that it gave
+	since    time.Time     // when want began to differ from the API; zero if it doesn't
+	finished bool          // nothing local is left but logs
+	deleted  bool
+	stopped  bool
+	active   bool
+	failures int
+}
+
+func newStatusWriter(n *Node, uid types.UID) *statusWriter {
+	return &statusWriter{n: n, uid: uid}
+}
+
+// observed takes the pod as the API has it.
+func (s *statusWriter) observed(pod *v1.Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.base == nil || newer(pod, s.base) {
+		s.base = pod
+	}
+	s.wake()
+}
+
+// set sets the status that the API is to have. It must not be changed afterwards.
+func (s *statusWriter) set(status *v1.PodStatus) {
+	now := s.n.cfg.Clock.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.want == nil || !equality.Semantic.DeepEqual(s.want, status) {
+		s.want = status
+	}
+	if s.since.IsZero() {
+		s.since = now
+	}
+	s.wake()
+}
+
+// finish allows the pod's object to be deleted, if that was asked for, once its
+// final status is written.
+func (s *statusWriter) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finished = true
+	s.wake()
+}
+
+// stop ends all writing: the pod is gone.
+func (s *statusWriter) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+}
+
+// wake sees to it that what is to be done is done. s.mu must be held.
+func (s *statusWriter) wake() {
+	ctx := s.n.context()
+	if s.active || ctx == nil || ctx.Err() != nil || s.next() == nil {
+		return
+	}
+	s.active = true
+	s.n.work.Go(func() { s.work(ctx) })
+}
+
+func (s *statusWriter) work(ctx context.Context) {
+	logger := klog.FromContext(ctx).WithValues("podUID", s.uid)
+	for {
+		s.mu.Lock()
+		step := s.next()
+		if step == nil || ctx.Err() != nil {
+			s.active = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		if err := step(ctx); err != nil && ctx.Err() == nil {
+			logger.Error(err, "Cannot bring a pod's status to the API; trying again")
+			s.retryLater()
+			return
+		}
+	}
+}
+
+// retryLater leaves the writer inactive, but unavailable, for a while.
+func (s *statusWriter) retryLater() {
+	s.mu.Lock()
+	delay := min(writeRetryInitial<<min(s.failures, 10), writeRetryMax)
+	s.failures++
+	s.mu.Unlock()
+	s.n.cfg.Clock.AfterFunc(delay, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.active = false
+		s.wake()
+	})
+}
+
+// next returns the next call of the API to make, nil if none is due. s.mu must
+// be held.
+func (s *statusWriter) next() func(context.Context) error {
+	if s.stopped || s.deleted || s.base == nil || s.want == nil {
+		return nil
+	}
+	merged := merge(s.base, s.want)
+	base := s.base
+	// What the API made of the very same status isn't written a second time.
+	again := s.want == s.written && base.ResourceVersion == s.at
+	if !again && !sameStatus(&base.Status, merged) {
+		want := s.want
+		return func(ctx context.Context) error { return s.patch(ctx, base, merged, want) }
+	}
+	s.since = time.Time{}
+	if s.finished && base.DeletionTimestamp != nil && isTerminal(base.Status.Phase) {
+		return func(ctx context.Context) error { return s.remove(ctx, base) }
+	}
+	return nil
+}
+
+// patch writes the merged status, of which want is the node's part.
+func (s *statusWriter) patch(ctx context.Context, base *v1.Pod, merged, want *v1.PodStatus) error {
+	patch, err := patchFor(base, merged)
+	if err != nil {
+		return err
+	}
+	pod, err := s.n.cfg.Client.CoreV1().Pods(base.Namespace).
+		Patch(ctx, base.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	return s.answered(pod, want, err)
+}
+
+func (s *statusWriter) remove(ctx context.Context, base *v1.Pod) error {
+	err := s.n.cfg.Client.CoreV1().Pods(base.Namespace).Delete(ctx, base.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: ptr.To[int64](0),
+		Preconditions:      metav1.NewUIDPreconditions(string(s.uid)),
+	})
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.deleted = true
+		return nil
+	}
+	return fmt.Errorf("delete the pod: %w", err)
+}
+
+// answered takes the API's answer to a patch. That there is no such pod, or
+// another one under its name, ends all writing.
+func (s *statusWriter) answered(pod *v1.Pod, want *v1.PodStatus, err error) error {
+	now := s.n.cfg.Clock.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		s.stopped = true
+		return nil
+	case err != nil:
+		return fmt.Errorf("patch the pod's status: %w", err)
+	}
+	s.failures = 0
+	s.written, s.at = want, pod.ResourceVersion
+	if !s.since.IsZero() {
+		s.n.metrics.statusWrite.Observe(now.Sub(s.since).Seconds())
+	}
+	if newer(pod, s.base) {
+		s.base = pod
+	}
+	return nil
+}
+
+// patchFor returns the change from base's status, valid only for the pod with
+// its UID.
+func patchFor(base *v1.Pod, status *v1.PodStatus) ([]byte, error) {
+	old, err := json.Marshal(v1.Pod{Status: base.Status})
+	if err != nil {
+		return nil, err
+	}
+	changed := v1.Pod{Status: *status}
+	changed.UID = base.UID // only here, so that it appears in the patch as a precondition
+	want, err := json.Marshal(changed)
+	if err != nil {
+		return nil, err
+	}
+	return strategicpatch.CreateTwoWayMergePatch(old, want, v1.Pod{})
+}
+
+// merge returns the API's status with everything that the node owns replaced.
+func merge(base *v1.Pod, want *v1.PodStatus) *v1.PodStatus {
+	s := base.Status.DeepCopy()
+	if !isTerminal(s.Phase) {
+		s.Phase = want.Phase
+		s.Reason, s.Message = want.Reason, want.Message
+	}
+	var conditions []v1.PodCondition
+	for _, c := range s.Conditions {
+		if !podstatus.Owned(c.Type) {
+			conditions = append(conditions, c)
+		}
+	}
+	for _, c := range want.Conditions {
+		if podstatus.Owned(c.Type) {
+			conditions = append(conditions, c)
+		}
+	}
+	s.Conditions = conditions
+	s.StartTime = want.StartTime
+	s.QOSClass = want.QOSClass
+	s.ObservedGeneration = max(s.ObservedGeneration, want.ObservedGeneration)
+	s.HostIP, s.HostIPs = want.HostIP, want.HostIPs
+	s.PodIP, s.PodIPs = want.PodIP, want.PodIPs
+	s.InitContainerStatuses = want.InitContainerStatuses
+	s.ContainerStatuses = want.ContainerStatuses
+	s.EphemeralContainerStatuses = want.EphemeralContainerStatuses
+	s.Resources, s.AllocatedResources = want.Resources, want.AllocatedResources
+	return s
+}
+
+// sameStatus compares statuses; the order of conditions means nothing.
+func sameStatus(a, b *v1.PodStatus) bool {
+	x, y := *a, *b
+	x.Conditions, y.Conditions = byType(a.Conditions), byType(b.Conditions)
+	return equality.Semantic.DeepEqual(x, y)
+}
+
+func byType(conditions []v1.PodCondition) []v1.PodCondition {
+	sorted := slices.Clone(conditions)
+	slices.SortFunc(sorted, func(a, b v1.PodCondition) int { return strings.Compare(string(a.Type), string(b.Type)) })
+	return sorted
+}
+
+// newer tells whether a is a later state of the object than b.
+func newer(a, b *v1.Pod) bool {
+	x, errX := strconv.ParseUint(a.ResourceVersion, 10, 64)
+	y, errY := strconv.ParseUint(b.ResourceVersion, 10, 64)
+	if errX != nil || errY != nil {
+		return a.ResourceVersion != b.ResourceVersion
+	}
+	return x > y
+}

@@ -1,0 +1,223 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/plan"
+	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/node/runtimepod"
+	"errand.dev/errand/internal/node/volumes"
+)
+
+// sync brings the pod one step on: as far as it gets without waiting.
+func (w *worker) sync(ctx context.Context) error {
+	pod, gone := w.snapshot()
+	switch {
+	case w.finished && gone:
+		return w.remove(ctx)
+	case w.finished:
+		return nil
+	case pod == nil && !gone:
+		return nil
+	}
+	if w.ending == nil {
+		w.ending = w.mustEnd(pod, gone)
+	}
+	if w.ending != nil {
+		return w.end(ctx)
+	}
+	return w.run(ctx, pod)
+}
+
+// mustEnd tells whether the pod is to end whatever its containers do.
+func (w *worker) mustEnd(pod *v1.Pod, gone bool) *ending {
+	switch {
+	case gone, pod.DeletionTimestamp != nil, isTerminal(pod.Status.Phase):
+		return &ending{}
+	}
+	if at := w.deadline(); !at.IsZero() && !w.n.cfg.Clock.Now().Before(at) {
+		const reason, message = "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
+		w.n.podEvent(pod, v1.EventTypeNormal, reason, message)
+		return &ending{outcome: &podstatus.Outcome{Reason: reason, Message: message}}
+	}
+	return nil
+}
+
+// run does for a pod what its plan says, until there is nothing to do or
+// something to wait for, and reports.
+func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
+	release := func() {}
+	defer func() { release() }()
+	started := false
+	for {
+		rt, err := w.observe(ctx, pod)
+		if err != nil {
+			return err
+		}
+		if w.refuse(ctx, pod, rt) {
+			return nil
+		}
+		actions := plan.Compute(plan.Input{Pod: pod, Runtime: rt})
+		if actions.Finished {
+			w.ending = &ending{}
+			return w.end(ctx)
+		}
+		if !started && starts(actions) {
+			if release, err = w.n.start(ctx, func() { w.publish(pod, rt, false) }); err != nil {
+				release = func() {}
+				return nil
+			}
+			started = true
+		}
+		changed, actErr := false, error(nil)
+		if !w.isDirty() {
+			changed, actErr = w.act(ctx, pod, rt, actions)
+		}
+		if changed {
+			continue
+		}
+		if actErr != nil {
+			// Part of it may have been done before it failed.
+			if again, err := w.observe(ctx, pod); err == nil {
+				rt = again
+			}
+		}
+		w.publish(pod, rt, false)
+		return errors.Join(actErr, w.keepVolumes(ctx, pod, rt))
+	}
+}
+
+func starts(a plan.Actions) bool { return a.NewSandbox || len(a.Init)+len(a.Start) > 0 }
+
+// observe returns what the runtime has of the pod, and what it has lost.
+func (w *worker) observe(ctx context.Context, pod *v1.Pod) (*runtimepod.Pod, error) {
+	rt, err := w.n.observe(ctx, w.uid, pod, w.ended)
+	if err != nil {
+		return nil, err
+	}
+	if pod != nil {
+		previous := w.previous(pod)
+		rt.AddLost(previous.InitContainerStatuses...)
+		rt.AddLost(previous.ContainerStatuses...)
+	}
+	return rt, nil
+}
+
+func (w *worker) previous(pod *v1.Pod) *v1.PodStatus {
+	if w.last != nil {
+		return w.last
+	}
+	return &pod.Status
+}
+
+// refuse ends a pod that can't be run rightly here, unless it already runs.
+func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bool {
+	if len(pod.Spec.EphemeralContainers) > 0 && w.once("ephemeral") {
+		w.n.podEvent(pod, v1.EventTypeWarning, eventFailed, "Error: %s", podstatus.MessageEphemeral)
+	}
+	if !w.once("admitted") || len(rt.Containers) > 0 {
+		return false
+	}
+	message := crispec.Unsupported(pod)
+	if err := volumes.Unsupported(pod); err != nil {
+		if message != "" {
+			message += "; "
+		}
+		message += err.Error()
+	}
+	if message == "" {
+		return false
+	}
+	klog.FromContext(ctx).V(2).Info("Pod refused", "why", message)
+	w.n.podEvent(pod, v1.EventTypeWarning, crispec.ReasonUnsupported, "%s", message)
+	w.ending, w.finished = &ending{}, true
+	w.last = podstatus.Rejected(pod, crispec.ReasonUnsupported, message)
+	w.status.set(w.last)
+	w.status.finish()
+	return true
+}
+
+// publish generates the pod's status and has it written.
+func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
+	in := podstatus.Input{
+		Pod:               pod,
+		Previous:          w.previous(pod),
+		Runtime:           rt,
+		RuntimeName:       w.n.runtime(),
+		Waiting:           w.waiting,
+		Ended:             ended,
+		Ending:            w.ending != nil,
+		HostIPs:           w.n.cfg.HostIPs,
+		RecursiveReadOnly: w.n.cfg.RecursiveReadOnly,
+		Now:               metav1.NewTime(w.n.cfg.Clock.Now()),
+	}
+	if w.ending != nil {
+		in.Outcome = w.ending.outcome
+	}
+	w.last = podstatus.Generate(in)
+	if !w.running && (w.last.Phase == v1.PodRunning || w.last.Phase == v1.PodSucceeded) {
+		w.running = true
+		w.n.metrics.podStart.Observe(w.n.cfg.Clock.Since(w.seen).Seconds())
+	}
+	w.status.set(w.last)
+}
+
+// keepVolumes sets up the volumes of a pod that ran before this agent did, and
+// brings those of a running pod up to date.
+func (w *worker) keepVolumes(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) error {
+	stale := w.takeStale()
+	switch {
+	case rt.Sandbox() == nil:
+		return nil // set up when it is made
+	case w.vols == nil:
+		return w.setUpVolumes(ctx, pod)
+	case stale || w.metadataChanged(pod):
+		return w.mountErrors(pod, w.n.volumes.Refresh(ctx, pod, w.n.volumeInfo()))
+	}
+	return nil
+}
+
+// setUpVolumes makes the pod's volumes ready, once.
+func (w *worker) setUpVolumes(ctx context.Context, pod *v1.Pod) error {
+	if w.vols != nil {
+		return nil
+	}
+	vols, err := w.n.volumes.Setup(ctx, pod, w.n.volumeInfo())
+	if err != nil {
+		return w.mountErrors(pod, err)
+	}
+	w.vols = vols
+	w.metadataChanged(pod)
+	return nil
+}
+
+// mountErrors records an event for each volume that failed and returns err.
+func (w *worker) mountErrors(pod *v1.Pod, err error) error {
+	if err == nil {
+		return nil
+	}
+	errs := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		errs = joined.Unwrap()
+	}
+	for _, e := range errs {
+		w.n.podEvent(pod, v1.EventTypeWarning, eventFailedMount, "%v", e)
+	}
+	return fmt.Errorf("volumes: %w", err)
+}
+
+// metadataChanged tells whether labels or annotations, which downward API
+// volumes show, differ from those seen last.
+func (w *worker) metadataChanged(pod *v1.Pod) bool {
+	now := fmt.Sprint(pod.Labels, pod.Annotations)
+	changed := w.metadata != now
+	w.metadata = now
+	return changed
+}

@@ -1,0 +1,266 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"errand.dev/errand/internal/node/imagepull"
+	"errand.dev/errand/internal/node/plan"
+	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/node/runtimepod"
+	"errand.dev/errand/internal/node/volumes"
+)
+
+// Delays between attempts after something failed that is worth trying again.
+const (
+	retryInitial = time.Second
+	retryMax     = 10 * time.Second
+)
+
+// worker looks after one pod. It is woken by kick and then has a goroutine until
+// it has nothing more to do; sync is never called concurrently with itself.
+type worker struct {
+	n      *Node
+	uid    types.UID
+	status *statusWriter
+
+	mu     sync.Mutex
+	pod    *v1.Pod // as the API has it; nil if only the runtime knows the pod
+	isGone bool    // the API doesn't have it (any more)
+	dirty  bool
+	active bool
+	stale  bool // volumes are to be refreshed
+	pulls  map[string]*pull
+	stops  map[string]*stop
+
+	// All below belongs to sync.
+
+	seen     time.Time
+	last     *v1.PodStatus                    // the status generated last
+	ended    map[string]*runtimepod.Container // runs that are over, by container ID
+	waiting  map[string]podstatus.Waiting     // why containers couldn't be started
+	holds    map[string]time.Time             // containers not to be started before
+	tries    map[string]int                   // failed attempts to start them in a row
+	crashes  map[string]plan.CrashLoop        // back-off by container
+	images   map[string]imagepull.Image       // for the next start of containers
+	vols     map[string]volumes.Volume        // nil until set up
+	metadata string                           // that volumes show
+	ending   *ending                          // set once nothing is started any more
+	finished bool                             // everything local is ended and freed
+	running  bool                             // was seen running: its start is measured
+	told     map[string]bool                  // events to be told once
+	failures int                              // syncs that failed in a row
+	retryAt  time.Time
+	wakeAt   time.Time // when the first hold met in this sync is over
+	timer    clock.Timer
+}
+
+// ending is why and how a pod ends.
+type ending struct {
+	outcome *podstatus.Outcome // what the node decided, nil if the containers did
+	grace   time.Duration
+	killBy  time.Time
+}
+
+func newWorker(n *Node, uid types.UID, now time.Time) *worker {
+	w := &worker{
+		n:       n,
+		uid:     uid,
+		pulls:   map[string]*pull{},
+		stops:   map[string]*stop{},
+		seen:    now,
+		ended:   map[string]*runtimepod.Container{},
+		waiting: map[string]podstatus.Waiting{},
+		holds:   map[string]time.Time{},
+		tries:   map[string]int{},
+		crashes: map[string]plan.CrashLoop{},
+		images:  map[string]imagepull.Image{},
+		told:    map[string]bool{},
+	}
+	w.status = newStatusWriter(n, uid)
+	return w
+}
+
+// update takes the pod as the API now has it.
+func (w *worker) update(pod *v1.Pod) {
+	w.mu.Lock()
+	old := w.pod
+	w.pod = pod
+	w.mu.Unlock()
+	w.status.observed(pod)
+	if old == nil || concernsSync(old, pod) {
+		w.kick()
+	}
+}
+
+// concernsSync tells whether a change is more than the echo of a status that was
+// written.
+func concernsSync(old, pod *v1.Pod) bool {
+	return old.Generation != pod.Generation ||
+		!old.DeletionTimestamp.Equal(pod.DeletionTimestamp) ||
+		!equality.Semantic.DeepEqual(old.DeletionGracePeriodSeconds, pod.DeletionGracePeriodSeconds) ||
+		!equality.Semantic.DeepEqual(old.Spec, pod.Spec) ||
+		!equality.Semantic.DeepEqual(old.Labels, pod.Labels) ||
+		!equality.Semantic.DeepEqual(old.Annotations, pod.Annotations) ||
+		isTerminal(pod.Status.Phase) && !isTerminal(old.Status.Phase) ||
+		len(pod.Spec.ReadinessGates) > 0 && !equality.Semantic.DeepEqual(old.Status.Conditions, pod.Status.Conditions)
+}
+
+func isTerminal(p v1.PodPhase) bool { return p == v1.PodSucceeded || p == v1.PodFailed }
+
+// gone tells that the API has no such pod any more. pod is its last state, nil
+// if unknown.
+func (w *worker) gone(pod *v1.Pod) {
+	w.mu.Lock()
+	if pod != nil {
+		w.pod = pod
+	}
+	w.isGone = true
+	w.mu.Unlock()
+	w.status.stop()
+	w.kick()
+}
+
+// refreshVolumes has volumes brought up to date, or set up anew if they failed.
+func (w *worker) refreshVolumes() {
+	w.mu.Lock()
+	w.stale = true
+	w.mu.Unlock()
+	w.kick()
+}
+
+// kick makes the worker look at its pod. It never blocks.
+func (w *worker) kick() {
+	ctx := w.n.context()
+	if ctx == nil || ctx.Err() != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dirty = true
+	if !w.active {
+		w.active = true
+		w.n.work.Go(func() { w.loop(ctx) })
+	}
+}
+
+func (w *worker) loop(ctx context.Context) {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("podUID", w.uid))
+	for w.takeDirty(ctx) {
+		err := w.sync(ctx)
+		w.settle(ctx, err)
+		w.wakeAt = time.Time{}
+	}
+}
+
+func (w *worker) takeDirty(ctx context.Context) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.dirty || ctx.Err() != nil {
+		w.active = false
+		return false
+	}
+	w.dirty = false
+	return true
+}
+
+// isDirty tells whether news has come since sync began.
+func (w *worker) isDirty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dirty
+}
+
+func (w *worker) snapshot() (pod *v1.Pod, gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod, w.isGone
+}
+
+// takeStale tells, once, that volumes are to be refreshed.
+func (w *worker) takeStale() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	stale := w.stale
+	w.stale = false
+	return stale
+}
+
+// settle arranges for the next look: at the end of a back-off, at a deadline,
+// or some time after an error.
+func (w *worker) settle(ctx context.Context, err error) {
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	now := w.n.cfg.Clock.Now()
+	w.retryAt = time.Time{}
+	if err != nil {
+		w.retryAt = now.Add(w.retryDelay())
+		w.failures++
+		klog.FromContext(ctx).V(2).Info("Pod sync failed; trying again", "err", err, "at", w.retryAt)
+	} else {
+		w.failures = 0
+	}
+	next := earliest(earliest(w.retryAt, w.wakeAt), w.deadline())
+	switch {
+	case next.IsZero():
+	case next.After(now):
+		w.timer = w.n.cfg.Clock.AfterFunc(next.Sub(now), w.kick)
+	default:
+		w.kick()
+	}
+}
+
+// holdUntil keeps a container from being started before, and has the worker
+// look again then.
+func (w *worker) holdUntil(container string, at time.Time) {
+	w.holds[container] = at
+	w.wakeAt = earliest(w.wakeAt, at)
+}
+
+func (w *worker) retryDelay() time.Duration {
+	return min(retryInitial<<min(w.failures, 10), retryMax)
+}
+
+// earliest returns the earlier of two times, of which zero is never.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// deadline is when the pod's activeDeadlineSeconds are over, zero if it has none
+// or ends anyway.
+func (w *worker) deadline() time.Time {
+	pod, _ := w.snapshot()
+	if pod == nil || pod.Spec.ActiveDeadlineSeconds == nil || w.ending != nil {
+		return time.Time{}
+	}
+	start := pod.Status.StartTime
+	if w.last != nil && w.last.StartTime != nil {
+		start = w.last.StartTime
+	}
+	if start == nil {
+		return time.Time{}
+	}
+	return start.Add(time.Duration(*pod.Spec.ActiveDeadlineSeconds) * time.Second)
+}
+
+// once tells true the first time it is asked for the name.
+func (w *worker) once(name string) bool {
+	first := !w.told[name]
+	w.told[name] = true
+	return first
+}
