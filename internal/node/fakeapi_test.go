@@ -37,6 +37,7 @@ type fakeAPI struct {
 	history []watch.Event
 	changed chan struct{} // closed and replaced at every change
 	down    bool
+	refused int // calls while down
 	patches int
 }
 
@@ -72,6 +73,7 @@ func (a *fakeAPI) react(action clienttesting.Action) (runtime.Object, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.down {
+		a.refused++
 		return nil, apierrors.NewInternalError(errors.New("the API is down"))
 	}
 	switch act := action.(type) {
@@ -237,4 +239,11 @@ func (a *fakeAPI) setDown(down bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.down = down
+}
+
+// attempts returns how often agents called in vain.
+func (a *fakeAPI) attempts() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
@@ -80,7 +84,8 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		w.t.Fatal(err)
 	}
 	a.node = n
-	ctx, cancel := context.WithCancel(w.t.Context())
+	_, ctx := ktesting.NewTestContext(w.t)
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -142,30 +147,63 @@ func (w *world) waitWaiting(pod *v1.Pod, reason string) *v1.Pod {
 	})
 }
 
+// restsAlive waits until the agent has nothing to do or is dead, and tells
+// which.
+func (a *agent) restsAlive() bool {
+	select {
+	case <-a.conn.Died():
+		return false
+	case <-a.node.Ready():
+	}
+	a.waitIdle()
+	select {
+	case <-a.conn.Died():
+		return false
+	default:
+		return true
+	}
+}
+
 // waitIdle waits until no worker of the agent has anything to do.
 func (a *agent) waitIdle() {
 	a.w.t.Helper()
 	<-a.node.Ready()
+	a.w.until("the agent to come to rest", func() bool {
+		for _, w := range a.node.all() {
+			if w.busy() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (w *worker) busy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.mu.Lock()
+	defer w.status.mu.Unlock()
+	return w.active || w.dirty || w.status.active
+}
+
+// waitForgotten waits until the agent has removed all that was the pod's.
+func (a *agent) waitForgotten(pod *v1.Pod) {
+	a.w.t.Helper()
+	<-a.node.Ready()
+	a.w.until("the pod to be forgotten", func() bool { return a.node.existing(pod.UID) == nil })
+}
+
+// until waits for what no channel tells of.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
 	deadline := time.After(patience)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for {
-		busy := false
-		for _, w := range a.node.all() {
-			w.mu.Lock()
-			busy = busy || w.active || w.dirty
-			w.mu.Unlock()
-			w.status.mu.Lock()
-			busy = busy || w.status.active
-			w.status.mu.Unlock()
-		}
-		if !busy {
-			return
-		}
+	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			a.w.t.Fatal("the agent never comes to rest")
+			w.t.Fatalf("waited in vain for %s\nevents:\n%s", what, w.events)
 		}
 	}
 }
@@ -275,3 +313,59 @@ func (b *podBuilder) main(f func(*v1.Container)) *podBuilder {
 }
 
 func (b *podBuilder) obj() *v1.Pod { return b.pod }
+
+// exitByName makes all containers exit at once, with 0 or the code given.
+func exitByName(codes map[string]int32) func(*runtimeapi.ContainerConfig) fakecri.Behaviour {
+	return func(c *runtimeapi.ContainerConfig) fakecri.Behaviour {
+		return fakecri.Behaviour{Exits: true, ExitCode: codes[c.Metadata.Name]}
+	}
+}
+
+// waitOrDeath waits until ok, or until the agent is dead.
+func (w *world) waitOrDeath(a *agent, pod *v1.Pod, ok func(*v1.Pod) bool) {
+	w.t.Helper()
+	timeout := time.After(patience)
+	for {
+		now, changed := w.api.get(pod)
+		if ok(now) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-a.conn.Died():
+			return
+		case <-timeout:
+			w.t.Fatalf("neither done nor dead\npod: %s\nevents:\n%s", statusText(now), w.events)
+		}
+	}
+}
+
+// stepUntil lets the fake clock's time pass until ok.
+func (w *world) stepUntil(ok func() bool) {
+	w.t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+			w.clock.Step(100 * time.Millisecond)
+		case <-deadline:
+			w.t.Fatalf("time passes in vain\nevents:\n%s", w.events)
+		}
+	}
+}
+
+// mustBeEmpty checks that nothing of any pod is left on disk.
+func (w *world) mustBeEmpty() {
+	w.t.Helper()
+	for _, dir := range []string{"pods", "logs"} {
+		entries, err := os.ReadDir(filepath.Join(w.dir, dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.t.Fatal(err)
+		}
+		for _, e := range entries {
+			w.t.Errorf("left: %s/%s", dir, e.Name())
+		}
+	}
+}

@@ -23,11 +23,12 @@ type Client struct {
 	calls  []string
 	budget int // writes left before death; < 0: immortal
 	died   chan struct{}
+	cut    chan struct{} // closed to end the present stream of events
 }
 
 // Connect returns a client that lives until it is killed.
 func (r *Runtime) Connect() *Client {
-	return &Client{runtime: r, budget: -1, died: make(chan struct{})}
+	return &Client{runtime: r, budget: -1, died: make(chan struct{}), cut: make(chan struct{})}
 }
 
 // DieAfter makes the client die as soon as n more calls that change something
@@ -36,6 +37,14 @@ func (c *Client) DieAfter(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.budget = n
+}
+
+// CutEvents ends the streams of events that this client has.
+func (c *Client) CutEvents() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.cut)
+	c.cut = make(chan struct{})
 }
 
 // Died is closed when the client dies.
@@ -182,11 +191,16 @@ func (c *Client) GetContainerEvents(ctx context.Context, events chan *runtimeapi
 		delete(c.runtime.subscribers, s)
 		c.runtime.mu.Unlock()
 	}()
+	c.mu.Lock()
+	cut := c.cut
+	c.mu.Unlock()
 	if established != nil {
 		established(nil)
 	}
 	for {
 		select {
+		case <-cut:
+			return errors.New("the stream of events was cut off")
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-c.died:

@@ -154,16 +154,28 @@ func (p *Pod) Alive() []*Container {
 func (p *Pod) AddLost(statuses ...v1.ContainerStatus) {
 	added := false
 	for i := range statuses {
-		if s := &statuses[i]; len(p.Runs(s.Name)) == 0 {
-			if c := lost(s); c != nil {
-				p.Containers = append(p.Containers, c)
-				added = true
-			}
+		s := &statuses[i]
+		if p.hasTrace(s) {
+			continue
+		}
+		if c := lost(s); c != nil {
+			p.Containers = append(p.Containers, c)
+			added = true
 		}
 	}
 	if added {
 		p.Sort()
 	}
+}
+
+// hasTrace tells whether the runtime has the run that the status shows, or, if
+// the container waits, any.
+func (p *Pod) hasTrace(s *v1.ContainerStatus) bool {
+	runs := p.Runs(s.Name)
+	if s.State.Waiting != nil || s.ContainerID == "" {
+		return len(runs) > 0
+	}
+	return slices.ContainsFunc(runs, func(c *Container) bool { return c.ID == bareID(s.ContainerID) })
 }
 
 func lost(s *v1.ContainerStatus) *Container {
