@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"slices"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -122,6 +123,14 @@ func (r registries) add(info *genericapiserver.APIGroupInfo) {
 	}
 }
 
+// withStorage leaves out the versions that upstream knows and we don't serve;
+// the server would warn of each.
+func withStorage(info *genericapiserver.APIGroupInfo) []schema.GroupVersion {
+	return slices.DeleteFunc(slices.Clone(info.PrioritizedVersions), func(gv schema.GroupVersion) bool {
+		return len(info.VersionedResourcesStorageMap[gv.Version]) == 0
+	})
+}
+
 // installGroups puts every group on the server and returns their registries.
 func installGroups(server *genericapiserver.GenericAPIServer, core *coreGroup, others []storageProvider, options *storageOptions, resources serverstorage.APIResourceConfigSource) (registries, error) {
 	all := registries{}
@@ -139,6 +148,7 @@ func installGroups(server *genericapiserver.GenericAPIServer, core *coreGroup, o
 		if err != nil {
 			return nil, fmt.Errorf("set up the group %s: %w", provider.GroupName(), err)
 		}
+		info.PrioritizedVersions = withStorage(&info)
 		infos = append(infos, &info)
 		all.add(&info)
 	}

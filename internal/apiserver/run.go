@@ -49,11 +49,13 @@ func (s *Server) serve(ctx context.Context) error {
 	timeout := s.cfg.Clock.NewTimer(stopTimeout)
 	defer timeout.Stop()
 	select {
-	case err := <-done:
-		if err != nil {
+	case <-s.drained:
+		s.listener.closeConns()
+		if err := <-done; err != nil {
 			return fmt.Errorf("stop the API server: %w", err)
 		}
 	case <-timeout.C():
+		s.listener.closeConns()
 		klog.FromContext(ctx).V(1).Info("Requests in flight were broken off")
 	}
 	return errStopped

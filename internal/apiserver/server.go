@@ -45,6 +45,8 @@ type Server struct {
 	chain    admission.Interface
 	all      registries
 	services *serviceAddresses
+	listener *trackedListener
+	drained  <-chan struct{} // closed when the requests in flight have ended
 
 	client    kubernetes.Interface
 	factory   informers.SharedInformerFactory
@@ -69,7 +71,8 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.build(listener); err != nil {
+	s.listener = newTrackedListener(listener)
+	if err := s.build(); err != nil {
 		return nil, errors.Join(err, listener.Close(), s.close(ctx))
 	}
 	return s, nil
@@ -104,8 +107,9 @@ func (s *Server) open(ctx context.Context) (net.Listener, error) {
 }
 
 // build assembles the server. It contacts nothing.
-func (s *Server) build(listener net.Listener) error {
-	generic := newGenericConfig(s.cfg, listener, s.certs)
+func (s *Server) build() error {
+	generic := newGenericConfig(s.cfg, s.listener, s.certs)
+	s.drained = generic.DrainedNotify()
 	remote, err := s.directClient(generic.LoopbackClientConfig)
 	if err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/feature"
 
 	"errand.dev/errand/internal/apiserver/etcd"
 )
@@ -32,8 +34,21 @@ func openStore(ctx context.Context, c *completedConfig) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
+	noteFeatures(ctx, member.Client())
 	return &store{client: member.Client(), member: member}, nil
 }
+
+// noteFeatures lets the storage layer find out what the store can do, on which
+// consistent reads from the watch cache and streamed lists depend. It keeps what
+// it found out by endpoint, and a client that calls its member has none.
+func noteFeatures(ctx context.Context, client *clientv3.Client) {
+	feature.DefaultFeatureSupportChecker.CheckClient(ctx, namedClient{client}, storage.RequestWatchProgress)
+}
+
+type namedClient struct{ *clientv3.Client }
+
+// Endpoints shadows the client's.
+func (namedClient) Endpoints() []string { return []string{"embedded"} }
 
 // failed is closed when the store can't go on; nil, which never is, for a
 // cluster: its client reconnects.
