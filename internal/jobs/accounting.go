@@ -73,6 +73,6 @@ func (d *draft) isNamed(uid types.UID) bool {
 
 func (d *draft) release(ref podRef) {
 	if d.v.Waits[deedRelease] == 0 {
-		d.plan.Release = append(d.plan.Release, ref)
+		d.plan.Release = append(d.plan.Release, release{podRef: ref})
 	}
 }

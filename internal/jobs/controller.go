@@ -8,7 +8,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -25,9 +24,6 @@ const (
 
 	firstRetry = 100 * time.Millisecond
 	mostRetry  = time.Minute
-
-	// controllerIndex is the index of the pod informer by the UID of what controls the pod.
-	controllerIndex = "errand.dev/controller-uid"
 )
 
 // Controller is the Job engine: it follows two informers and runs all Jobs that are its to run.
@@ -80,7 +76,7 @@ func New(cfg Config) (*Controller, error) {
 		client:   cfg.Client,
 		recorder: recorder,
 		clock:    cfg.Clock,
-		pods:     informerCache{cfg.Pods.Informer().GetIndexer()},
+		caches:   informerCaches{pods: cfg.Pods.Informer().GetIndexer(), jobs: cfg.Jobs.Informer().GetIndexer()},
 		wake:     c,
 		limits:   limits{PodFailureBackoff: cfg.PodFailureBackoff, MaxPodFailureBackoff: cfg.MaxPodFailureBackoff},
 		manager:  cfg.ManagedBy,
@@ -101,14 +97,7 @@ func newQueue[T comparable](name string, c clock.WithTicker) workqueue.TypedRate
 
 // follow makes the informers tell the engine.
 func (c *Controller) follow(cfg Config) error {
-	err := cfg.Pods.Informer().AddIndexers(cache.Indexers{controllerIndex: func(obj any) ([]string, error) {
-		if pod, ok := obj.(*corev1.Pod); ok {
-			if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
-				return []string{string(ref.UID)}, nil
-			}
-		}
-		return nil, nil
-	}})
+	err := cfg.Pods.Informer().AddIndexers(cache.Indexers{controllerIndex: indexByController})
 	if err != nil {
 		return fmt.Errorf("indexing pods by controller: %w", err)
 	}
@@ -123,32 +112,6 @@ func (c *Controller) follow(cfg Config) error {
 	}
 	c.synced = []cache.DoneChecker{pods.HasSyncedChecker(), jobs.HasSyncedChecker()}
 	return nil
-}
-
-// handlers makes an informer's handler of two functions; old is nil for an object that is new.
-func handlers[T any](changed func(old, obj *T, from source), gone func(*T)) cache.ResourceEventHandler {
-	return cache.ResourceEventHandlerDetailedFuncs{
-		AddFunc: func(obj any, initial bool) {
-			if t, ok := obj.(*T); ok {
-				from := fromInformer
-				if initial {
-					from = fromInitialList
-				}
-				changed(nil, t, from)
-			}
-		},
-		UpdateFunc: func(old, obj any) {
-			was, _ := old.(*T)
-			if t, ok := obj.(*T); ok {
-				changed(was, t, fromInformer)
-			}
-		},
-		DeleteFunc: func(obj any) {
-			if t, ok := deleted[*T](obj); ok {
-				gone(t)
-			}
-		},
-	}
 }
 
 // Run runs the engine until the context ends. It returns nil then, after the last sync has ended. It must be called once only.
@@ -219,23 +182,4 @@ func (c *Controller) Job(uid types.UID, after time.Duration) { c.jobs.AddAfter(u
 // Loose implements wakeups.
 func (c *Controller) Loose(pod types.NamespacedName, uid types.UID) {
 	c.loose.Add(loosePod{pod, uid})
-}
-
-// informerCache is a podCache.
-type informerCache struct{ indexer cache.Indexer }
-
-func (i informerCache) ResourceVersion() string { return i.indexer.LastStoreSyncResourceVersion() }
-
-func (i informerCache) ControlledBy(uid types.UID) []*corev1.Pod {
-	objs, err := i.indexer.ByIndex(controllerIndex, string(uid))
-	if err != nil {
-		panic(err) // the index was added by New
-	}
-	pods := make([]*corev1.Pod, 0, len(objs))
-	for _, obj := range objs {
-		if pod, ok := obj.(*corev1.Pod); ok {
-			pods = append(pods, pod)
-		}
-	}
-	return pods
 }

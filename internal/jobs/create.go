@@ -90,7 +90,7 @@ func (e *engine) collide(ctx context.Context, s *jobState, pod *corev1.Pod, slot
 	if ended := stageOf(found.Status.Phase, false).ended(); !known && (isTracked(found) || !ended) {
 		// The view was behind. What else it may have missed has to be read before more is created.
 		klog.FromContext(ctx).V(2).Info("Found a pod of the Job that the cache didn't have", "job", klog.KRef(s.namespace, s.name), "pod", found.Name)
-		s.pending = found.ResourceVersion
+		s.podsFrom = found.ResourceVersion
 	}
 	return errUnfit
 }

@@ -103,7 +103,9 @@ func tidy(v *view) plan {
 		}
 	}
 	if v.Tracked > 0 && v.Waits[deedRelease] == 0 {
-		p.Release = v.tracked(func(*pod) bool { return true })
+		for _, ref := range v.tracked(func(*pod) bool { return true }) {
+			p.Release = append(p.Release, release{podRef: ref})
+		}
 	}
 	p.lookAgain(v.Waits[deedDelete])
 	p.lookAgain(v.Waits[deedRelease])

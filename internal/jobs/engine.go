@@ -6,13 +6,11 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 )
@@ -22,7 +20,7 @@ type engine struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
 	clock    clock.PassiveClock
-	pods     podCache
+	caches   caches
 	wake     wakeups
 	limits   limits
 	manager  string
@@ -32,14 +30,6 @@ type engine struct {
 
 	registry *registry
 	reaper   *reaper
-}
-
-// podCache is the informer's cache of pods. Its methods may be called concurrently.
-type podCache interface {
-	// ResourceVersion up to which the cache is complete; "" if that isn't known.
-	ResourceVersion() string
-	// ControlledBy returns the cached pods that the object with that UID controls.
-	ControlledBy(uid types.UID) []*corev1.Pod
 }
 
 // wakeups asks for syncs. Its methods may be called concurrently.
@@ -73,7 +63,7 @@ func (e *engine) syncJob(ctx context.Context, uid types.UID) (again time.Duratio
 	case !e.owns(job):
 		return 0, nil
 	}
-	if err := e.catchUp(ctx, s); err != nil {
+	if current, err := e.catchUp(ctx, s); err != nil || !current {
 		return 0, err
 	}
 	began := e.clock.Now()
@@ -96,40 +86,6 @@ func (e *engine) decide(s *jobState, now time.Time) (*batchv1.Job, plan, time.Du
 	return s.job, decide(s.job, s.view(now), now, e.limits), confirmIn
 }
 
-// catchUp makes sure that the Job's pods are known at least as well as its status: from the cache if that is new enough, else live.
-func (e *engine) catchUp(ctx context.Context, s *jobState) error {
-	s.mu.Lock()
-	now := e.clock.Now()
-	read, _ := s.behind(now)
-	job, pending := s.job, s.pending
-	if !read {
-		s.mu.Unlock()
-		return nil
-	}
-	// The version first: what is listed after it is at least as new.
-	if version := e.pods.ResourceVersion(); version != "" && (pending == "" || compareVersions(version, pending) >= 0) {
-		s.applyList(e.pods.ControlledBy(s.uid), version, false, now)
-		s.mu.Unlock()
-		return nil
-	}
-	s.mu.Unlock()
-	klog.FromContext(ctx).V(4).Info("Reading the Job's pods live", "job", klog.KObj(job), "status", pending)
-	list, err := e.client.CoreV1().Pods(s.namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(job.Spec.Selector)})
-	if err != nil {
-		return err
-	}
-	var controlled []*corev1.Pod
-	for i := range list.Items {
-		if owner, _ := jobOwner(&list.Items[i]); owner != nil && owner.UID == s.uid {
-			controlled = append(controlled, &list.Items[i])
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.applyList(controlled, list.ResourceVersion, true, now)
-	return nil
-}
-
 // findJob looks for a Job of which only pods are known. The informer may just be late; else they are orphans.
 func (e *engine) findJob(ctx context.Context, s *jobState) error {
 	s.mu.Lock()
@@ -145,9 +101,7 @@ func (e *engine) findJob(ctx context.Context, s *jobState) error {
 		e.learnJob(s, job, fromLiveRead)
 		return nil
 	case err == nil || apierrors.IsNotFound(err):
-		s.mu.Lock()
-		s.gone = true
-		s.mu.Unlock()
+		s.bury()
 		return e.releaseOrphans(ctx, s)
 	default:
 		return err

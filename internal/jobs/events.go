@@ -6,9 +6,9 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
 )
 
@@ -59,12 +59,12 @@ func (e *engine) podChanged(old, pod *corev1.Pod, from source) {
 	owner, controlled := jobOwner(pod)
 	if old != nil {
 		if was, _ := jobOwner(old); was != nil && (owner == nil || owner.UID != was.UID) {
-			e.podLeft(was.UID, pod.UID)
+			e.podLeft(was.UID, pod)
 		}
 	}
 	switch {
 	case owner != nil:
-		e.podOwned(owner.UID, owner.Name, pod, from)
+		e.podOwned(owner, pod, old != nil && settled(old) && settled(pod), from)
 	case controlled:
 		e.registry.bind(pod)
 	default:
@@ -72,22 +72,29 @@ func (e *engine) podChanged(old, pod *corev1.Pod, from source) {
 	}
 }
 
-func (e *engine) podOwned(uid types.UID, name string, pod *corev1.Pod, from source) {
+// podOwned takes in a pod that a Job controls; forgotten says that it was over and done with before it changed.
+func (e *engine) podOwned(owner *metav1.OwnerReference, pod *corev1.Pod, forgotten bool, from source) {
 	e.registry.bind(pod)
+	uid := owner.UID
 	s := e.registry.get(uid)
 	if s == nil {
-		if !isTracked(pod) && stageOf(pod.Status.Phase, false).ended() && from == fromInformer {
+		if settled(pod) && from == fromInformer {
 			return // the end of a pod of a Job that is gone
 		}
-		s = e.registry.open(uid, pod.Namespace, name)
+		s = e.registry.open(uid, pod.Namespace, owner.Name)
 	}
 	s.mu.Lock()
+	if forgotten && s.pods[pod.UID] == nil {
+		s.mu.Unlock()
+		return
+	}
 	delete(s.orphans, pod.UID)
 	news := s.applyPod(pod, from, e.clock.Now())
 	s.mu.Unlock()
 	if news {
 		e.wake.Job(uid, 0)
 	}
+	e.closeIfOver(s)
 }
 
 // podGone takes in that a pod was deleted.
@@ -95,7 +102,7 @@ func (e *engine) podGone(pod *corev1.Pod) {
 	e.metrics.tracking(pod, nil)
 	e.registry.bind(pod)
 	if owner, _ := jobOwner(pod); owner != nil {
-		e.podLeft(owner.UID, pod.UID)
+		e.podLeft(owner.UID, pod)
 		return
 	}
 	for _, s := range e.registry.suitors(pod) {
@@ -106,21 +113,18 @@ func (e *engine) podGone(pod *corev1.Pod) {
 }
 
 // podLeft takes in that a Job has a pod no more.
-func (e *engine) podLeft(job, pod types.UID) {
+func (e *engine) podLeft(job types.UID, pod *corev1.Pod) {
 	s := e.registry.get(job)
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
-	news := s.removePod(pod)
-	empty := s.gone && len(s.pods) == 0
+	news := s.removePod(pod.UID, pod.ResourceVersion)
 	s.mu.Unlock()
-	switch {
-	case empty:
-		e.registry.close(s)
-	case news:
+	if news {
 		e.wake.Job(job, 0)
 	}
+	e.closeIfOver(s)
 }
 
 // orphaned takes in a pod that nothing controls. A Job that selects it may adopt it; if none does, nobody will count it, and it must not keep
@@ -149,13 +153,4 @@ func (e *engine) court(s *jobState, pod *corev1.Pod) bool {
 	s.orphans[pod.UID] = pod
 	e.wake.Job(s.uid, 0)
 	return true
-}
-
-// deleted unwraps what an informer hands to a delete handler.
-func deleted[T any](obj any) (T, bool) {
-	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = unknown.Obj
-	}
-	t, ok := obj.(T)
-	return t, ok
 }

@@ -36,7 +36,9 @@ func (e *engine) carryOut(ctx context.Context, s *jobState, job *batchv1.Job, p 
 			return err
 		}
 	}
-	e.attempt(ctx, s, deedRelease, len(p.Release), func(i int) error { return e.release(ctx, s, p.Release[i], "") })
+	e.attempt(ctx, s, deedRelease, len(p.Release), func(i int) error {
+		return e.release(ctx, s, p.Release[i].podRef, p.Release[i].Unchanged)
+	})
 	for _, ev := range p.Events {
 		e.recorder.Event(job, ev.Type, ev.Reason, ev.Message)
 	}
@@ -131,9 +133,7 @@ func (e *engine) rereadJob(ctx context.Context, s *jobState) error {
 	job, err := e.client.BatchV1().Jobs(s.namespace).Get(ctx, s.name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) || err == nil && job.UID != s.uid:
-		s.mu.Lock()
-		s.gone, s.job = true, nil
-		s.mu.Unlock()
+		s.bury()
 		return errStale
 	case err != nil:
 		return fmt.Errorf("reading Job %s/%s: %w", s.namespace, s.name, err)

@@ -39,7 +39,9 @@ func (d *draft) letGo() {
 	if d.v.Tracked == 0 || d.v.Waits[deedRelease] > 0 {
 		return
 	}
-	d.plan.Release = append(d.plan.Release, d.v.tracked(func(p *pod) bool { return p.outcome == notEnded && !d.isNamed(p.UID) })...)
+	for _, ref := range d.v.tracked(func(p *pod) bool { return p.outcome == notEnded && !d.isNamed(p.UID) }) {
+		d.plan.Release = append(d.plan.Release, release{podRef: ref, Unchanged: true})
+	}
 }
 
 // create adds n pods, unless a failure delays them.

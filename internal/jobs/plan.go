@@ -27,7 +27,7 @@ type plan struct {
 	// status isn't written, and the Job is decided anew.
 	Status *batchv1.JobStatus
 	// Release the tracking finalizer from these pods, once the status is written.
-	Release []podRef
+	Release []release
 	// Events to record, once the status is written.
 	Events []event
 	// Again is when to decide anew if nothing happens until then; 0: not needed.
@@ -51,6 +51,13 @@ type deletion struct {
 	podRef
 	// Discard takes the tracking finalizer off first, provided that the pod hasn't changed: the pod isn't to be counted.
 	Discard bool
+}
+
+// release is a pod that is to lose the tracking finalizer.
+type release struct {
+	podRef
+	// Unchanged demands that the pod hasn't changed since: it isn't counted, and if it has ended meanwhile, it has to be.
+	Unchanged bool
 }
 
 // event is a Kubernetes event about the Job.

@@ -62,7 +62,7 @@ type pod struct {
 	readyAt   time.Time
 	// endedAt is an estimate while the pod is terminating.
 	endedAt time.Time
-	labels    map[string]string
+	labels  map[string]string
 	// seen is set once the informer has delivered this version or a newer one: nothing older can follow.
 	seen bool
 	// waiting is the pod's place among the ended pods that status doesn't name yet.
@@ -177,6 +177,11 @@ func isSidecar(obj *corev1.Pod, container string) bool {
 
 func isTracked(obj *corev1.Pod) bool {
 	return slices.Contains(obj.Finalizers, batchv1.JobTrackingFinalizer)
+}
+
+// settled says whether a pod has ended and was released: nothing about it matters any more.
+func settled(obj *corev1.Pod) bool {
+	return stageOf(obj.Status.Phase, false).ended() && !isTracked(obj)
 }
 
 // jobOwner returns the owner reference of the batch/v1 Job that controls the pod, or nil; controlled says whether anything controls it.

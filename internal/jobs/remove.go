@@ -42,7 +42,7 @@ func (e *engine) delete(ctx context.Context, s *jobState, job *batchv1.Job, dele
 func (e *engine) deletePod(ctx context.Context, s *jobState, d deletion) (bool, error) {
 	if d.Discard {
 		// Only if the pod is as it was known: one that has ended in between is to be counted, not discarded.
-		if err := e.release(ctx, s, d.podRef, d.ResourceVersion); err != nil {
+		if err := e.release(ctx, s, d.podRef, true); err != nil {
 			return false, err
 		}
 	}
@@ -62,11 +62,11 @@ func (e *engine) deletePod(ctx context.Context, s *jobState, d deletion) (bool, 
 	}
 }
 
-// release takes the tracking finalizer off a pod. With a version, it does so only if the pod hasn't changed since; else it returns errUnfit.
-func (e *engine) release(ctx context.Context, s *jobState, ref podRef, version string) error {
+// release takes the tracking finalizer off a pod: if unchanged, only a pod that hasn't changed since it was known, else it returns errUnfit.
+func (e *engine) release(ctx context.Context, s *jobState, ref podRef, unchanged bool) error {
 	pods := e.client.CoreV1().Pods(s.namespace)
 	for range releaseTries {
-		got, err := pods.Patch(ctx, ref.Name, types.JSONPatchType, releasePatch(ref, version), metav1.PatchOptions{})
+		got, err := pods.Patch(ctx, ref.Name, types.JSONPatchType, releasePatch(ref, unchanged), metav1.PatchOptions{})
 		if err == nil {
 			e.learnPod(s, got, fromOwnWrite)
 			return nil
@@ -80,14 +80,14 @@ func (e *engine) release(ctx context.Context, s *jobState, ref podRef, version s
 			s.mu.Lock()
 			s.buryPod(ref.UID, ref.ResourceVersion, e.clock.Now())
 			s.mu.Unlock()
-			return errIf(version != "", errUnfit)
+			return errIf(unchanged, errUnfit)
 		case err != nil:
 			return err
 		}
 		e.learnPod(s, found, fromLiveRead)
 		ref.FinalizerAt = slices.Index(found.Finalizers, batchv1.JobTrackingFinalizer)
 		switch {
-		case version != "":
+		case unchanged:
 			return errUnfit
 		case ref.FinalizerAt < 0:
 			return nil
@@ -114,11 +114,11 @@ type patchOperation struct {
 }
 
 // releasePatch takes the tracking finalizer off that very pod. It tests what it is about to change, so that it can't hit another pod of the same name.
-func releasePatch(ref podRef, version string) []byte {
+func releasePatch(ref podRef, unchanged bool) []byte {
 	finalizer := fmt.Sprintf("/metadata/finalizers/%d", max(ref.FinalizerAt, 0))
 	ops := []patchOperation{{"test", "/metadata/uid", string(ref.UID)}}
-	if version != "" {
-		ops = append(ops, patchOperation{"test", "/metadata/resourceVersion", version})
+	if unchanged {
+		ops = append(ops, patchOperation{"test", "/metadata/resourceVersion", ref.ResourceVersion})
 	}
 	ops = append(ops, patchOperation{"test", finalizer, batchv1.JobTrackingFinalizer}, patchOperation{"remove", finalizer, ""})
 	data, err := json.Marshal(ops)

@@ -47,8 +47,10 @@ type jobState struct {
 	sum       sums
 	history   failureHistory
 
-	// pending is the version that pods must have reached before the Job's status can be trusted; "" if there is none.
-	pending string
+	// podsFrom is the version that the pods must have reached before the Job's status can be trusted, and jobFrom that as of which the Job must be
+	// known before its pods can be; "" if there is none. unverified says that Job and pods were never compared.
+	podsFrom, jobFrom string
+	unverified        bool
 	// listedAt is the version of the newest live list of the Job's pods.
 	listedAt string
 	// unseenSince is when some pod's version began to be unseen by the informer.
@@ -105,7 +107,8 @@ func (s *jobState) applyJob(job *batchv1.Job, from source) bool {
 		}
 	}
 	if s.strange(before, job, from) {
-		s.pending = job.ResourceVersion
+		s.podsFrom = job.ResourceVersion
+		s.unverified = s.unverified || before == nil
 	}
 	s.job = job
 	if before == nil || !equality.Semantic.DeepEqual(before.Spec.Selector, job.Spec.Selector) ||
@@ -125,6 +128,14 @@ func (s *jobState) strange(before, job *batchv1.Job, from source) bool {
 		return from != fromInformer || !equality.Semantic.DeepEqual(job.Status, batchv1.JobStatus{})
 	default:
 		return !equality.Semantic.DeepEqual(before.Status, job.Status)
+	}
+}
+
+// awaitJob demands that the Job is known as of a version before anything is decided: somebody else has released or removed a pod of it by then,
+// and may have counted it.
+func (s *jobState) awaitJob(version string) {
+	if s.jobFrom == "" || compareVersions(version, s.jobFrom) > 0 {
+		s.jobFrom = version
 	}
 }
 

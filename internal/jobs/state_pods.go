@@ -13,7 +13,7 @@ func (s *jobState) applyPod(obj *corev1.Pod, from source, now time.Time) bool {
 	informed := from == fromInformer || from == fromInitialList
 	p := s.pods[obj.UID]
 	if p == nil {
-		return s.addPod(obj, informed, now)
+		return s.addPod(obj, from, now)
 	}
 	c := compareVersions(obj.ResourceVersion, p.ResourceVersion)
 	if c < 0 {
@@ -21,8 +21,12 @@ func (s *jobState) applyPod(obj *corev1.Pod, from source, now time.Time) bool {
 	}
 	s.withdraw(p)
 	if c > 0 {
+		tracked := p.tracked()
 		p.read(obj)
 		p.seen = false
+		if tracked && !p.tracked() && from != fromOwnWrite {
+			s.awaitJob(obj.ResourceVersion)
+		}
 	}
 	p.seen = p.seen || informed
 	s.enter(p)
@@ -30,7 +34,8 @@ func (s *jobState) applyPod(obj *corev1.Pod, from source, now time.Time) bool {
 	return c > 0
 }
 
-func (s *jobState) addPod(obj *corev1.Pod, informed bool, now time.Time) bool {
+func (s *jobState) addPod(obj *corev1.Pod, from source, now time.Time) bool {
+	informed := from == fromInformer || from == fromInitialList
 	if s.listedAt != "" && informed && compareVersions(obj.ResourceVersion, s.listedAt) <= 0 {
 		return false // a live list that didn't have it is newer: the pod has gone, or isn't the Job's any more
 	}
@@ -39,6 +44,9 @@ func (s *jobState) addPod(obj *corev1.Pod, informed bool, now time.Time) bool {
 	p.seen = informed
 	if p.stage.ended() && !p.tracked() && obj.DeletionTimestamp == nil {
 		s.remember(p) // ended and counted in an earlier life of the engine: it still delays
+	}
+	if !p.tracked() && from != fromInitialList {
+		s.awaitJob(obj.ResourceVersion)
 	}
 	s.pods[obj.UID] = p
 	s.resolveName(p.Name)
@@ -59,11 +67,14 @@ func (s *jobState) markDeleting(uid types.UID, now time.Time) {
 	s.enter(p)
 }
 
-// removePod forgets a pod that doesn't exist any more, or isn't the Job's. It says whether that is news.
-func (s *jobState) removePod(uid types.UID) bool {
+// removePod forgets a pod that doesn't exist any more, or isn't the Job's, as of a version. It says whether that is news.
+func (s *jobState) removePod(uid types.UID, version string) bool {
 	p := s.pods[uid]
 	if p == nil {
 		return false
+	}
+	if p.tracked() {
+		s.awaitJob(version)
 	}
 	s.withdraw(p)
 	delete(s.pods, uid)
@@ -76,6 +87,9 @@ func (s *jobState) buryPod(uid types.UID, version string, now time.Time) {
 	p := s.pods[uid]
 	if p == nil || p.stage == stageGone {
 		return
+	}
+	if p.tracked() {
+		s.awaitJob(version)
 	}
 	s.withdraw(p)
 	*p = pod{podRef: podRef{UID: p.UID, Name: p.Name, FinalizerAt: -1, ResourceVersion: version}, stage: stageGone}
@@ -102,14 +116,14 @@ func (s *jobState) applyList(pods []*corev1.Pod, version string, live bool, now 
 		if live {
 			s.buryPod(uid, version, now)
 		} else {
-			s.removePod(uid)
+			s.removePod(uid, version)
 		}
 	}
 	if live {
 		s.listedAt = version
 	}
-	if s.pending != "" && compareVersions(version, s.pending) >= 0 {
-		s.pending = ""
+	if s.podsFrom != "" && compareVersions(version, s.podsFrom) >= 0 {
+		s.podsFrom = ""
 	}
 	s.unseenSince = time.Time{}
 	s.noteUnseen(now)
@@ -207,7 +221,7 @@ func (s *jobState) noteUnseen(now time.Time) {
 // behind says whether the pods must be read before the Job can be decided, and else how long the informer may still take to confirm the
 // engine's own writes; 0 if there is nothing to confirm.
 func (s *jobState) behind(now time.Time) (read bool, confirmIn time.Duration) {
-	if s.pending != "" {
+	if s.podsFrom != "" {
 		return true, 0
 	}
 	if s.sum.unseen == 0 {

@@ -1,0 +1,243 @@
+package jobs
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+)
+
+// check is called at each write, with the API locked.
+func (m *model) check(old, new any) {
+	if new == nil {
+		m.lastGone = len(m.api.log)
+	}
+	switch obj := new.(type) {
+	case *batchv1.Job:
+		if was, ok := old.(*batchv1.Job); ok {
+			m.checkStatus(was, obj)
+		}
+	case *corev1.Pod:
+		was, _ := old.(*corev1.Pod)
+		if was == nil {
+			m.checkCreation(obj)
+		} else {
+			m.checkRelease(was, obj)
+		}
+	case nil:
+		if was, ok := old.(*corev1.Pod); ok && isTracked(was) {
+			m.checkRelease(was, m.api.log[len(m.api.log)-1].old.(*corev1.Pod))
+		}
+	}
+}
+
+func uncounted(s *batchv1.JobStatus) (succeeded, failed []types.UID) {
+	if u := s.UncountedTerminatedPods; u != nil {
+		return u.Succeeded, u.Failed
+	}
+	return nil, nil
+}
+
+// checkStatus: a pod is named once in its life, and the counters rise by just those that cease to be named, whose finalizer is off.
+func (m *model) checkStatus(was, is *batchv1.Job) {
+	wasS, wasF := uncounted(&was.Status)
+	isS, isF := uncounted(&is.Status)
+	for _, l := range []struct {
+		name        string
+		was, is     []types.UID
+		counted     int32
+		otherWas    []types.UID
+		description string
+	}{
+		{"succeeded", wasS, isS, is.Status.Succeeded - was.Status.Succeeded, wasF, ""},
+		{"failed", wasF, isF, is.Status.Failed - was.Status.Failed, wasS, ""},
+	} {
+		var cleared int32
+		for _, uid := range l.was {
+			if slices.Contains(l.is, uid) {
+				continue
+			}
+			cleared++
+			if pod := m.podByUID(uid); pod != nil && isTracked(pod) {
+				m.fail("%s was counted with its finalizer on", pod.Name)
+			}
+		}
+		if cleared != l.counted {
+			m.fail("%s: %s rose by %d, but %d pods were cleared", is.Name, l.name, l.counted, cleared)
+		}
+		for _, uid := range l.is {
+			if slices.Contains(l.was, uid) {
+				continue
+			}
+			if list := m.named[uid]; list != "" {
+				m.fail("%s: pod %s was named as %s again, after %s", is.Name, uid, l.name, list)
+			}
+			m.named[uid] = l.name
+		}
+	}
+}
+
+func (m *model) podByUID(uid types.UID) *corev1.Pod {
+	for _, p := range m.api.pods {
+		if p.UID == uid {
+			return p
+		}
+	}
+	return nil
+}
+
+// checkRelease: no pod that has ended loses its finalizer before a status has named it, unless nobody is there to count it.
+func (m *model) checkRelease(was, is *corev1.Pod) {
+	if !isTracked(was) || isTracked(is) || alive(was) || m.named[was.UID] != "" {
+		return
+	}
+	owner, _ := jobOwner(was)
+	if owner == nil || is.Labels == nil {
+		return
+	}
+	if job := m.api.jobs[key(was.Namespace, owner.Name)]; job != nil && job.UID == owner.UID && !isFinished(job) {
+		m.fail("%s was released uncounted", was.Name)
+	}
+}
+
+// checkCreation: never more pods than parallelism, nor than work is left, nor any for a Job that is done.
+func (m *model) checkCreation(pod *corev1.Pod) {
+	owner, _ := jobOwner(pod)
+	job := m.api.jobs[key(pod.Namespace, owner.Name)]
+	if job == nil || job.UID != owner.UID {
+		return // deleted a moment ago
+	}
+	if isFinished(job) {
+		m.fail("%s was created for a finished Job", pod.Name)
+	}
+	var active, done int32
+	for _, p := range m.api.pods {
+		if o, _ := jobOwner(p); o == nil || o.UID != job.UID {
+			continue
+		}
+		switch {
+		case stageOf(p.Status.Phase, p.DeletionTimestamp != nil) == stageActive:
+			active++
+		case p.Status.Phase == corev1.PodSucceeded && isTracked(p) && m.named[p.UID] == "" && p.DeletionTimestamp == nil && !m.flipped[p.UID]:
+			done++
+		}
+	}
+	s, _ := uncounted(&job.Status)
+	done += job.Status.Succeeded + int32(len(s))
+	if most := m.mostParallelism(job); active > most {
+		m.fail("%s is one of %d active pods, parallelism is %d", pod.Name, active, most)
+	}
+	if job.Spec.Completions != nil && active+done > *job.Spec.Completions {
+		m.fail("%s is more than is needed: %d active and %d done of %d", pod.Name, active, done, *job.Spec.Completions)
+	}
+}
+
+// mostParallelism is the largest parallelism that the engine may still believe in.
+func (m *model) mostParallelism(job *batchv1.Job) int32 {
+	most := *job.Spec.Parallelism
+	for i := len(m.api.log) - 1; i >= 0; i-- {
+		j, ok := m.api.log[i].new.(*batchv1.Job)
+		if !ok || j.UID != job.UID {
+			continue
+		}
+		most = max(most, *j.Spec.Parallelism)
+		if i < m.jobsAt {
+			break
+		}
+	}
+	return most
+}
+
+// conclude lets everything come to its end, and checks that it does.
+func (m *model) conclude() {
+	m.note("conclude")
+	m.next = fault{}
+	for i := range m.jobs {
+		if job := m.api.job("default", fmt.Sprintf("job-%d", i+1)); job != nil {
+			m.api.editJob("default", job.Name, func(j *batchv1.Job) {
+				j.Spec.Suspend = ptr.To(false)
+				j.Spec.Parallelism = ptr.To(max(*j.Spec.Parallelism, 1))
+			})
+		}
+	}
+	for round := 0; ; round++ {
+		m.rest()
+		m.collect(nil)
+		for _, pod := range m.api.podsOf(nil) {
+			if alive(pod) {
+				m.end(pod, corev1.PodSucceeded)
+			}
+		}
+		m.rest()
+		m.clock.SetTime(m.clock.Now().Add(11 * time.Minute))
+		if m.over() {
+			break
+		}
+		if round == 60 {
+			m.fail("doesn't end: %s", m.describe())
+		}
+	}
+	m.rest()
+	m.checkEnd()
+}
+
+func (m *model) rest() {
+	for n := 0; ; n++ {
+		m.deliver()
+		if !m.syncOnce() && m.podsAt == len(m.api.log) && m.jobsAt == len(m.api.log) {
+			return
+		}
+		if n > 5000 {
+			m.fail("the engine doesn't come to rest: %s", m.describe())
+		}
+	}
+}
+
+func (m *model) over() bool {
+	for i := range m.jobs {
+		if job := m.api.job("default", fmt.Sprintf("job-%d", i+1)); job != nil && !isFinished(job) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *model) describe() string {
+	var out string
+	for i := range m.jobs {
+		if job := m.api.job("default", fmt.Sprintf("job-%d", i+1)); job != nil {
+			out += fmt.Sprintf("\n%s rv=%s deleting=%v status=%+v", job.Name, job.ResourceVersion, job.DeletionTimestamp != nil, job.Status)
+		}
+	}
+	for _, p := range m.api.podsOf(nil) {
+		out += fmt.Sprintf("\n  %s rv=%s %s tracked=%v deleting=%v", p.Name, p.ResourceVersion, p.Status.Phase, isTracked(p), p.DeletionTimestamp != nil)
+	}
+	return out
+}
+
+// checkEnd: at rest nothing keeps the finalizer, and the counters are those of the pods that were named.
+func (m *model) checkEnd() {
+	for _, pod := range m.api.podsOf(nil) {
+		if isTracked(pod) {
+			m.fail("%s keeps the finalizer: %s", pod.Name, m.describe())
+		}
+	}
+	for i := range m.jobs {
+		job := m.api.job("default", fmt.Sprintf("job-%d", i+1))
+		if job == nil {
+			continue
+		}
+		if s, f := uncounted(&job.Status); len(s)+len(f) > 0 || job.Status.Active != 0 || ptr.Deref(job.Status.Terminating, 0) != 0 {
+			m.fail("%s isn't at rest: %s", job.Name, m.describe())
+		}
+	}
+	for uid, s := range m.engine.registry.jobs {
+		if s.sum != (sums{}) || s.waiting.Len() > 0 || len(s.pods) > 0 {
+			m.fail("state of %s keeps %+v, %d pods", uid, s.sum, len(s.pods))
+		}
+	}
+}
