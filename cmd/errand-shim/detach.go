@@ -42,7 +42,7 @@ func background(dir, cgroup string) error {
 		return err
 	}
 	argv := []string{os.Args[0], "--dir", dir, "--cgroup", cgroup}
-	_, err = syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   append(os.Environ(), fmt.Sprintf("%s=%d", readyEnv, readyFD)),
 		Files: []uintptr{null.Fd(), logFile.Fd(), logFile.Fd(), w.Fd()},
@@ -53,11 +53,13 @@ func background(dir, cgroup string) error {
 		return fmt.Errorf("start in the background: %w", err)
 	}
 	said, err := io.ReadAll(r)
+	if err == nil && string(said) == readyMsg {
+		return nil
+	}
+	_, _ = syscall.Wait4(pid, nil, 0, nil) // it has failed: don't leave before it has
 	switch {
 	case err != nil:
 		return err
-	case string(said) == readyMsg:
-		return nil
 	case strings.Contains(string(said), shim.ErrRunning.Error()):
 		return shim.ErrRunning
 	case len(said) == 0:

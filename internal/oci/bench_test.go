@@ -85,6 +85,8 @@ func BenchmarkShimMemory(b *testing.B) {
 			b.ReportMetric(procStatus(b, pid, "VmRSS")/1024, "rss-MiB")
 			b.ReportMetric(procStatus(b, pid, "RssAnon")/1024, "anon-MiB")
 			b.ReportMetric(procStatus(b, pid, "Threads"), "threads")
+			b.ReportMetric(0, "ns/op")
+			deleteAll(b, c)
 		})
 	}
 }

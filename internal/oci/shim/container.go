@@ -20,12 +20,14 @@ const (
 	deleting
 )
 
-// container is one that the shim is or was the parent of. Fields after mu's mention are guarded by Shim.mu.
+// container is one that the shim is or was the parent of.
 type container struct {
 	run  shimapi.Run
 	dir  string
 	out  *output.Output // nil if it ended under another shim
 	done doneChans
+	// clean: nothing is left but dir and out. Set before the phase exited, by its only writer.
+	clean bool
 
 	// Guarded by Shim.mu:
 

@@ -13,15 +13,15 @@ import (
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
-// exec is a process that was started in a container.
-type exec struct {
+// process is one that was started in a container.
+type process struct {
 	shimapi.Started
 	master int // of its terminal, -1 if none; the holder closes it
 	ended  <-chan shimapi.Exit
 }
 
 // startExec starts a process in a running container. Its descriptors remain the caller's.
-func (s *Shim) startExec(req shimapi.Exec, stdio [3]int) (*exec, error) {
+func (s *Shim) startExec(req shimapi.Exec, stdio [3]int) (*process, error) {
 	c, err := s.find(req.ID, running)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (s *Shim) execError(c *container, err error) error {
 	}
 }
 
-func (s *Shim) adoptExec(c *container, start uint64, tty *console, pidPath string) (*exec, error) {
+func (s *Shim) adoptExec(c *container, start uint64, tty *console, pidPath string) (*process, error) {
 	data, err := os.ReadFile(pidPath)
 	var pid int
 	if _, scanErr := fmt.Sscan(strings.TrimSpace(string(data)), &pid); err != nil || scanErr != nil || pid <= 1 {
@@ -83,7 +83,7 @@ func (s *Shim) adoptExec(c *container, start uint64, tty *console, pidPath strin
 		s.mu.Unlock()
 		over <- shimapi.Exit{Code: e.code, At: e.at}
 	})
-	x := &exec{Started: shimapi.Started{Pid: pid, At: time.Now()}, master: -1, ended: over}
+	x := &process{Started: shimapi.Started{Pid: pid, At: time.Now()}, master: -1, ended: over}
 	if tty != nil {
 		if x.master, err = tty.master(); err != nil {
 			_ = s.reaper.kill(pid, unix.SIGKILL)

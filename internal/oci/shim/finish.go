@@ -9,7 +9,7 @@ import (
 )
 
 // finish follows the end of a container's first process: the container has ended, with all that is in it and all that it
-// wrote, before its exit is recorded, and its exit is recorded before anybody hears of it.
+// wrote, before its exit is recorded, and its exit is recorded and its cgroups are gone before anybody hears of it.
 func (s *Shim) finish(c *container, e ended) {
 	// The kernel has killed the rest if the container had a PID namespace of its own. If not, it is for us to do.
 	if err := s.tree.Kill(c.run.CgroupsPath, patience); err != nil {
@@ -20,6 +20,10 @@ func (s *Shim) finish(c *container, e ended) {
 	if err != nil {
 		// Announced all the same: a full disk mustn't hang the container. Should the shim die now, its successor will
 		// report the container as lost.
+		s.log.Print(err)
+	}
+	// Not left to Delete: a pod that has completed may stay for days, and would keep ten cgroups of each container.
+	if err := s.cleanUp(c); err != nil {
 		s.log.Print(err)
 	}
 	s.announce(c, exit)
@@ -107,7 +111,10 @@ func (s *Shim) remove(c *container) error {
 	if c.out != nil {
 		c.out.Close()
 	}
-	err := s.cleanUp(c)
+	var err error
+	if !c.clean {
+		err = s.cleanUp(c)
+	}
 	if err == nil {
 		err = forget(c.dir)
 	}

@@ -91,6 +91,10 @@ func (s *Shim) recoverOne(dir string) *container {
 	}
 	var exit shimapi.Exit
 	if load(dir, exitFile, &exit) {
+		// The shim may have died between recording the exit and this.
+		if err := s.cleanUp(c); err != nil {
+			s.log.Print(err)
+		}
 		c.exit = &exit
 		return c
 	}

@@ -148,6 +148,7 @@ func (s *Shim) cleanUp(c *container) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up after %s: %w", c.run.ID, err)
 	}
+	c.clean = true
 	return nil
 }
 

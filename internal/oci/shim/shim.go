@@ -120,11 +120,9 @@ func (s *Shim) Run(ctx context.Context, ready func()) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become subreaper: %w", err)
 	}
-	if s.cfg.Cgroup != "" {
-		if err := s.tree.Join(s.cfg.Cgroup); err != nil {
-			s.log.Printf("stays in errand's cgroup: %v", err)
-		}
-	}
+	// In the background, as the kernel may take 20 ms for it. Where its children start doesn't matter: the OCI runtime moves
+	// containers to cgroups of their own.
+	go s.leaveCgroup()
 	s.reaper.protect()
 	stop := catchSignals(s.reaper)
 	defer stop()
@@ -150,6 +148,15 @@ func (s *Shim) Run(ctx context.Context, ready func()) error {
 	}
 	<-s.idle
 	return nil
+}
+
+func (s *Shim) leaveCgroup() {
+	if s.cfg.Cgroup == "" {
+		return
+	}
+	if err := s.tree.Join(s.cfg.Cgroup); err != nil {
+		s.log.Printf("stays in errand's cgroup: %v", err)
+	}
 }
 
 // catchSignals wakes the reaper for every dead child, and swallows what a terminal sends. They are caught rather than
