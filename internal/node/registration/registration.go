@@ -1,0 +1,329 @@
+// Package registration makes the machine known to the API server as a Node and
+// keeps that Node true: capacity, addresses, conditions, taints, images, and a
+// lease that says it's alive.
+//
+// It owns the Node object of its name, except what users put there (their
+// labels, annotations, taints, spec.unschedulable), and the lease of the same
+// name. It does not run pods and decides nothing about them: whoever binds pods
+// heeds the taints that stand for the conditions. On a cluster with a node
+// lifecycle controller both agree on those taints.
+//
+// Readings are taken every CheckInterval (two small files and a call to the
+// runtime), but the Node is written only if something has changed, or once per
+// ReportInterval. A user who deletes the Node sees it come back at once.
+package registration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+const (
+	// CheckInterval is how often readings are taken.
+	CheckInterval = 10 * time.Second
+	// ReportInterval is how often the Node is written though nothing changed,
+	// for the heartbeats in its conditions.
+	ReportInterval = 5 * time.Minute
+	// DefaultMaxPods is the kubelet's.
+	DefaultMaxPods = 110
+
+	// A runtime that isn't ready is asked again after firstUnready, since it
+	// starts beside us and the start of the whole waits for it; then after twice
+	// as long each time, up to CheckInterval.
+	firstUnready = 25 * time.Millisecond
+	// retryInterval is how long to wait after the API server refused a write.
+	retryInterval = time.Second
+	// maxImages bounds status.images, as the kubelet does.
+	maxImages = 50
+)
+
+// Runtime is what is asked of the container runtime; the CRI's RuntimeService has it.
+type Runtime interface {
+	Status(ctx context.Context, verbose bool) (*runtimeapi.StatusResponse, error)
+	Version(ctx context.Context, apiVersion string) (*runtimeapi.VersionResponse, error)
+}
+
+// Images is what is asked of the image store; the CRI's ImageManagerService has it.
+type Images interface {
+	ListImages(ctx context.Context, filter *runtimeapi.ImageFilter) ([]*runtimeapi.Image, error)
+}
+
+// Config is what a Registration needs. Fields that aren't marked optional must be set.
+type Config struct {
+	Client   kubernetes.Interface
+	Nodes    coreinformers.NodeInformer // its owner starts it, after New
+	NodeName string
+	Runtime  Runtime
+	Images   Images
+	// Host takes the readings; LinuxHost makes one.
+	Host Host
+	// NodeIP is the InternalIP. Optional: the address of the default route.
+	NodeIP net.IP
+	// PodCIDRs are the ranges that pods get addresses from, at most one per IP family.
+	PodCIDRs []string
+	// Version is told as kubeletVersion: a Kubernetes version, with errand's as
+	// build metadata, such as v1.37.2+errand.v0.1.0.
+	Version string
+	// MaxPods is how many pods may run at a time. Optional: DefaultMaxPods.
+	MaxPods int64
+	// Reserved is kept from pods. Optional: DefaultReserved of the capacity.
+	Reserved v1.ResourceList
+	// Labels are set on the Node besides the standard ones. Optional.
+	Labels map[string]string
+	// Clock defaults to the real one.
+	Clock clock.WithTicker
+}
+
+func (c *Config) complete() error {
+	var errs []error
+	for name, missing := range map[string]bool{
+		"Client": c.Client == nil, "Nodes": c.Nodes == nil, "NodeName": c.NodeName == "", "Runtime": c.Runtime == nil,
+		"Images": c.Images == nil, "Host": c.Host == nil, "Version": c.Version == "",
+	} {
+		if missing {
+			errs = append(errs, fmt.Errorf("%s is not set", name))
+		}
+	}
+	if c.MaxPods == 0 {
+		c.MaxPods = DefaultMaxPods
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.NodeIP == nil {
+		c.NodeIP = defaultRouteIP()
+	}
+	return errors.Join(errs...)
+}
+
+// Registration keeps one Node. Make it with New and run it once.
+type Registration struct {
+	cfg       Config
+	facts     Facts // of the machine, which don't change
+	arch      string
+	recheck   chan struct{}
+	ready     chan struct{}
+	readyOnce sync.Once
+
+	// Of the loop in Run only:
+	pressures pressures
+	images    []v1.ContainerImage
+	relist    bool          // images may have changed
+	unready   time.Duration // how long to wait while the runtime isn't ready
+	reported  time.Time     // when the status was last written
+}
+
+// New reads the machine's facts and returns a Registration.
+func New(cfg Config) (*Registration, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, fmt.Errorf("registration: %w", err)
+	}
+	facts, err := cfg.Host.Facts()
+	if err != nil {
+		return nil, fmt.Errorf("registration: %w", err)
+	}
+	if cfg.Reserved == nil {
+		cfg.Reserved = DefaultReserved(facts)
+	}
+	r := &Registration{
+		cfg:     cfg,
+		facts:   facts,
+		arch:    runtime.GOARCH,
+		recheck: make(chan struct{}, 1),
+		ready:   make(chan struct{}),
+		relist:  true,
+		unready: firstUnready,
+	}
+	if err := r.watchNode(); err != nil {
+		return nil, fmt.Errorf("registration: %w", err)
+	}
+	return r, nil
+}
+
+// Ready is closed once the API server has the Node with condition Ready.
+func (r *Registration) Ready() <-chan struct{} { return r.ready }
+
+// Recheck has readings taken, and the images listed, now rather than at the
+// next interval: to be called when something is known to have changed.
+func (r *Registration) Recheck() {
+	select {
+	case r.recheck <- struct{}{}:
+	default:
+	}
+}
+
+// Allocatable is what the Node offers to pods.
+func (r *Registration) Allocatable() v1.ResourceList {
+	return allocatable(capacity(r.facts, r.cfg.MaxPods), r.cfg.Reserved)
+}
+
+// NodeIP is the Node's InternalIP.
+func (r *Registration) NodeIP() net.IP { return r.cfg.NodeIP }
+
+// Run registers the Node and keeps it until ctx ends, then returns nil. The Node
+// stays, as a stopped kubelet's does. It fails only if the API server has a Node
+// of this name that can't be this machine's.
+func (r *Registration) Run(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	leasing := false
+	for {
+		ready, err := r.check(ctx)
+		if errors.Is(err, errForeignNode) {
+			return err
+		}
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "The Node could not be brought up to date; will try again", "node", r.cfg.NodeName)
+		}
+		if err == nil && !leasing {
+			leasing = true // the lease names the Node as its owner, so that comes first
+			work.Go(func() { r.renewLease(ctx) })
+		}
+		if err == nil && ready {
+			r.readyOnce.Do(func() { close(r.ready) })
+		}
+		if !r.wait(ctx, r.interval(ready, err)) {
+			return nil
+		}
+	}
+}
+
+// interval is how long to wait for the next check.
+func (r *Registration) interval(ready bool, err error) time.Duration {
+	switch {
+	case err != nil:
+		return retryInterval
+	case ready:
+		r.unready = firstUnready
+		return CheckInterval
+	}
+	wait := r.unready
+	r.unready = min(2*wait, CheckInterval)
+	return wait
+}
+
+// wait returns when the interval is over or a check is asked for, false if ctx
+// has ended.
+func (r *Registration) wait(ctx context.Context, interval time.Duration) bool {
+	timer := r.cfg.Clock.NewTimer(interval)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-r.recheck:
+		r.relist = true
+		return true
+	case <-timer.C():
+		return true
+	}
+}
+
+// check takes readings, makes the Node say what they say, and tells whether
+// that is that it's ready.
+func (r *Registration) check(ctx context.Context) (ready bool, err error) {
+	node, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.NodeName, metav1.GetOptions{})
+	missing := apierrors.IsNotFound(err)
+	if err != nil && !missing {
+		return false, fmt.Errorf("get node %q: %w", r.cfg.NodeName, err)
+	}
+	if missing {
+		node = &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.cfg.NodeName}}
+	}
+	o := r.observe(ctx)
+	if r.relist || r.cfg.Clock.Since(r.reported) >= ReportInterval {
+		r.listImages(ctx)
+	}
+	want, err := r.desired(node, o)
+	if err != nil {
+		return false, err
+	}
+	if missing {
+		err = r.create(ctx, want)
+	} else {
+		err = r.update(ctx, node, want)
+	}
+	if err != nil {
+		return false, err
+	}
+	return o.notReady == "", nil
+}
+
+func (r *Registration) create(ctx context.Context, want *v1.Node) error {
+	created, err := r.cfg.Client.CoreV1().Nodes().Create(ctx, want, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("register node: %w", err)
+	}
+	r.reported = r.cfg.Clock.Now()
+	// An admission plugin (TaintNodesByCondition) may have tainted it as not ready.
+	_, err = r.updateSpec(ctx, created, want)
+	return err
+}
+
+// update writes what differs, and the status when it is due.
+func (r *Registration) update(ctx context.Context, have, want *v1.Node) error {
+	have, err := r.updateSpec(ctx, have, want)
+	if err != nil {
+		return err
+	}
+	now := r.cfg.Clock.Now()
+	if now.Sub(r.reported) < ReportInterval && sameStatus(&have.Status, &want.Status) {
+		return nil
+	}
+	beat(want.Status.Conditions, metav1.NewTime(now))
+	have = have.DeepCopy()
+	have.Status = want.Status
+	have.ResourceVersion = "" // nobody else writes a node's status; what changed beside it doesn't matter
+	if _, err := r.cfg.Client.CoreV1().Nodes().UpdateStatus(ctx, have, metav1.UpdateOptions{}); err != nil {
+		return fmt.Errorf("update node status: %w", err)
+	}
+	r.reported = now
+	return nil
+}
+
+// updateSpec writes labels and spec if they differ, and returns the Node as it is then.
+func (r *Registration) updateSpec(ctx context.Context, have, want *v1.Node) (*v1.Node, error) {
+	if sameSpec(have, want) {
+		return have, nil
+	}
+	node := have.DeepCopy()
+	node.Labels, node.Spec = want.Labels, want.Spec
+	node, err := r.cfg.Client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("update node: %w", err)
+	}
+	return node, nil
+}
+
+// defaultRouteIP is the address that packets to the world leave from, or
+// loopback's on a machine without a network. No packet is sent.
+func defaultRouteIP() net.IP {
+	for _, probe := range []struct{ network, address string }{
+		{"udp4", "192.0.2.1:9"}, {"udp6", "[2001:db8::1]:9"}, // documentation addresses, RFC 5737 and 3849
+	} {
+		conn, err := net.Dial(probe.network, probe.address)
+		if err != nil {
+			continue
+		}
+		local, ok := conn.LocalAddr().(*net.UDPAddr)
+		if closeErr := conn.Close(); ok && closeErr == nil && !local.IP.IsUnspecified() {
+			return local.IP
+		}
+	}
+	return net.IPv4(127, 0, 0, 1)
+}
