@@ -20,6 +20,11 @@ type nodeConnections struct {
 
 var _ kubeletclient.ConnectionInfoGetter = &nodeConnections{}
 
+// nodeHost only fills the Host header: the transport doesn't dial it. The node
+// proxy would look up a name and refuses loopback addresses; this one is set
+// aside for documentation.
+const nodeHost = "192.0.2.1"
+
 // nodeTransport speaks plain HTTP on the connections that dial makes. The
 // socket's file mode keeps others out.
 func nodeTransport(dial func(context.Context) (net.Conn, error)) http.RoundTripper {
@@ -37,9 +42,8 @@ func (n *nodeConnections) GetConnectionInfo(ctx context.Context, name types.Node
 		return n.others.GetConnectionInfo(ctx, name)
 	}
 	return &kubeletclient.ConnectionInfo{
-		Scheme: "http",
-		// Host and port only fill the Host header: the transport ignores them.
-		Hostname:                       string(name),
+		Scheme:                         "http",
+		Hostname:                       nodeHost,
 		Port:                           "10250",
 		Transport:                      n.transport,
 		InsecureSkipTLSVerifyTransport: n.transport,

@@ -8,6 +8,9 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 )
 
@@ -75,12 +78,30 @@ func (s *Server) start(ctx context.Context) error {
 	s.factory.StartWithContext(ctx)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return bootstrap(gctx, &seeder{s.all}, s.client) })
-	group.Go(func() error { return s.factory.WaitForCacheSyncWithContext(gctx).AsError() })
+	group.Go(func() error {
+		if err := s.factory.WaitForCacheSyncWithContext(gctx).AsError(); err != nil {
+			return err
+		}
+		return s.waitAdmission(gctx)
+	})
 	if err := group.Wait(); err != nil {
 		return quietIfDone(ctx, err)
 	}
 	s.readiness.set()
 	klog.FromContext(ctx).V(1).Info("The API is ready", "url", s.URL())
+	return nil
+}
+
+// waitAdmission returns when the plugins have compiled the policies that there
+// are. They tell nobody, but hold up a write until then: one that changes
+// nothing, whatever a policy thinks of it.
+func (s *Server) waitAdmission(ctx context.Context) error {
+	probe := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "errand-start", Namespace: corev1.NamespaceDefault}}
+	_, err := s.client.CoreV1().ConfigMaps(probe.Namespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	var status apierrors.APIStatus
+	if err != nil && !errors.As(err, &status) {
+		return fmt.Errorf("wait for admission: %w", err)
+	}
 	return nil
 }
 

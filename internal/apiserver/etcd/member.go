@@ -78,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 		return nil, err
 	}
 	m.client = v3client.New(m.etcd.Server)
-	m.health = &spaceCheck{client: m.client, quota: cfg.QuotaBytes, dir: cfg.Dir}
+	m.health = &spaceCheck{client: m.client, defrag: m.etcd.Server.Backend().Defrag, quota: cfg.QuotaBytes, dir: cfg.Dir}
 	if err := m.health.recover(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

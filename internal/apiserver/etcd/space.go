@@ -4,28 +4,49 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 )
 
-// ErrNoSpace says that the database reached its quota: reads and deletions go
-// on, writes are refused.
-var ErrNoSpace = errors.New("the store is full")
+// NoSpaceError says that the database reached its quota: reads and deletions go
+// on, writes are refused. The API server hands it to its clients as it stands.
+type NoSpaceError struct {
+	// Dir is the member's directory.
+	Dir string
+	// Quota is in bytes.
+	Quota int64
+}
+
+// Error implements error.
+func (e *NoSpaceError) Error() string {
+	return fmt.Sprintf("the store is full: the database in %s reached its quota of %d MiB: delete objects that aren't needed and restart errand, which frees their space, or raise the quota",
+		e.Dir, e.Quota>>20)
+}
+
+// Status implements apierrors.APIStatus.
+func (e *NoSpaceError) Status() metav1.Status {
+	return metav1.Status{
+		Status:  metav1.StatusFailure,
+		Code:    http.StatusInsufficientStorage,
+		Reason:  "InsufficientStorage",
+		Message: e.Error(),
+	}
+}
 
 // spaceCheck knows whether the store accepts writes.
 type spaceCheck struct {
 	client *clientv3.Client
+	defrag func() error
 	quota  int64
 	dir    string
 }
 
-func (s *spaceCheck) noSpace() error {
-	return fmt.Errorf("%w: the database in %s reached its quota of %d MiB: delete objects that aren't needed and restart errand, which frees their space, or raise the quota",
-		ErrNoSpace, s.dir, s.quota>>20)
-}
+func (s *spaceCheck) noSpace() error { return &NoSpaceError{Dir: s.dir, Quota: s.quota} }
 
 // check reads a key through the leader, then looks for the quota's alarm.
 func (s *spaceCheck) check(ctx context.Context) error {
@@ -73,7 +94,7 @@ func (s *spaceCheck) recover(ctx context.Context) error {
 	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return fmt.Errorf("compact the full store: %w", err)
 	}
-	if _, err := s.client.Defragment(ctx, ""); err != nil {
+	if err := s.defrag(); err != nil {
 		return fmt.Errorf("defragment the full store: %w", err)
 	}
 	status, err := s.client.Status(ctx, "")
