@@ -32,20 +32,18 @@ type caches interface {
 func (e *engine) catchUp(ctx context.Context, s *jobState) (current bool, err error) {
 	for range catchUpRounds {
 		s.mu.Lock()
-		if s.unverified && s.job != nil {
-			s.unverified = false
-			s.awaitJob(e.caches.PodsVersion())
-		}
 		if s.job != nil && isFinished(s.job) {
-			s.podsFrom, s.jobFrom = "", "" // there is nothing left to count
+			s.podsFrom, s.jobFrom, s.unverified = "", "", false // there is nothing left to count
 		}
 		readPods, _ := s.behind(e.clock.Now())
-		gone, jobFrom := s.gone, s.jobFrom
+		gone, unverified, jobFrom := s.gone, s.unverified, s.jobFrom
 		s.mu.Unlock()
 		switch {
 		case gone:
 			e.wake.Job(s.uid, 0)
 			return false, nil
+		case unverified:
+			err = e.verify(ctx, s)
 		case readPods:
 			err = e.readPods(ctx, s)
 		case jobFrom != "":
@@ -93,6 +91,19 @@ func (e *engine) readPods(ctx context.Context, s *jobState) error {
 	return nil
 }
 
+// verify reads live a Job that had a life before this process knew it. The informers' first lists may have been old: what they show could
+// make the engine repeat what was done long ago.
+func (e *engine) verify(ctx context.Context, s *jobState) error {
+	version := e.caches.PodsVersion()
+	if err := e.readJobLive(ctx, s, version); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unverified = false
+	return nil
+}
+
 // readJob reads the Job from the cache, if that is complete up to the version, else live.
 func (e *engine) readJob(ctx context.Context, s *jobState, version string) error {
 	if cached := e.caches.JobsVersion(); cached != "" && compareVersions(cached, version) >= 0 {
@@ -102,6 +113,10 @@ func (e *engine) readJob(ctx context.Context, s *jobState, version string) error
 			return nil
 		}
 	}
+	return e.readJobLive(ctx, s, version)
+}
+
+func (e *engine) readJobLive(ctx context.Context, s *jobState, version string) error {
 	job, err := e.client.BatchV1().Jobs(s.namespace).Get(ctx, s.name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err) || err == nil && job.UID != s.uid:

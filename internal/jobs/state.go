@@ -48,7 +48,7 @@ type jobState struct {
 	history   failureHistory
 
 	// podsFrom is the version that the pods must have reached before the Job's status can be trusted, and jobFrom that as of which the Job must be
-	// known before its pods can be; "" if there is none. unverified says that Job and pods were never compared.
+	// known before its pods can be; "" if there is none. unverified says that the Job had a life before this process knew it.
 	podsFrom, jobFrom string
 	unverified        bool
 	// listedAt is the version of the newest live list of the Job's pods.
