@@ -63,6 +63,9 @@ func Start(opts Options) (*Server, error) {
 	quiet := log.New(io.Discard, "", 0)
 	blobs := registry.NewInMemoryBlobHandler()
 	if opts.Dir != "" {
+		if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
+			return nil, fmt.Errorf("test registry: %w", err)
+		}
 		blobs = registry.NewDiskBlobHandler(opts.Dir)
 	}
 	s := &Server{
