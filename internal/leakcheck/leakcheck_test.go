@@ -1,0 +1,89 @@
+package leakcheck
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"errand.dev/errand/internal/instance"
+)
+
+func TestNothingIsLeftByNobody(t *testing.T) {
+	Check(t, t.TempDir())
+}
+
+// recorder is a test that may fail without failing this one.
+type recorder struct {
+	testing.TB
+	failures []string
+	cleanups []func()
+}
+
+func (r *recorder) Helper()          {}
+func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+func (r *recorder) Errorf(format string, a ...any) {
+	r.failures = append(r.failures, fmt.Sprintf(format, a...))
+}
+func (r *recorder) Fatal(a ...any) { panic(fmt.Sprint(a...)) }
+
+func TestWhatIsThereBeforeIsTold(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command("sh", "-c", "echo up; read x", "--data-dir="+dir)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Right after exec a process has no command line for a moment.
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{TB: t}
+	Check(r, dir)
+	if len(r.failures) != 1 || !strings.Contains(r.failures[0], fmt.Sprintf("process %d", cmd.Process.Pid)) {
+		t.Errorf("told: %q", r.failures)
+	}
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait() // read fails at the end of input
+	r.failures = nil
+	for _, f := range r.cleanups {
+		f()
+	}
+	if len(r.failures) != 0 {
+		t.Errorf("told after it had gone: %q", r.failures)
+	}
+}
+
+func TestFilesAreFound(t *testing.T) {
+	dir := t.TempDir()
+	names := instance.Names{ID: "x", RuntimeDir: filepath.Join(dir, "run"), CgroupParent: "/no-such-errand", Bridge: "er-none", NFTable: "no-such-errand"}
+	if err := os.MkdirAll(filepath.Join(names.RuntimeDir, "a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	left, err := Find(names, filepath.Join(dir, "data"))
+	if err != nil || len(left) != 2 {
+		t.Errorf("found %q, %v", left, err)
+	}
+}
+
+func TestBelow(t *testing.T) {
+	for path, want := range map[string]bool{"/a": true, "/a/b": true, "/ab": false, "": false, "/": false} {
+		if below(path, "/a") != want {
+			t.Errorf("below(%q) is %t", path, !want)
+		}
+	}
+	if !inCgroup([]byte("5:memory:/a/b\n"), "/a") || inCgroup([]byte("5:memory:/ab\n0::/\n"), "/a") {
+		t.Error("wrong idea of what is in a cgroup")
+	}
+}
