@@ -153,7 +153,7 @@ func IndexOf(imgs ...v1.Image) (v1.ImageIndex, error) {
 }
 
 // Busybox makes what docker.io/library/busybox is: an index with an image for this machine, made of the host's busybox with a
-// symlink for each of its applets, whose command is sh.
+// hard link for each of its applets, as there, whose command is sh.
 func Busybox(owner Owner) (v1.ImageIndex, error) {
 	img, err := BusyboxImage(owner)
 	if err != nil {
@@ -194,7 +194,7 @@ func busyboxFiles() ([]File, error) {
 	files := []File{{Name: "bin/"}, {Name: "bin/busybox", Mode: 0o755, Body: body}}
 	for applet := range strings.FieldsSeq(string(list)) {
 		if applet != "busybox" {
-			files = append(files, File{Name: path.Join("bin", applet), Link: "busybox"})
+			files = append(files, File{Name: path.Join("bin", applet), Type: tar.TypeLink, Link: "bin/busybox", Mode: 0o755})
 		}
 	}
 	return append(files,
