@@ -46,7 +46,7 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a pla
 func (w *worker) startRegular(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, indices []int, changed bool) (bool, error) {
 	var errs []error
 	for _, i := range indices {
-		if w.isDirty() && changed {
+		if changed && w.hasNews() {
 			break
 		}
 		c := &pod.Spec.Containers[i]
@@ -73,7 +73,7 @@ func (w *worker) discard(ctx context.Context, containers []*runtimepod.Container
 	return nil
 }
 
-// newSandbox makes the pod's volumes, cgroup and sandbox.
+// newSandbox makes the pod's volumes and sandbox.
 func (w *worker) newSandbox(ctx context.Context, pod *v1.Pod, a plan.Actions) (changed bool, err error) {
 	if a.Replaces != "" && w.once("replaced "+a.Replaces) {
 		w.n.podEvent(pod, v1.EventTypeNormal, eventSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
@@ -107,23 +107,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 	if err := makeDirs(config.GetLogDirectory(), w.n.podDir(w.uid)); err != nil {
 		return err
 	}
-	if err := w.ensureCgroup(ctx, pod, config.GetLinux()); err != nil {
-		return err
-	}
 	// Stopping the agent must not leave half a sandbox.
 	_, err = w.n.cfg.Runtime.RunPodSandbox(context.WithoutCancel(ctx), config, handler)
 	return err
-}
-
-func (w *worker) ensureCgroup(ctx context.Context, pod *v1.Pod, linux *runtimeapi.LinuxPodSandboxConfig) error {
-	if w.n.cfg.Cgroups == nil {
-		return nil
-	}
-	if err := w.n.cfg.Cgroups.Ensure(ctx, linux.GetCgroupParent(), linux.GetResources()); err != nil {
-		w.n.podEvent(pod, v1.EventTypeWarning, eventFailedCgroup, "unable to ensure pod container exists: %v", err)
-		return fmt.Errorf("make the pod's cgroup: %w", err)
-	}
-	return nil
 }
 
 // startContainer starts one container, unless it has to wait. What hinders it

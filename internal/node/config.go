@@ -12,22 +12,10 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/record"
 	internalapi "k8s.io/cri-api/pkg/apis"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
-
-	"context"
 
 	"errand.dev/errand/internal/node/crispec"
 )
-
-// PodCgroups makes the cgroups of whole pods. It is called with the paths that
-// sandbox configurations carry as cgroup_parent.
-type PodCgroups interface {
-	// Ensure makes the cgroup if it is missing and sets its limits. Idempotent.
-	Ensure(ctx context.Context, path string, limits *runtimeapi.LinuxContainerResources) error
-	// Remove removes the cgroup, in which nothing runs any more. Idempotent.
-	Remove(ctx context.Context, path string) error
-}
 
 // Config is what a Node needs. Fields are required unless their comment says
 // what holds without them.
@@ -46,10 +34,9 @@ type Config struct {
 	RootDir   string
 	MemoryDir string
 	LogDir    string
-	// CgroupParent is the cgroup below which the pods' stand.
+	// CgroupParent is the cgroup below which the pods' stand, which the runtime
+	// makes and limits as sandbox configurations say.
 	CgroupParent string
-	// Cgroups makes pods' cgroups; nil leaves them to the runtime.
-	Cgroups PodCgroups
 	// HostIPs are the node's addresses, the primary first, at most one per family.
 	HostIPs []string
 	// Allocatable is what the node gives to pods.

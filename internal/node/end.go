@@ -46,7 +46,7 @@ func (w *worker) end(ctx context.Context) error {
 		// Told at once; giving back what the pod had follows, and then its object.
 		w.publish(pod, rt, true)
 	}
-	if err := w.free(ctx, pod, rt); err != nil {
+	if err := w.free(ctx, rt); err != nil {
 		return err
 	}
 	w.finished = true
@@ -130,9 +130,9 @@ func sidecarIndex(pod *v1.Pod, name string) int {
 	return -1
 }
 
-// free gives back what the pod had: sandboxes and with them addresses, volumes,
-// cgroup. Dead containers stay, for their logs and exit codes.
-func (w *worker) free(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) error {
+// free gives back what the pod had: sandboxes and with them addresses and the
+// cgroup, volumes. Dead containers stay, for their logs and exit codes.
+func (w *worker) free(ctx context.Context, rt *runtimepod.Pod) error {
 	ctx = context.WithoutCancel(ctx)
 	var errs []error
 	for i := range rt.Sandboxes {
@@ -146,9 +146,6 @@ func (w *worker) free(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) erro
 		errs = append(errs, w.n.volumes.Teardown(ctx, w.uid))
 		w.vols = nil
 	}
-	if len(errs) == 1 && errs[0] == nil && pod != nil && w.n.cfg.Cgroups != nil {
-		errs = append(errs, w.n.cfg.Cgroups.Remove(ctx, w.n.spec.CgroupPath(pod)))
-	}
 	return errors.Join(errs...)
 }
 
@@ -156,7 +153,7 @@ func (w *worker) free(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) erro
 // and the worker itself.
 func (w *worker) remove(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	pod, _ := w.snapshot()
+	pod := w.latest()
 	rt, err := w.n.observe(ctx, w.uid, nil, w.ended)
 	if err != nil {
 		return err

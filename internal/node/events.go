@@ -24,7 +24,6 @@ const (
 	eventFailedSandbox  = "FailedCreatePodSandBox"
 	eventSandboxChanged = "SandboxChanged"
 	eventFailedKillPod  = "FailedKillPod"
-	eventFailedCgroup   = "FailedCreatePodContainer"
 	eventPullSecret     = "FailedToRetrieveImagePullSecret"
 )
 

@@ -247,3 +247,10 @@ func (a *fakeAPI) attempts() int {
 	defer a.mu.Unlock()
 	return a.refused
 }
+
+// written returns how many statuses were written.
+func (a *fakeAPI) written() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.patches
+}

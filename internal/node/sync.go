@@ -77,7 +77,7 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 			started = true
 		}
 		changed, actErr := false, error(nil)
-		if !w.isDirty() {
+		if !w.hasNews() {
 			changed, actErr = w.act(ctx, pod, rt, actions)
 		}
 		if changed {

@@ -34,6 +34,7 @@ type worker struct {
 	mu     sync.Mutex
 	pod    *v1.Pod // as the API has it; nil if only the runtime knows the pod
 	isGone bool    // the API doesn't have it (any more)
+	news   bool    // the pod has changed since sync last looked at it
 	dirty  bool
 	active bool
 	stale  bool // volumes are to be refreshed
@@ -91,11 +92,12 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 // update takes the pod as the API now has it.
 func (w *worker) update(pod *v1.Pod) {
 	w.mu.Lock()
-	old := w.pod
+	news := w.pod == nil || concernsSync(w.pod, pod)
+	w.news = w.news || news
 	w.pod = pod
 	w.mu.Unlock()
 	w.status.observed(pod)
-	if old == nil || concernsSync(old, pod) {
+	if news {
 		w.kick()
 	}
 }
@@ -122,7 +124,7 @@ func (w *worker) gone(pod *v1.Pod) {
 	if pod != nil {
 		w.pod = pod
 	}
-	w.isGone = true
+	w.isGone, w.news = true, true
 	w.mu.Unlock()
 	w.status.stop()
 	w.kick()
@@ -171,17 +173,27 @@ func (w *worker) takeDirty(ctx context.Context) bool {
 	return true
 }
 
-// isDirty tells whether news has come since sync began.
-func (w *worker) isDirty() bool {
+// hasNews tells whether the pod has changed since sync began: what it was about to
+// do may be wrong by now.
+func (w *worker) hasNews() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.dirty
+	return w.news
 }
 
+// snapshot returns the pod for a sync to work on.
 func (w *worker) snapshot() (pod *v1.Pod, gone bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.news = false
 	return w.pod, w.isGone
+}
+
+// latest returns the pod as the API now has it, nil if unknown.
+func (w *worker) latest() *v1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod
 }
 
 // takeStale tells, once, that volumes are to be refreshed.
@@ -244,7 +256,7 @@ func earliest(a, b time.Time) time.Time {
 // deadline is when the pod's activeDeadlineSeconds are over, zero if it has none
 // or ends anyway.
 func (w *worker) deadline() time.Time {
-	pod, _ := w.snapshot()
+	pod := w.latest()
 	if pod == nil || pod.Spec.ActiveDeadlineSeconds == nil || w.ending != nil {
 		return time.Time{}
 	}

@@ -15,7 +15,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 )
 
 // Node is what translation needs to know of the machine and its configuration.
@@ -55,9 +54,12 @@ func ContainerLog(container string, restarts int32) string {
 	return filepath.Join(container, fmt.Sprintf("%d.log", restarts))
 }
 
-// CgroupPath is the pod's cgroup: <CgroupParent>/<qos>/pod<uid>.
+// CgroupPath is the pod's cgroup: <CgroupParent>/pod<uid>. There is no level per
+// quality of service in between, as the kubelet has: its CPU weight would have to
+// follow the sum of its pods' requests at all times, while weights of pods side by
+// side are right by themselves.
 func (n Node) CgroupPath(pod *v1.Pod) string {
-	return filepath.Join(n.CgroupParent, strings.ToLower(string(qos.GetPodQOS(pod))), "pod"+string(pod.UID))
+	return filepath.Join(n.CgroupParent, "pod"+string(pod.UID))
 }
 
 // maxHostname is the kernel's limit in bytes.

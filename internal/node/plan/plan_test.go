@@ -1,0 +1,191 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"errand.dev/errand/internal/node/runtimepod"
+)
+
+var begin = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+
+func pod(policy v1.RestartPolicy, inits []v1.Container, names ...string) *v1.Pod {
+	p := &v1.Pod{Spec: v1.PodSpec{RestartPolicy: policy, InitContainers: inits}}
+	for _, name := range names {
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: name, Image: "img"})
+	}
+	return p
+}
+
+func inits(names ...string) []v1.Container {
+	var list []v1.Container
+	for _, name := range names {
+		c := v1.Container{Name: name, Image: "img"}
+		if name[0] == 's' {
+			c.RestartPolicy = ptr.To(v1.ContainerRestartPolicyAlways)
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func run(name string, s runtimepod.State, code int32) *runtimepod.Container {
+	return &runtimepod.Container{
+		ID: name, Name: name, SandboxID: "sb", State: s, ExitCode: code,
+		Definition: runtimepod.Definition(&v1.Container{Name: name, Image: "img"}),
+	}
+}
+
+func of(sandbox string, c *runtimepod.Container) *runtimepod.Container {
+	c.SandboxID = sandbox
+	return c
+}
+
+func ready(containers ...*runtimepod.Container) *runtimepod.Pod {
+	return &runtimepod.Pod{Sandboxes: []runtimepod.Sandbox{{ID: "sb", Attempt: 1, Ready: true}}, Containers: containers}
+}
+
+func notReady(containers ...*runtimepod.Container) *runtimepod.Pod {
+	p := ready(containers...)
+	p.Sandboxes[0].Ready = false
+	return p
+}
+
+// brief is a plan with names instead of pointers.
+type brief struct {
+	Finished   bool
+	Kill       []string
+	Discard    []string
+	NewSandbox bool
+	Attempt    uint32
+	Init       []int
+	Start      []int
+}
+
+func TestCompute(t *testing.T) {
+	const (
+		never     = v1.RestartPolicyNever
+		onFailure = v1.RestartPolicyOnFailure
+		always    = v1.RestartPolicyAlways
+		created   = runtimepod.Created
+		running   = runtimepod.Running
+		exited    = runtimepod.Exited
+		unknown   = runtimepod.Unknown
+	)
+	changed := func(c *runtimepod.Container) *runtimepod.Container { c.Definition = "other"; return c }
+	for name, c := range map[string]struct {
+		pod  *v1.Pod
+		rt   *runtimepod.Pod
+		want brief
+	}{
+		"nothing yet":                    {pod(never, nil, "a"), &runtimepod.Pod{}, brief{NewSandbox: true}},
+		"sandbox made":                   {pod(never, nil, "a", "b"), ready(), brief{Start: []int{0, 1}}},
+		"one runs":                       {pod(never, nil, "a", "b"), ready(run("a", running, 0)), brief{Start: []int{1}}},
+		"all run":                        {pod(never, nil, "a"), ready(run("a", running, 0)), brief{}},
+		"created, never started":         {pod(never, nil, "a"), ready(run("a", created, 0)), brief{Discard: []string{"a"}, Start: []int{0}}},
+		"done":                           {pod(never, nil, "a"), ready(run("a", exited, 0)), brief{Finished: true}},
+		"failed for good":                {pod(never, nil, "a"), ready(run("a", exited, 1)), brief{Finished: true}},
+		"one failed, one runs":           {pod(never, nil, "a", "b"), ready(run("a", exited, 1), run("b", running, 0)), brief{}},
+		"OnFailure succeeded":            {pod(onFailure, nil, "a"), ready(run("a", exited, 0)), brief{Finished: true}},
+		"OnFailure failed":               {pod(onFailure, nil, "a"), ready(run("a", exited, 1)), brief{Start: []int{0}}},
+		"Always succeeded":               {pod(always, nil, "a"), ready(run("a", exited, 0)), brief{Start: []int{0}}},
+		"lost sight of":                  {pod(never, nil, "a"), ready(run("a", unknown, 0)), brief{Kill: []string{"a"}}},
+		"image changed":                  {pod(always, nil, "a"), ready(changed(run("a", running, 0))), brief{Kill: []string{"a"}}},
+		"image changed, never restarted": {pod(never, nil, "a"), ready(changed(run("a", running, 0))), brief{}},
+
+		"sandbox lost, Never":                      {pod(never, nil, "a"), notReady(run("a", exited, 137)), brief{Finished: true}},
+		"sandbox lost, Always":                     {pod(always, nil, "a"), notReady(run("a", exited, 137)), brief{NewSandbox: true, Attempt: 2}},
+		"sandbox lost, OnFailure succeeded":        {pod(onFailure, nil, "a"), notReady(run("a", exited, 0)), brief{Finished: true}},
+		"sandbox lost before anything ran":         {pod(never, nil, "a"), notReady(), brief{NewSandbox: true, Attempt: 2}},
+		"sandbox lost, something runs":             {pod(always, nil, "a"), notReady(run("a", running, 0)), brief{Kill: []string{"a"}}},
+		"sandbox lost, second container never ran": {pod(never, nil, "a", "b"), notReady(run("a", exited, 0)), brief{Finished: true}},
+		"new sandbox, all begins again":            {pod(always, inits("i"), "a"), ready(of("old", run("i", exited, 0)), of("old", run("a", exited, 137))), brief{Init: []int{0}}},
+		"new sandbox, one had succeeded":           {pod(onFailure, nil, "a", "b"), ready(of("old", run("a", exited, 0)), of("old", run("b", exited, 137))), brief{Start: []int{1}}},
+
+		"first init":                  {pod(never, inits("i0", "i1"), "a"), ready(), brief{Init: []int{0}}},
+		"init runs":                   {pod(never, inits("i0", "i1"), "a"), ready(run("i0", running, 0)), brief{}},
+		"second init":                 {pod(never, inits("i0", "i1"), "a"), ready(run("i0", exited, 0)), brief{Init: []int{1}}},
+		"inits done":                  {pod(never, inits("i0", "i1"), "a"), ready(run("i0", exited, 0), run("i1", exited, 0)), brief{Start: []int{0}}},
+		"init failed, Never":          {pod(never, inits("i0", "i1"), "a"), ready(run("i0", exited, 1)), brief{Finished: true}},
+		"init failed, OnFailure":      {pod(onFailure, inits("i0", "i1"), "a"), ready(run("i0", exited, 1)), brief{Init: []int{0}}},
+		"init gone once the pod runs": {pod(always, inits("i0"), "a"), ready(run("a", running, 0)), brief{}},
+
+		"sidecar first":                {pod(never, inits("s0", "i1"), "a"), ready(), brief{Init: []int{0}}},
+		"sidecar runs":                 {pod(never, inits("s0", "i1"), "a"), ready(run("s0", running, 0)), brief{Init: []int{1}}},
+		"sidecar died during init":     {pod(never, inits("s0", "i1"), "a"), ready(run("s0", exited, 1), run("i1", running, 0)), brief{Init: []int{0}}},
+		"sidecar died later":           {pod(never, inits("s0"), "a"), ready(run("s0", exited, 1), run("a", running, 0)), brief{Init: []int{0}}},
+		"sidecar doesn't keep the pod": {pod(never, inits("s0"), "a"), ready(run("s0", running, 0), run("a", exited, 0)), brief{Finished: true}},
+		"dead sidecar of a done pod":   {pod(never, inits("s0"), "a"), ready(run("s0", exited, 1), run("a", exited, 0)), brief{Finished: true}},
+		"last sidecar runs":            {pod(never, inits("s0", "s1"), "a"), ready(run("s0", running, 0), run("s1", running, 0)), brief{Start: []int{0}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := Compute(Input{Pod: c.pod, Runtime: c.rt})
+			got := brief{Finished: a.Finished, NewSandbox: a.NewSandbox, Attempt: a.Attempt, Init: a.Init, Start: a.Start}
+			for _, k := range a.Kill {
+				got.Kill = append(got.Kill, k.Container.Name)
+			}
+			for _, d := range a.Discard {
+				got.Discard = append(got.Discard, d.Name)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if idle := cmp.Equal(c.want, brief{}); idle != a.Idle() {
+				t.Errorf("Idle = %v", a.Idle())
+			}
+		})
+	}
+}
+
+func TestOOMKilledInitFails(t *testing.T) {
+	i := run("i0", runtimepod.Exited, 0)
+	i.Reason = "OOMKilled"
+	if a := Compute(Input{Pod: pod(v1.RestartPolicyNever, inits("i0"), "a"), Runtime: ready(i)}); !a.Finished {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestUnhealthy(t *testing.T) {
+	c := run("a", runtimepod.Running, 0)
+	in := Input{Pod: pod(v1.RestartPolicyAlways, nil, "a"), Runtime: ready(c), Unhealthy: map[string]string{"a": "liveness"}}
+	a := Compute(in)
+	if len(a.Kill) != 1 || a.Kill[0].Message != "Container a failed liveness probe, will be restarted" {
+		t.Errorf("%+v", a.Kill)
+	}
+}
+
+func TestCrashLoop(t *testing.T) {
+	var b CrashLoop
+	now := begin
+	for i, want := range []time.Duration{0, 10, 20, 40, 80, 160, 300, 300} {
+		last := &runtimepod.Container{FinishedAt: now}
+		until := b.Until(last)
+		if got := until.Sub(now); got != want*time.Second {
+			t.Errorf("restart %d waits %v, not %vs", i+1, got, want)
+		}
+		now = until
+		b = b.Next(last, now)
+		now = now.Add(time.Second) // and it runs for a second
+	}
+	// Ten minutes of running make up for the past.
+	last := &runtimepod.Container{FinishedAt: now.Add(11 * time.Minute)}
+	if until := b.Until(last); !until.Equal(last.FinishedAt) {
+		t.Errorf("still waits %v", until.Sub(last.FinishedAt))
+	}
+	if next := b.Next(last, last.FinishedAt); next.Delay != CrashLoopInitial {
+		t.Errorf("then waits %v", next.Delay)
+	}
+}
+
+func TestRecall(t *testing.T) {
+	for restarts, want := range map[int32]time.Duration{0: 0, 1: 10, 2: 20, 3: 40, 6: 300, 1000: 300} {
+		got := Recall(&runtimepod.Container{RestartCount: restarts, StartedAt: begin, FinishedAt: begin})
+		if got.Delay != want*time.Second {
+			t.Errorf("after %d restarts: %v, not %vs", restarts, got.Delay, want)
+		}
+	}
+}
