@@ -221,7 +221,8 @@ func eachEntry(dir string, f func(name string) error) error {
 }
 
 // Destroy stops and removes all sandboxes with their containers, and then what
-// the runtime made for itself. It is for an errand that ends for good.
+// the runtime made for itself, but for CgroupParent, where the containers'
+// parent still lives. It is for an errand that ends for good.
 func (s *Service) Destroy(ctx context.Context) error {
 	var errs []error
 	var mu sync.Mutex
@@ -240,8 +241,7 @@ func (s *Service) Destroy(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	// What stands directly below the parent of the pods' cgroups is empty now.
-	return errors.Join(s.cfg.Cgroups.Remove(s.cfg.CgroupParent), os.RemoveAll(s.sandboxesDir()), os.RemoveAll(s.bundlesDir()))
+	return errors.Join(os.RemoveAll(s.sandboxesDir()), os.RemoveAll(s.bundlesDir()))
 }
 
 // describe is what an event tells of the pod besides itself.

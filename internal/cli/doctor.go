@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"errand.dev/errand/internal/doctor"
+	"errand.dev/errand/internal/server"
+)
+
+func newDoctor() *cobra.Command {
+	o := server.DefaultOptions()
+	var output string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look whether errand can run here, what is wrong and what to do",
+		Long: `Look at this host's kernel, cgroups, runtime, ports and disk, and say what is
+wrong and what to do about it. Exit code 1 means that errand serve can't run
+pods here as things are.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			programs := server.FindPrograms(o)
+			found, err := doctor.Examine(cmd.Context(), doctor.Host{
+				DataDir:  o.DataDir,
+				Listen:   o.Listen,
+				Runtimes: programs.Runtimes,
+				Shim:     programs.Shim,
+			})
+			if err != nil {
+				return err
+			}
+			if err := printFindings(cmd.OutOrStdout(), output, found); err != nil {
+				return err
+			}
+			if doctor.Worst(found) == doctor.Failure {
+				return &exitCodeError{exitError}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	addDataDir(cmd, &o.DataDir)
+	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port, as given to serve")
+	f.StringToStringVar(&o.Runtimes, "runtime", nil, "OCI runtimes, as given to serve")
+	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim, as given to serve")
+	addOutput(cmd, &output)
+	return cmd
+}
+
+func printFindings(w io.Writer, output string, found []doctor.Finding) error {
+	if output != "" {
+		return printStructured(w, output, found)
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range found {
+		mark := map[doctor.Status]string{doctor.OK: "ok", doctor.Warning: "WARN", doctor.Failure: "FAIL"}[f.Status]
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", mark, f.Check, f.Detail)
+		if f.Remedy != "" {
+			fmt.Fprintf(tw, "\t\t→ %s\n", f.Remedy)
+		}
+	}
+	return tw.Flush()
+}

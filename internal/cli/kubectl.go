@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/component-base/cli"
+	"k8s.io/component-base/logs"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/plugin"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
+)
+
+func newKubectl() *cobra.Command {
+	return &cobra.Command{
+		Use:   "kubectl [COMMAND] [FLAGS]",
+		Short: "Run kubectl against this machine's errand",
+		Long: `Run kubectl, built in whole, against this machine's errand.
+
+It takes errand's kubeconfig whatever $KUBECONFIG says, so that it never talks
+to another cluster by mistake; --kubeconfig still wins. $` + dataDirEnv + ` names
+the data directory of an errand other than the machine's main one.`,
+		DisableFlagParsing: true,
+		SilenceErrors:      true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := useErrandsKubeconfig(args); err != nil {
+				return err
+			}
+			return runKubectl(cmd, args)
+		},
+	}
+}
+
+// useErrandsKubeconfig points the kubectl below at errand's kubeconfig. It
+// complains only where kubectl would otherwise fall back in silence to a
+// cluster at localhost:8080.
+func useErrandsKubeconfig(args []string) error {
+	path := filepath.Join(defaultDataDir(), "kubeconfig")
+	if err := os.Setenv("KUBECONFIG", path); err != nil {
+		return fmt.Errorf("set KUBECONFIG: %w", err)
+	}
+	if ownKubeconfig(args) || !talksToCluster(args) {
+		return nil
+	}
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no errand at %s: start one with errand serve, or name its data directory by $%s", defaultDataDir(), dataDirEnv)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s is its owner's alone: run this with sudo, or have the owner run errand kubeconfig --merge for you", path)
+	case err != nil:
+		return fmt.Errorf("read errand's kubeconfig: %w", err)
+	}
+	return f.Close()
+}
+
+func ownKubeconfig(args []string) bool {
+	for _, a := range args {
+		if a == "--" {
+			return false
+		}
+		if a == "--kubeconfig" || strings.HasPrefix(a, "--kubeconfig=") {
+			return true
+		}
+	}
+	return false
+}
+
+// talksToCluster says whether a call of kubectl needs an API server: all but
+// help, completion and the like do.
+func talksToCluster(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--help", "-h":
+			return false
+		}
+	}
+	if len(args) == 0 {
+		return false
+	}
+	switch args[0] {
+	case "help", "completion", "options", "plugin", "kustomize", "kuberc", "config", "version", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+		return false
+	}
+	return true
+}
+
+func runKubectl(cmd *cobra.Command, args []string) error {
+	argv := append([]string{"kubectl"}, args...)
+	if _, err := logs.GlogSetter(kubectl.GetLogVerbosity(argv)); err != nil {
+		return fmt.Errorf("set kubectl's log level: %w", err)
+	}
+	streams := genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()}
+	command := kubectl.NewDefaultKubectlCommandWithArgs(kubectl.KubectlOptions{
+		PluginHandler: kubectl.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
+		Arguments:     argv,
+		ConfigFlags:   genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50.0).WithWarningPrinter(streams),
+		IOStreams:     streams,
+	})
+	command.SetArgs(args)
+	command.SetIn(streams.In)
+	command.SetOut(streams.Out)
+	command.SetErr(streams.ErrOut)
+	if err := cli.RunNoErrOutput(command); err != nil {
+		// kubectl's own words and exit codes, which scripts rely on.
+		kubectlutil.CheckErr(err)
+	}
+	return nil
+}

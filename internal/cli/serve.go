@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/server"
+)
+
+func newServe() *cobra.Command {
+	o := server.DefaultOptions()
+	o.DataDir = defaultDataDir()
+	var (
+		config    string
+		verbosity int
+	)
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the Kubernetes API, run Jobs and their pods",
+		Long: `Serve the Kubernetes API on this machine, run Jobs, and run their pods as
+containers. It stays in the foreground; SIGTERM or Ctrl-C ends it, while the
+containers go on and are found again by the next errand serve (errand drain
+ends those too).`,
+		Example: `  errand serve
+  errand kubectl apply -f examples/job-echo.yaml
+
+  # the API and the Job engine alone, for a node of your own
+  errand serve --node=false`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := setVerbosity(verbosity); err != nil {
+				return err
+			}
+			if err := readConfig(cmd.Flags(), &o, config); err != nil {
+				return &usageError{err}
+			}
+			if err := o.Validate(); err != nil {
+				return &usageError{err}
+			}
+			if o.Node && os.Geteuid() != 0 {
+				return fmt.Errorf("running pods needs root, for namespaces, cgroups, mounts and the pods' network: run sudo errand serve, or errand serve --node=false --data-dir ~/.errand for the API and the Job engine alone")
+			}
+			return server.Run(cmd.Context(), o, cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&config, "config", "", "a YAML file of these settings (fields as flags, in camelCase); flags win over it")
+	f.IntVarP(&verbosity, "v", "v", 0, "how much to log: 0 only what needs attention, 2 the course of things, 4 details, up to 10")
+	addServeFlags(f, &o)
+	return cmd
+}
+
+func addServeFlags(f *pflag.FlagSet, o *server.Options) {
+	f.StringVar(&o.DataDir, "data-dir", o.DataDir, "holds everything that outlives the process; $"+dataDirEnv+" changes the default")
+	f.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "where to write the administrator's kubeconfig (default \"kubeconfig\" in the data directory)")
+	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port; port 0 takes any free one")
+	f.BoolVar(&o.Node, "node", o.Node, "run pods here; with false, pods stay Pending until a node of your own takes them")
+	f.StringVar(&o.NodeName, "node-name", o.NodeName, "the Node's name (default the host's name)")
+	f.IntVar(&o.MaxPods, "max-pods", o.MaxPods, "how many pods may run at once")
+	f.StringVar(&o.PodCIDR, "pod-cidr", o.PodCIDR, "the range of the pods' addresses (default the first of a few private ranges that the host doesn't use)")
+	f.StringSliceVar(&o.Etcd.Servers, "etcd-servers", nil, "an etcd cluster to use in place of the embedded one, as URLs")
+	f.StringVar(&o.Etcd.CAFile, "etcd-cafile", "", "CA that signed the etcd servers' certificates")
+	f.StringVar(&o.Etcd.CertFile, "etcd-certfile", "", "client certificate for etcd")
+	f.StringVar(&o.Etcd.KeyFile, "etcd-keyfile", "", "key of --etcd-certfile")
+	f.StringToStringVar(&o.Runtimes, "runtime", nil, "OCI runtimes as RUNTIMECLASS-HANDLER=PATH (default the first runc or crun that serves)")
+	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "the --runtime of pods without a RuntimeClass")
+	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim (default beside errand, then $PATH)")
+	f.StringVar(&o.RegistriesConf, "registries-conf", o.RegistriesConf, "containers-registries.conf(5) (default its usual places)")
+	f.StringVar(&o.AuthFile, "authfile", o.AuthFile, "containers-auth.json(5) (default its usual places)")
+	f.DurationVar(&o.PodFailureBackoff, "pod-failure-backoff", o.PodFailureBackoff, "delay after a Job's first failed pod, doubled with each further one")
+	f.DurationVar(&o.MaxPodFailureBackoff, "max-pod-failure-backoff", o.MaxPodFailureBackoff, "the longest such delay")
+}
+
+// readConfig reads the file over the defaults, then says again what flags
+// said, so that flags win: for --runtime, name by name.
+func readConfig(flags *pflag.FlagSet, o *server.Options, path string) error {
+	if path == "" {
+		return nil
+	}
+	var again []func() error
+	flags.Visit(func(f *pflag.Flag) {
+		switch v := f.Value.(type) {
+		case pflag.SliceValue:
+			said := v.GetSlice()
+			again = append(again, func() error { return v.Replace(said) })
+		default:
+			// A map prints itself in brackets, but doesn't read them.
+			said := strings.TrimSuffix(strings.TrimPrefix(v.String(), "["), "]")
+			again = append(again, func() error { return v.Set(said) })
+		}
+	})
+	if err := o.ReadFile(path); err != nil {
+		return err
+	}
+	for _, say := range again {
+		if err := say(); err != nil {
+			return fmt.Errorf("set a flag over %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// setVerbosity sets klog's level for this process. At level 0 only warnings
+// and errors are shown: the course of upstream's libraries is of no use to a
+// user who asked for nothing.
+func setVerbosity(v int) error {
+	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(fs)
+	settings := map[string]string{"v": strconv.Itoa(v)}
+	if v == 0 {
+		settings["legacy_stderr_threshold_behavior"] = "false"
+		settings["stderrthreshold"] = "WARNING"
+	}
+	for name, value := range settings {
+		if err := fs.Set(name, value); err != nil {
+			return fmt.Errorf("set the log level: %w", err)
+		}
+	}
+	return nil
+}

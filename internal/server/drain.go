@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/datadir"
+	"errand.dev/errand/internal/instance"
+)
+
+// Drain ends all containers of a data directory whose errand serve has been
+// stopped, and takes everything off the host that isn't in the directory.
+func Drain(ctx context.Context, o Options, stderr io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("containers are root's: run this with sudo")
+	}
+	if _, err := os.Stat(o.DataDir); err != nil {
+		return fmt.Errorf("there is no errand at %s: %w", o.DataDir, err)
+	}
+	dir, err := datadir.Open(o.DataDir)
+	var held *datadir.HeldError
+	if errors.As(err, &held) {
+		return fmt.Errorf("%w: errand drain ends what a stopped errand serve left", err)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(drain(ctx, o, dir, stderr), dir.Close())
+}
+
+func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) error {
+	names, err := instance.For(dir.Root())
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir.Path("cri")); errors.Is(err, os.ErrNotExist) {
+		return removeRuntimeDir(names) // there never was a node
+	}
+	r, err := openRuntime(ctx, o, dir, names)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stderr, "ending all containers")
+	if err := r.destroy(ctx, names.CgroupParent); err != nil {
+		return err
+	}
+	return removeRuntimeDir(names)
+}
+
+// destroy ends what outlives errand: containers, shim and network.
+func (r *containerRuntime) destroy(ctx context.Context, cgroupParent string) error {
+	err := r.service.Destroy(ctx)
+	r.service = nil
+	if err != nil {
+		return errors.Join(err, r.close())
+	}
+	if err := r.shim.Drain(ctx, true); err != nil {
+		return errors.Join(err, r.close())
+	}
+	// The last to leave it was the shim.
+	return errors.Join(r.cgroups.Remove(cgroupParent), r.network.Destroy(), r.close())
+}
+
+// removeRuntimeDir removes the runtime directory with what is mounted in it.
+func removeRuntimeDir(names instance.Names) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(names.RuntimeDir))
+	if err != nil {
+		return fmt.Errorf("list the mounts in the runtime directory: %w", err)
+	}
+	for _, m := range slices.Backward(mounts) {
+		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
+		}
+	}
+	if err := os.RemoveAll(names.RuntimeDir); err != nil {
+		return fmt.Errorf("remove the runtime directory: %w", err)
+	}
+	return nil
+}

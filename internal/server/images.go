@@ -1,0 +1,114 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/docker/go-units"
+
+	"errand.dev/errand/internal/control"
+	"errand.dev/errand/internal/cri/images"
+	"errand.dev/errand/internal/datadir"
+	"errand.dev/errand/internal/instance"
+)
+
+// openStore opens the image store of a data directory that this process holds.
+func openStore(ctx context.Context, o Options, dir *datadir.Dir) (*images.Store, error) {
+	return images.New(ctx, images.Config{
+		Root:           dir.Path("images"),
+		RegistriesConf: o.RegistriesConf,
+		AuthFile:       o.AuthFile,
+	})
+}
+
+// OpenImages gives the image store to a command: that of the running errand
+// serve, or, where none runs, the data directory's own, held until the
+// returned function is called.
+func OpenImages(ctx context.Context, o Options) (control.Images, func() error, error) {
+	names, err := instance.For(o.DataDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, nil, errors.New("the image store is root's: run this with sudo")
+	}
+	dir, err := datadir.Open(o.DataDir)
+	var held *datadir.HeldError
+	if errors.As(err, &held) {
+		return control.NewClient(names.RuntimeDir), func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := openStore(ctx, o, dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, dir.Close())
+	}
+	return &imageCommands{store}, func() error { return errors.Join(store.Close(), dir.Close()) }, nil
+}
+
+// imageCommands is the image store as errand's commands see it.
+type imageCommands struct{ store *images.Store }
+
+var _ control.Images = (*imageCommands)(nil)
+
+func (c *imageCommands) List(ctx context.Context) ([]control.Image, error) {
+	list := c.store.List(ctx)
+	out := make([]control.Image, 0, len(list))
+	for _, img := range list {
+		out = append(out, describe(img))
+	}
+	return out, nil
+}
+
+func (c *imageCommands) Pull(ctx context.Context, ref string, progress func(string)) (control.Image, error) {
+	progress("pulling " + ref)
+	img, err := c.store.Pull(ctx, ref, nil)
+	return describe(img), err
+}
+
+func (c *imageCommands) Load(ctx context.Context, archive io.Reader, progress func(string)) ([]control.Image, error) {
+	loaded, err := c.store.Load(ctx, archive, reporter(progress))
+	out := make([]control.Image, 0, len(loaded))
+	for _, img := range loaded {
+		out = append(out, describe(img))
+	}
+	return out, err
+}
+
+func (c *imageCommands) Remove(ctx context.Context, ref string) error {
+	if _, err := c.store.Get(ctx, ref); err != nil {
+		return fmt.Errorf("remove %s: %w", ref, err)
+	}
+	return c.store.Remove(ctx, ref)
+}
+
+// reportEvery is how much of an archive is read between two lines of progress.
+const reportEvery = 64 << 20
+
+// reporter turns a load's progress into few lines.
+func reporter(progress func(string)) func(images.Progress) {
+	var told int64
+	return func(p images.Progress) {
+		switch {
+		case p.Image != "":
+			progress("unpacking " + p.Image)
+		case p.Bytes-told >= reportEvery:
+			told = p.Bytes
+			progress("read " + units.HumanSize(float64(p.Bytes)))
+		}
+	}
+}
+
+func describe(img images.Image) control.Image {
+	return control.Image{
+		ID:          img.ID,
+		RepoTags:    img.RepoTags,
+		RepoDigests: img.RepoDigests,
+		Size:        img.Size,
+		PulledAt:    img.PulledAt,
+	}
+}

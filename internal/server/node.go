@@ -1,0 +1,162 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"errand.dev/errand/internal/binder"
+	"errand.dev/errand/internal/control"
+	"errand.dev/errand/internal/node"
+	"errand.dev/errand/internal/node/registration"
+	"errand.dev/errand/internal/version"
+)
+
+// opening is a runtime that is being opened while the API comes up.
+type opening struct {
+	done    chan struct{}
+	runtime *containerRuntime
+	err     error
+}
+
+// beginRuntime opens the runtime in the background, or nothing without a node.
+func (s *serve) beginRuntime(ctx context.Context) *opening {
+	o := &opening{done: make(chan struct{})}
+	if !s.options.Node {
+		close(o.done)
+		return o
+	}
+	go func() {
+		defer close(o.done)
+		o.runtime, o.err = openRuntime(ctx, s.options, s.dir, s.names)
+	}()
+	return o
+}
+
+// discard waits for the opening and closes what came of it.
+func (o *opening) discard() error {
+	<-o.done
+	if o.runtime == nil {
+		return o.err
+	}
+	return errors.Join(o.err, o.runtime.close())
+}
+
+// startNode starts what makes this machine a node: the runtime, the binder, the
+// agent, the Node object. It returns nil at once without a node.
+func (s *serve) startNode(ctx context.Context, o *opening) error {
+	<-o.done
+	if o.err != nil || o.runtime == nil {
+		return o.err
+	}
+	s.runtime = o.runtime
+	s.group.Start(ctx, "container runtime", s.runtime.service.Run)
+	if err := s.startControl(ctx); err != nil {
+		return err
+	}
+	reg, err := s.newRegistration()
+	if err != nil {
+		return err
+	}
+	agent, err := s.newAgent(ctx, reg)
+	if err != nil {
+		return err
+	}
+	bind, err := binder.New(binder.Config{
+		Client:    s.api.Client(),
+		Informers: s.api.Informers(),
+		Recorder:  s.recorder(ctx, "default-scheduler", ""),
+	})
+	if err != nil {
+		return err
+	}
+	s.group.Start(ctx, "node agent", agent.Run)
+	s.group.Start(ctx, "node registration", reg.Run)
+	s.group.Start(ctx, "binder", bind.Run)
+	s.nodeReady = reg.Ready()
+	return nil
+}
+
+func (s *serve) startControl(ctx context.Context) error {
+	server, err := control.Listen(s.names.RuntimeDir, &imageCommands{s.runtime.store})
+	if err != nil {
+		return err
+	}
+	s.group.Start(ctx, "control socket", server.Run)
+	return nil
+}
+
+func (s *serve) newRegistration() (*registration.Registration, error) {
+	return registration.New(registration.Config{
+		Client:   s.api.Client(),
+		Nodes:    s.api.Informers().Core().V1().Nodes(),
+		NodeName: s.nodeName,
+		Runtime:  s.runtime.service,
+		Images:   s.runtime.store.Service(),
+		Host:     registration.LinuxHost(s.dir.Root()),
+		PodCIDRs: []string{s.runtime.network.CIDR().String()},
+		Version:  version.Kubernetes + "+errand." + strings.TrimPrefix(version.Get().Version, "v"),
+		MaxPods:  int64(s.options.MaxPods),
+	})
+}
+
+func (s *serve) newAgent(ctx context.Context, reg *registration.Registration) (*node.Node, error) {
+	facts, err := registration.LinuxHost(s.dir.Root()).Facts()
+	if err != nil {
+		return nil, fmt.Errorf("read the machine's size: %w", err)
+	}
+	return node.New(node.Config{
+		Client:         s.api.Client(),
+		Informers:      s.api.Informers(),
+		NodeName:       s.nodeName,
+		Runtime:        s.runtime.service,
+		Images:         s.runtime.store.Service(),
+		RootDir:        s.dir.Path("pods"),
+		MemoryDir:      filepath.Join(s.names.RuntimeDir, "pods"),
+		LogDir:         s.dir.Path("logs", "pods"),
+		CgroupParent:   s.names.CgroupParent,
+		HostIPs:        []string{reg.NodeIP().String()},
+		Allocatable:    reg.Allocatable(),
+		MemoryCapacity: facts.Memory,
+		Services:       s.api.Informers().Core().V1().Services().Lister(),
+		Recorder:       s.recorder(ctx, "kubelet", s.nodeName),
+	})
+}
+
+// awaitNode waits until the Node is Ready in the API.
+func (s *serve) awaitNode(ctx context.Context) error {
+	if s.nodeReady == nil {
+		return nil
+	}
+	return s.group.Await(ctx, s.nodeReady)
+}
+
+// podServerSocket is where the API server finds logs and the like.
+func (s *serve) podServerSocket() string { return filepath.Join(s.names.RuntimeDir, "pods.sock") }
+
+// chooseNodeName is the name the user gave, or the host's in the form that
+// object names have, as the kubelet takes it.
+func chooseNodeName(o Options) (string, error) {
+	if o.NodeName != "" {
+		return o.NodeName, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("read the host's name: %w", err)
+	}
+	name := strings.ToLower(strings.TrimSpace(host))
+	if name == "" {
+		return "", errors.New("the host has no name: set one, or give --node-name")
+	}
+	return name, nil
+}
+
+func unixDialer(path string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+}

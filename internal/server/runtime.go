@@ -1,0 +1,137 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/utils/clock"
+
+	"errand.dev/errand/internal/cri"
+	"errand.dev/errand/internal/cri/cgroups"
+	"errand.dev/errand/internal/cri/images"
+	"errand.dev/errand/internal/cri/namespace"
+	"errand.dev/errand/internal/cri/network"
+	"errand.dev/errand/internal/datadir"
+	"errand.dev/errand/internal/instance"
+	"errand.dev/errand/internal/oci"
+	"errand.dev/errand/internal/version"
+)
+
+// cgroupRoot is where the kernel's cgroups are mounted, on every distribution.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// containerRuntime is the embedded runtime and what it stands on.
+type containerRuntime struct {
+	shim    *oci.Client
+	cgroups *cgroups.Tree
+	store   *images.Store
+	network *network.Manager
+	service *cri.Service
+}
+
+// openRuntime opens the runtime on the data directory: it starts the shim where
+// none runs, and takes over what an earlier errand left.
+func openRuntime(ctx context.Context, o Options, dir *datadir.Dir, names instance.Names) (_ *containerRuntime, err error) {
+	r := &containerRuntime{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	programs := FindPrograms(o)
+	if programs.Shim == "" {
+		return nil, errors.New("errand-shim is neither beside errand nor in $PATH: install it there, or name it with --shim")
+	}
+	if programs.Default == "" {
+		return nil, errors.New("no OCI runtime was found that serves: install runc or crun, or name one with --runtime (errand doctor tells more)")
+	}
+	if r.cgroups, err = cgroups.Open(cgroupRoot); err != nil {
+		return nil, err
+	}
+	namespaces, err := namespace.Open(filepath.Join(names.RuntimeDir, "ns"))
+	if err != nil {
+		return nil, err
+	}
+	var g errgroup.Group
+	g.Go(func() (err error) { r.store, err = openStore(ctx, o, dir); return err })
+	g.Go(func() (err error) { r.network, err = openNetwork(ctx, o, dir, names); return err })
+	g.Go(func() (err error) { r.shim, err = openShim(ctx, programs, names); return err })
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	r.service, err = cri.New(ctx, cri.Config{
+		Root:          dir.Path("cri"),
+		RuntimeDir:    filepath.Join(names.RuntimeDir, "cri"),
+		CgroupParent:  names.CgroupParent,
+		Handlers:      handlerNames(programs),
+		HolderCommand: []string{programs.Shim, "--hold"},
+		Version:       version.Get().Version,
+		Runtime:       r.shim,
+		Images:        r.store,
+		Network:       r.network,
+		Cgroups:       r.cgroups,
+		Namespaces:    namespaces,
+	})
+	return r, err
+}
+
+func openNetwork(ctx context.Context, o Options, dir *datadir.Dir, names instance.Names) (*network.Manager, error) {
+	cfg := network.Config{
+		Bridge:   names.Bridge,
+		Table:    names.NFTable,
+		StateDir: dir.Path("network"),
+		Clock:    clock.RealClock{},
+	}
+	if o.PodCIDR != "" {
+		cidr, err := netip.ParsePrefix(o.PodCIDR)
+		if err != nil {
+			return nil, fmt.Errorf("--pod-cidr: %w", err)
+		}
+		cfg.CIDRs = []netip.Prefix{cidr}
+	}
+	return network.New(ctx, cfg)
+}
+
+func openShim(ctx context.Context, p Programs, names instance.Names) (*oci.Client, error) {
+	handlers := map[string]oci.Handler{}
+	for name, path := range p.Runtimes {
+		handlers[name] = oci.Handler{Path: path}
+	}
+	return oci.Connect(ctx, oci.Config{
+		RuntimeDir:     names.RuntimeDir,
+		ShimPath:       p.Shim,
+		Handlers:       handlers,
+		DefaultHandler: p.Default,
+		CgroupParent:   names.CgroupParent,
+	})
+}
+
+func handlerNames(p Programs) []string {
+	names := make([]string, 0, len(p.Runtimes))
+	for name := range p.Runtimes {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// close closes what this process holds; containers, their network and the shim
+// stay.
+func (r *containerRuntime) close() error {
+	var errs []error
+	if r.service != nil {
+		errs = append(errs, r.service.Close(context.Background()))
+	}
+	if r.network != nil {
+		r.network.Close()
+	}
+	if r.store != nil {
+		errs = append(errs, r.store.Close())
+	}
+	return errors.Join(errs...)
+}
