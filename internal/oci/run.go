@@ -15,6 +15,9 @@ import (
 
 // Run implements Runtime.
 func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
 	wire, err := c.wireRun(req)
 	if err != nil {
 		return 0, err

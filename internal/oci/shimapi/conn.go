@@ -27,6 +27,7 @@ type Conn struct {
 	raw  syscall.RawConn
 	fds  []int // received with the frame being read
 	buf  []byte
+	torn error // why a frame was sent in part only: nothing may follow it
 }
 
 // NewConn takes over sock.
@@ -52,6 +53,9 @@ func (c *Conn) Send(v any, fds ...int) error {
 	if len(fds) > MaxFDs {
 		return fmt.Errorf("%d descriptors with a frame, the limit is %d", len(fds), MaxFDs)
 	}
+	if c.torn != nil {
+		return c.torn
+	}
 	frame, err := AppendFrame(c.buf[:0], v)
 	if err != nil {
 		return err
@@ -67,7 +71,8 @@ func (c *Conn) Send(v any, fds ...int) error {
 	for len(frame) > 0 {
 		n, err := c.sendmsg(frame, rights)
 		if err != nil {
-			return fmt.Errorf("send %T: %w", v, err)
+			c.torn = fmt.Errorf("send %T: %w", v, err)
+			return c.torn
 		}
 		frame, rights = frame[n:], nil
 	}

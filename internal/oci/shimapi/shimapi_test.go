@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -112,6 +113,29 @@ func TestHangUp(t *testing.T) {
 	a.Close()
 	if _, err := b.Recv(&Hello{}); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want EOF", err)
+	}
+}
+
+// TestTornFrame: a reader that doesn't read never takes the end of one frame for that of another.
+func TestTornFrame(t *testing.T) {
+	a, b := pair(t)
+	sent := make(chan error, 1)
+	go func() { sent <- a.Send(Error{Message: strings.Repeat("x", MaxFrame-100)}) }()
+	// A first part has been sent, and the socket doesn't take the whole.
+	if _, err := io.ReadFull((*reader)(b), make([]byte, headerLen)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.SetWriteDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sent; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("a full socket: %v", err)
+	}
+	if err := a.SetWriteDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Send(Hello{}); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after a torn frame: %v", err)
 	}
 }
 
