@@ -3,9 +3,12 @@ package jobs
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -113,7 +116,15 @@ func (e *engine) learnJob(s *jobState, job *batchv1.Job, from source) {
 	s.mu.Lock()
 	first := s.job == nil
 	news := s.applyJob(job, from)
+	var jilted []*corev1.Pod
+	if s.job != nil && (s.job.DeletionTimestamp != nil || isFinished(s.job)) {
+		jilted = slices.Collect(maps.Values(s.orphans))
+		clear(s.orphans)
+	}
 	s.mu.Unlock()
+	for _, pod := range jilted {
+		e.orphaned(pod) // this Job adopts no more
+	}
 	if first {
 		for _, pod := range e.registry.noteSelector(s, job) {
 			e.court(s, pod)
