@@ -128,6 +128,7 @@ func adminClient(t *testing.T, s *Server) kubernetes.Interface {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.QPS = -1
 	return clientFor(t, config)
 }
 

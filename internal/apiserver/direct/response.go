@@ -66,8 +66,9 @@ func (w *responseWriter) Flush() {
 	w.writeHeader(http.StatusOK)
 	if w.stream == nil {
 		w.reader, w.stream = io.Pipe()
-		// The body's Close unblocks a writer; so must the end of the context.
-		context.AfterFunc(w.ctx, func() { _ = w.reader.CloseWithError(w.ctx.Err()) })
+		// The body's Close unblocks a writer; so must the end of the context,
+		// which the reader then learns of.
+		context.AfterFunc(w.ctx, func() { _ = w.stream.CloseWithError(w.ctx.Err()) })
 	}
 	w.mu.Unlock()
 	w.start()

@@ -30,7 +30,7 @@ func damaged(err error) bool {
 	text := err.Error()
 	for _, sign := range []string{
 		"walpb: crc mismatch", "wal: ", "snap: crc mismatch", "invalid database", "checksum error", "version mismatch",
-		"failed to recover v3 backend",
+		"failed to recover v3 backend", "invalid wire-format data",
 	} {
 		if strings.Contains(text, sign) {
 			return true

@@ -45,9 +45,9 @@ func (f *fatalSignal) Err() error {
 	}
 }
 
-// OnWrite implements zapcore.CheckWriteHook for the fatal level: etcd's calls
-// to Fatal assume that nothing runs after them, and its default would end the
-// process without a word to the other components.
+// OnWrite implements zapcore.CheckWriteHook for the panic and fatal levels:
+// etcd's calls to these assume that nothing runs after them, and by default they
+// would end the process without a word to the other components.
 func (f *fatalSignal) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 	f.set(fatalError(entry.Entry, fields))
 	runtime.Goexit()
@@ -66,7 +66,7 @@ func fatalError(entry zapcore.Entry, fields []zapcore.Field) error {
 // newLogger routes etcd's log to klog. Once quiet is set, errors count as
 // chatter: etcd reports each of its listeners' ends as one when it is closed.
 func newLogger(log klog.Logger, fatal *fatalSignal, quiet *atomic.Bool) *zap.Logger {
-	return zap.New(&klogCore{log: log.WithName("etcd"), quiet: quiet}, zap.WithFatalHook(fatal))
+	return zap.New(&klogCore{log: log.WithName("etcd"), quiet: quiet}, zap.WithFatalHook(fatal), zap.WithPanicHook(fatal))
 }
 
 // benignErrors are entries that etcd writes at its error level for a healthy

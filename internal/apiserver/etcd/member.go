@@ -135,7 +135,8 @@ func (m *Member) startAndElect(ctx context.Context, cfg *embed.Config) error {
 }
 
 // start runs embed in a goroutine of its own: where etcd gives up it calls the
-// logger's Fatal, and that ends the goroutine rather than the process.
+// logger's Fatal or Panic, and that ends the goroutine, this one or one that it
+// waits for, rather than the process.
 func (m *Member) start(cfg *embed.Config) error {
 	done := make(chan error, 1)
 	go func() {
@@ -148,7 +149,11 @@ func (m *Member) start(cfg *embed.Config) error {
 		}()
 		m.etcd, err = embed.StartEtcd(cfg)
 	}()
-	err := <-done
+	var err error
+	select {
+	case err = <-done:
+	case <-m.fatal.done:
+	}
 	if ferr := m.fatal.Err(); ferr != nil {
 		return ferr
 	}

@@ -38,6 +38,10 @@ func (e *NoSpaceError) Status() metav1.Status {
 	}
 }
 
+// marginPart of the quota must be free for the alarm to be lifted: the next few
+// writes would raise it again.
+const marginPart = 10
+
 // spaceCheck knows whether the store accepts writes.
 type spaceCheck struct {
 	client *clientv3.Client
@@ -101,7 +105,7 @@ func (s *spaceCheck) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the store's size: %w", err)
 	}
-	if status.DbSize >= s.quota {
+	if status.DbSize > s.quota-s.quota/marginPart {
 		log.Error(s.noSpace(), "No room could be made in the store", "bytes", status.DbSize)
 		return nil
 	}
