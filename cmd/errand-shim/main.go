@@ -1,6 +1,9 @@
 // Command errand-shim is the resident parent of all containers of one errand. errand starts it; nobody else needs to.
 //
 //	errand-shim --dir DIR [--cgroup PATH] [--detach]
+//	errand-shim pause
+//
+// The second form holds a PID namespace that a pod's containers share, and does nothing else.
 //
 // It exits with 0 once it is drained, 1 on an error, 2 if it was called wrongly and 3 if another one serves DIR. SIGTERM
 // drains it: it stops once no container runs. For what it does see package shim.
@@ -30,6 +33,9 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == "pause" {
+		return pause()
+	}
 	flags := flag.NewFlagSet("errand-shim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	dir := flags.String("dir", "", "`directory` for the socket and the containers' state")
