@@ -136,6 +136,9 @@ func (s *Service) ended(ctx context.Context, st oci.Status) {
 
 func exitOf(st oci.Status) metadata.Exit {
 	e := metadata.Exit{Code: int32(st.ExitCode), StartedAt: st.StartedAt, FinishedAt: st.ExitedAt}
+	if e.StartedAt.After(e.FinishedAt) {
+		e.StartedAt = e.FinishedAt // the parent took the time of the start only after the end
+	}
 	switch {
 	case st.Reason == oci.ReasonShimLost:
 		e.Reason, e.Message = st.Reason, lostMessage
@@ -202,11 +205,13 @@ func (s *Service) holderEnded(ctx context.Context, sb *sandbox) {
 	logger := klog.FromContext(ctx)
 	ctx = context.WithoutCancel(ctx)
 	s.background.Go(func() {
+		sb.life.Lock()
+		defer sb.life.Unlock()
 		if phase, _ := sb.state(); phase != sandboxReady {
-			return
+			return // it was stopped, and the holder with it
 		}
 		logger.Info("A sandbox's process namespace has ended, and so the sandbox does", "sandbox", sb.id)
-		if err := s.stopSandbox(ctx, sb); err != nil {
+		if err := s.stopLocked(ctx, sb); err != nil {
 			logger.Error(err, "Could not stop a sandbox", "sandbox", sb.id)
 			return
 		}

@@ -32,6 +32,11 @@ func (s *Service) StopPodSandbox(ctx context.Context, id string) error {
 func (s *Service) stopSandbox(ctx context.Context, sb *sandbox) error {
 	sb.life.Lock()
 	defer sb.life.Unlock()
+	return s.stopLocked(ctx, sb)
+}
+
+// stopLocked is stopSandbox with sb.life held.
+func (s *Service) stopLocked(ctx context.Context, sb *sandbox) error {
 	for _, c := range s.containersOf(sb.id) {
 		if err := s.kill(ctx, c); err != nil {
 			return err
@@ -92,11 +97,11 @@ func (s *Service) RemovePodSandbox(ctx context.Context, id string) error {
 }
 
 func (s *Service) removeSandbox(ctx context.Context, sb *sandbox) error {
-	if err := s.stopSandbox(ctx, sb); err != nil {
-		return err
-	}
 	sb.life.Lock()
 	defer sb.life.Unlock()
+	if err := s.stopLocked(ctx, sb); err != nil {
+		return err
+	}
 	for _, c := range s.containersOf(sb.id) {
 		if err := s.removeContainer(ctx, c); err != nil {
 			return err

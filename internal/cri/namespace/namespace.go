@@ -81,14 +81,7 @@ func (d *Dir) Path(id string, k Kind) string {
 
 // Create makes the namespaces and pins them. On failure nothing is left.
 func (d *Dir) Create(id string, spec Spec) error {
-	done := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, and no
-		// other goroutine ever runs in a sandbox's namespaces.
-		runtime.LockOSThread()
-		done <- d.createHere(id, spec)
-	}()
-	if err := <-done; err != nil {
+	if err := onThread(func() error { return d.createHere(id, spec) }); err != nil {
 		return errors.Join(fmt.Errorf("make the namespaces of sandbox %s: %w", id, err), d.Remove(id))
 	}
 	return nil
@@ -217,14 +210,31 @@ func (d *Dir) Run(id string, f func() error) error {
 		return fmt.Errorf("open the network namespace of sandbox %s: %w", id, err)
 	}
 	defer ns.Close()
+	return onThread(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the network namespace of sandbox %s: %w", id, err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread of its own, which is never unlocked: it ends with
+// its goroutine, and no other goroutine ever runs in the namespaces that it
+// has entered.
+func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace of sandbox %s: %w", id, err)
+		if unix.Gettid() != unix.Getpid() {
+			done <- f()
 			return
 		}
-		done <- f()
+		// The process's first thread never ends; Go parks it, and with it the
+		// sandbox's namespaces would live on. While it is held here, the next
+		// goroutine gets another.
+		err := onThread(f)
+		runtime.UnlockOSThread()
+		done <- err
 	}()
 	return <-done
 }
