@@ -61,6 +61,8 @@ const (
 	hookTell = "test.errand.dev/tell"
 	// hookDeny has the validating side refuse, with the value as message.
 	hookDeny = "test.errand.dev/deny"
+	// hookKeep has the validating side refuse deletion, with the value as message.
+	hookKeep = "test.errand.dev/keep"
 	// hookPanic has the validating side panic with the value.
 	hookPanic = "test.errand.dev/panic"
 )
@@ -100,6 +102,9 @@ func (hook) Validate(_ context.Context, a admission.Attributes, _ admission.Obje
 		return nil //nolint:nilerr // not an object with metadata
 	}
 	if message, ok := m.GetAnnotations()[hookDeny]; ok {
+		return admission.NewForbidden(a, errors.New(message))
+	}
+	if message, ok := m.GetAnnotations()[hookKeep]; ok && a.GetOperation() == admission.Delete {
 		return admission.NewForbidden(a, errors.New(message))
 	}
 	if message, ok := m.GetAnnotations()[hookPanic]; ok {

@@ -51,7 +51,7 @@ type patched struct {
 
 var _ rest.UpdatedObjectInfo = &patched{}
 
-// Preconditions are in the patch itself: a metadata.uid or resourceVersion in it that isn't the live object's is a conflict.
+// Preconditions are in the patch itself: the registry refuses a metadata.uid or resourceVersion in it that isn't the live object's.
 func (p *patched) Preconditions() *metav1.Preconditions { return nil }
 
 func (p *patched) UpdatedObject(ctx context.Context, live runtime.Object) (runtime.Object, error) {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -142,6 +143,7 @@ func (s *testServer) serverConfig(etcdURL string) (*genericapiserver.Config, inf
 	if err := serving.WithLoopback().ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
 		return nil, nil, err
 	}
+	c.Authentication.Authenticator = anonymous.NewAuthenticator(nil)
 	c.Authorization.Authorizer = authorizerfactory.NewAlwaysAllowAuthorizer()
 	s.loopback = restclient.CopyConfig(c.LoopbackClientConfig)
 	s.loopback.QPS = -1

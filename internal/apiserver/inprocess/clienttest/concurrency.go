@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/util/retry"
 )
 
 // writers is how many goroutines use one client at once.
@@ -53,18 +52,17 @@ func concurrentPatches(s *Session) {
 // concurrentUpdates counts in one object: whoever is late gets a conflict and tries again.
 func concurrentUpdates(s *Session) {
 	s.createConfigMap(MakeConfigMap("a"))
-	backoff := retry.DefaultBackoff
-	backoff.Steps = 1000
 	for _, err := range together(func(i int) error {
-		return retry.RetryOnConflict(backoff, func() error {
+		for {
 			cm, err := s.ConfigMaps().Get(s.Ctx, "a", metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
 			cm.Data[fmt.Sprint("k", i)] = "x"
-			_, err = s.ConfigMaps().Update(s.Ctx, cm, metav1.UpdateOptions{})
-			return err
-		})
+			if _, err = s.ConfigMaps().Update(s.Ctx, cm, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+				return err
+			}
+		}
 	}) {
 		s.Must(err)
 	}

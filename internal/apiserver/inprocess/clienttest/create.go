@@ -62,7 +62,7 @@ func createExists(s *Session) {
 }
 
 func createInvalid(s *Session) {
-	for name, change := range map[string]func(*corev1.Pod){
+	for name, change := range inOrder(map[string]func(*corev1.Pod){
 		"name":            func(p *corev1.Pod) { p.Name = "A_b" },
 		"long name":       func(p *corev1.Pod) { p.Name = strings.Repeat("a", 254) },
 		"no containers":   func(p *corev1.Pod) { p.Spec.Containers = nil },
@@ -72,17 +72,17 @@ func createInvalid(s *Session) {
 		"several": func(p *corev1.Pod) {
 			p.Spec.Containers[0].Image, p.Spec.Containers[0].Name, p.Spec.NodeName = "", "X", "Y"
 		},
-	} {
+	}) {
 		p := MakePod("a")
 		change(p)
 		_, err := s.Pods().Create(s.Ctx, p, metav1.CreateOptions{})
 		s.Want(name, apierrors.IsInvalid, err)
 	}
-	for name, change := range map[string]func(*batchv1.JobSpec){
+	for name, change := range inOrder(map[string]func(*batchv1.JobSpec){
 		"completions":        func(j *batchv1.JobSpec) { j.Completions = ptr.To[int32](-1) },
 		"job restart policy": func(j *batchv1.JobSpec) { j.Template.Spec.RestartPolicy = corev1.RestartPolicyAlways },
 		"selector":           func(j *batchv1.JobSpec) { j.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}} },
-	} {
+	}) {
 		j := MakeJob("a")
 		change(&j.Spec)
 		_, err := s.Jobs().Create(s.Ctx, j, metav1.CreateOptions{})

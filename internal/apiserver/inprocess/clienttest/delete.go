@@ -36,7 +36,7 @@ func deleteAtOnce(s *Session) {
 }
 
 func deleteGracefully(s *Session) {
-	for name, grace := range map[string]*int64{"default": nil, "short": ptr.To[int64](2), "long": ptr.To[int64](300)} {
+	for name, grace := range inOrder(map[string]*int64{"default": nil, "short": ptr.To[int64](2), "long": ptr.To[int64](300)}) {
 		s.createBoundPod(name)
 		opts := metav1.DeleteOptions{GracePeriodSeconds: grace}
 		sent := opts.DeepCopy()

@@ -26,7 +26,7 @@ func patchCases() []Case {
 
 // patch changes the same things in each of the three ways.
 func patch(s *Session) {
-	for name, p := range map[string]struct {
+	for name, p := range inOrder(map[string]struct {
 		pt   types.PatchType
 		data string
 	}{
@@ -34,7 +34,7 @@ func patch(s *Session) {
 			`{"op":"add","path":"/metadata/labels/new","value":"l"},{"op":"remove","path":"/metadata/annotations"}]`},
 		"merge":     {types.MergePatchType, `{"metadata":{"labels":{"new":"l"},"annotations":null},"spec":{"activeDeadlineSeconds":9}}`},
 		"strategic": {types.StrategicMergePatchType, `{"metadata":{"labels":{"new":"l"},"annotations":null},"spec":{"containers":[{"name":"main","image":"i:2"}]}}`},
-	} {
+	}) {
 		before := s.createPod(MakeLargePod(name))
 		out, err := s.Pods().Patch(s.Ctx, name, p.pt, []byte(p.data), metav1.PatchOptions{})
 		s.Record(name, out, err)
@@ -89,7 +89,7 @@ func patchPreconditions(s *Session) {
 	p := s.createPod(MakePod("a"))
 	for _, pt := range []types.PatchType{types.MergePatchType, types.StrategicMergePatchType} {
 		_, err := s.Pods().Patch(s.Ctx, "a", pt, []byte(`{"metadata":{"uid":"66666666-6666-6666-6666-666666666666"}}`), metav1.PatchOptions{})
-		s.Want(string(pt)+" uid", apierrors.IsConflict, err)
+		s.Want(string(pt)+" uid", apierrors.IsInvalid, err)
 		_, err = s.Pods().Patch(s.Ctx, "a", pt, []byte(`{"metadata":{"resourceVersion":"1"}}`), metav1.PatchOptions{})
 		s.Want(string(pt)+" version", apierrors.IsConflict, err)
 		good := fmt.Sprintf(`{"metadata":{"uid":%q,"resourceVersion":%q,"labels":{"a":"b"}}}`, p.UID, p.ResourceVersion)

@@ -21,7 +21,7 @@ func anyError(err error) bool { return err != nil }
 // patchRefused sends well-formed patches that the object can't take.
 func patchRefused(s *Session) {
 	s.createPod(MakeLargePod("a"))
-	for name, p := range map[string]struct {
+	for name, p := range inOrder(map[string]struct {
 		pt   types.PatchType
 		data string
 	}{
@@ -45,7 +45,7 @@ func patchRefused(s *Session) {
 		"strategic: rename":          {types.StrategicMergePatchType, `{"metadata":{"name":"b"}}`},
 		"strategic: remove metadata": {types.StrategicMergePatchType, `{"metadata":null}`},
 		"strategic: replace all":     {types.StrategicMergePatchType, `{"$patch":"replace","metadata":{"name":"a"}}`},
-	} {
+	}) {
 		_, err := s.Pods().Patch(s.Ctx, "a", p.pt, []byte(p.data), metav1.PatchOptions{})
 		s.Want(name, anyError, err)
 	}
@@ -65,10 +65,10 @@ func patchRefused(s *Session) {
 
 func patchMalformed(s *Session) {
 	s.createPod(MakePod("a"))
-	for name, data := range map[string]string{
+	for name, data := range inOrder(map[string]string{
 		"empty": ``, "no JSON": `{`, "string": `"x"`, "number": `1`, "null": `null`, "array": `[{"op":"invent","path":"/a"}]`, "array of numbers": `[1]`,
 		"object": `{"metadata":{"labels":{"a":1}}}`, "trailing": `{} {}`, "missing path": `[{"op":"add","value":1}]`,
-	} {
+	}) {
 		for _, pt := range []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType} {
 			for _, validation := range []string{metav1.FieldValidationIgnore, metav1.FieldValidationStrict, ""} {
 				out, err := s.Pods().Patch(s.Ctx, "a", pt, []byte(data), metav1.PatchOptions{FieldValidation: validation})
@@ -80,7 +80,7 @@ func patchMalformed(s *Session) {
 
 func patchUnknownFields(s *Session) {
 	s.createPod(MakePod("a"))
-	for name, p := range map[string]struct {
+	for name, p := range inOrder(map[string]struct {
 		pt   types.PatchType
 		data string
 	}{
@@ -90,7 +90,7 @@ func patchUnknownFields(s *Session) {
 		"merge twice":     {types.MergePatchType, `{"metadata":{"labels":{"a":"1","a":"2"}}}`},
 		"strategic":       {types.StrategicMergePatchType, `{"spec":{"invented":1},"other":{}}`},
 		"strategic twice": {types.StrategicMergePatchType, `{"metadata":{"labels":{"a":"1"}},"metadata":{"labels":{"b":"2"}}}`},
-	} {
+	}) {
 		for _, validation := range []string{metav1.FieldValidationIgnore, metav1.FieldValidationWarn, "", metav1.FieldValidationStrict} {
 			out, err := s.Pods().Patch(s.Ctx, "a", p.pt, []byte(p.data), metav1.PatchOptions{FieldValidation: validation})
 			s.Record(name+" "+validation, out, err)

@@ -100,7 +100,7 @@ func listPages(s *Session) {
 func listVersions(s *Session) {
 	old := s.createPod(MakePod("a"))
 	s.createPod(MakePod("b"))
-	for name, opts := range map[string]metav1.ListOptions{
+	for name, opts := range inOrder(map[string]metav1.ListOptions{
 		"exact":                  {ResourceVersion: old.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact},
 		"exact, limited":         {ResourceVersion: old.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact, Limit: 1},
 		"exact 0":                {ResourceVersion: "0", ResourceVersionMatch: metav1.ResourceVersionMatchExact},
@@ -114,7 +114,7 @@ func listVersions(s *Session) {
 		"short timeout":          {TimeoutSeconds: ptr.To[int64](30)},
 		"continue with a match":  {Continue: "x", ResourceVersionMatch: metav1.ResourceVersionMatchExact},
 		"watch option on a list": {Watch: false, SendInitialEvents: ptr.To(false)},
-	} {
+	}) {
 		l, err := s.Pods().List(s.Ctx, opts)
 		s.RecordText(name, fmt.Sprint(podNames(l.Items))+describeError(err))
 	}

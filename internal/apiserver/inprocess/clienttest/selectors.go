@@ -20,7 +20,7 @@ func selectLabels(s *Session) {
 		p.Labels = labels
 		s.createPod(p)
 	}
-	for selector, want := range map[string]string{
+	for selector, want := range inOrder(map[string]string{
 		"":                "[p0 p1 p2 p3]",
 		"a":               "[p1 p2]",
 		"!a":              "[p0 p3]",
@@ -37,7 +37,7 @@ func selectLabels(s *Session) {
 		"x/y/z=1":         "",
 		"a=not a value":   "",
 		"b in (x, y),a=2": "[p2]",
-	} {
+	}) {
 		l, err := s.Pods().List(s.Ctx, metav1.ListOptions{LabelSelector: selector})
 		got := fmt.Sprint(podNames(l.Items))
 		s.RecordText(selector, got+describeError(err))
@@ -54,7 +54,7 @@ func selectFields(s *Session) {
 	done.Status.Phase, done.Status.PodIP = corev1.PodSucceeded, ""
 	_, err := s.Pods().UpdateStatus(s.Ctx, done, metav1.UpdateOptions{})
 	s.Must(err)
-	for selector, want := range map[string]string{
+	for selector, want := range inOrder(map[string]string{
 		"metadata.name=free":                      "[free]",
 		"metadata.name!=free":                     "[bound done]",
 		"spec.nodeName=n1":                        "[bound]",
@@ -67,7 +67,7 @@ func selectFields(s *Session) {
 		"spec.invented=x":                         "",
 		"nothing":                                 "",
 		"metadata.labels.a=b":                     "",
-	} {
+	}) {
 		l, err := s.Pods().List(s.Ctx, metav1.ListOptions{FieldSelector: selector})
 		got := fmt.Sprint(podNames(l.Items))
 		s.RecordText(selector, got+describeError(err))

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -132,4 +135,15 @@ func describeStatus(status metav1.Status) string {
 		sort.SliceStable(causes, func(i, j int) bool { return causes[i].Field < causes[j].Field })
 	}
 	return "status:\n" + describeObject(&status)
+}
+
+// inOrder ranges over a table in a fixed order, so that one entry's effects on the next are the same for each client.
+func inOrder[V any](table map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, name := range slices.Sorted(maps.Keys(table)) {
+			if !yield(name, table[name]) {
+				return
+			}
+		}
+	}
 }

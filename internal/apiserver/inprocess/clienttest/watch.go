@@ -170,7 +170,7 @@ func watchTimeout(s *Session) {
 }
 
 func watchRefused(s *Session) {
-	for name, opts := range map[string]metav1.ListOptions{
+	for name, opts := range inOrder(map[string]metav1.ListOptions{
 		"bad version":             {ResourceVersion: "x"},
 		"label":                   {LabelSelector: "a in b"},
 		"field":                   {FieldSelector: "spec.invented=x"},
@@ -179,7 +179,7 @@ func watchRefused(s *Session) {
 		"events without match":    {SendInitialEvents: ptr.To(true)},
 		"events at exact version": {SendInitialEvents: ptr.To(true), ResourceVersionMatch: metav1.ResourceVersionMatchExact, ResourceVersion: "1"},
 		"continue":                {Continue: "x", SendInitialEvents: ptr.To(true), ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan},
-	} {
+	}) {
 		w, err := s.Pods().Watch(s.Ctx, opts)
 		s.Want(name, anyError, err)
 		if w != nil && err == nil {
