@@ -1,0 +1,112 @@
+package jobs
+
+import (
+	"fmt"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// BenchmarkDecide measures what it costs to learn of one pod's end, decide, and learn of the answers, in a Job of many live pods: it must not
+// depend on their number.
+func BenchmarkDecide(b *testing.B) {
+	for _, live := range []int{10, 1_000, 100_000} {
+		b.Run(fmt.Sprintf("live=%d", live), func(b *testing.B) {
+			job := makeJob("job").stored().completions(1 << 30).parallelism(int32(live)).started(epoch).obj()
+			job.Status.Active = int32(live)
+			s := newJobState(job.UID, job.Namespace, job.Name)
+			s.applyJob(job, fromInformer)
+			for i := range live {
+				s.applyPod(benchPod(i, "2").running().obj(), fromInformer, epoch)
+			}
+			done, released := benchPod(0, "3").succeeded().obj(), benchPod(0, "4").succeeded().released().obj()
+			version := 10
+			b.ReportAllocs()
+			for b.Loop() {
+				version += 10
+				done.UID = types.UID("uid-pod-" + strconv.Itoa(version))
+				released.UID = done.UID
+				done.ResourceVersion, released.ResourceVersion = strconv.Itoa(version), strconv.Itoa(version+1)
+				s.applyPod(done, fromInformer, epoch)
+				p := decide(s.job, s.view(epoch), epoch, testLimits) // names it, and wants no other
+				if len(p.Release) != 1 || p.Status == nil {
+					b.Fatalf("%+v", p)
+				}
+				s.applyPod(released, fromOwnWrite, epoch)
+				s.applyPod(released, fromInformer, epoch)
+			}
+		})
+	}
+}
+
+func benchPod(i int, version string) *podBuilder {
+	return makePod("pod-" + strconv.Itoa(i)).version(version)
+}
+
+// BenchmarkEngine measures the CPU that a pod costs from creation to its Job's end: informers, queue, decisions and requests, on an API in memory
+// without validation. What the fake API itself needs is measured by BenchmarkFakeAPI and has to be taken off.
+func BenchmarkEngine(b *testing.B) {
+	for _, size := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprintf("completions=%d", size), func(b *testing.B) {
+			cpu := time.Duration(0)
+			for b.Loop() {
+				rig := newRig(b, nil, func(*corev1.Pod) (time.Duration, corev1.PodPhase) { return 0, corev1.PodSucceeded })
+				rig.api.trusted = true
+				<-rig.controller.Ready()
+				done := make(chan struct{})
+				rig.api.mu.Lock()
+				wrote := rig.api.wrote
+				rig.api.wrote = func(old, obj any) {
+					wrote(old, obj)
+					if job, ok := obj.(*batchv1.Job); ok && isFinished(job) {
+						close(done)
+					}
+				}
+				rig.api.mu.Unlock()
+				before := cpuTime()
+				rig.api.createJob(makeJob("job").completions(int32(size)).parallelism(500).obj())
+				<-done
+				cpu += cpuTime() - before
+				rig.stop()
+			}
+			b.ReportMetric(float64(cpu.Microseconds())/float64(b.N)/float64(size), "cpu-µs/pod")
+			b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "pods/s")
+		})
+	}
+}
+
+// BenchmarkFakeAPI measures what a pod costs the fake API: a creation, an end and a release, without anybody watching.
+func BenchmarkFakeAPI(b *testing.B) {
+	w := newWorld(b)
+	w.api.trusted = true
+	job := makeJob("job").stored().obj()
+	before, i := cpuTime(), int64(0)
+	names := namesFor("job", "x")
+	for b.Loop() {
+		pod, err := w.api.createPod(newPod(job, names.at(i)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		w.api.finish(pod, corev1.PodSucceeded)
+		if _, err := w.api.patchPod("default", pod.Name, types.JSONPatchType, releasePatch(refOf(pod), false)); err != nil {
+			b.Fatal(err)
+		}
+		delete(w.api.pods, key("default", pod.Name))
+		w.api.log = w.api.log[:0]
+		i++
+	}
+	b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-µs/pod")
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
