@@ -36,7 +36,7 @@ const resubscribe = time.Second
 func (n *Node) watchRuntime(ctx context.Context) {
 	logger := klog.FromContext(ctx)
 	events := make(chan *runtimeapi.ContainerEventResponse, 100)
-	n.work.Go(func() {
+	n.spawn(func(ctx context.Context) {
 		for {
 			select {
 			case e := <-events:

@@ -32,10 +32,11 @@ type mountInput struct {
 	restarts int32
 }
 
-// mounts returns everything that is mounted into a run: volumes, hosts file and
-// termination message file.
+// mounts makes the files of a run and returns everything that is mounted into it:
+// volumes, hosts file and termination message file.
 func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, in mountInput) ([]*runtimeapi.Mount, error) {
-	if err := w.setUpVolumes(ctx, pod); err != nil {
+	logDir := filepath.Join(w.n.spec.PodLogDir(pod.Namespace, pod.Name, pod.UID), c.Name)
+	if err := errors.Join(makeDirs(logDir, w.n.podDir(w.uid)), w.setUpVolumes(ctx, pod)); err != nil {
 		return nil, err
 	}
 	values := make(map[string]string, len(in.env))
@@ -79,9 +80,6 @@ func (w *worker) hostsMount(pod *v1.Pod, podIPs []string) (*runtimeapi.Mount, er
 // user in the container may write.
 func (w *worker) terminationMount(c *v1.Container, restarts int32) (*runtimeapi.Mount, error) {
 	path := w.n.terminationFile(w.uid, c.Name, restarts)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
 	if err := errors.Join(os.WriteFile(path, nil, 0o666), os.Chmod(path, 0o666)); err != nil {
 		return nil, err
 	}

@@ -366,3 +366,25 @@ func hostPath(c *runtimeapi.ContainerConfig, containerPath string) string {
 	}
 	return ""
 }
+
+// What is served of pods doesn't wait for the API.
+func TestLatestStatusIsServed(t *testing.T) {
+	w := newWorld(t)
+	pod := makePod("p").obj()
+	w.api.create(pod)
+	a := w.start()
+	w.waitPhase(pod, v1.PodRunning)
+	a.waitIdle()
+	w.api.setDown(true)
+	mustExit(t, w, pod, "main", 0)
+	w.until("the end to be served", func() bool {
+		p, ok := a.node.Pod("ns", "p")
+		return ok && p.Status.Phase == v1.PodSucceeded && len(a.node.Pods()) == 1
+	})
+	if p, _ := w.api.get(pod); p.Status.Phase != v1.PodRunning {
+		t.Error("the API has it already")
+	}
+	if _, ok := a.node.Pod("ns", "other"); ok {
+		t.Error("served a pod that doesn't exist")
+	}
+}

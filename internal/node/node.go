@@ -87,7 +87,7 @@ func (n *Node) Metrics() *Metrics { return n.metrics }
 func (n *Node) Run(ctx context.Context) error {
 	logger := klog.FromContext(ctx).WithName("node")
 	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logger))
-	defer n.work.Wait()
+	defer n.drain()
 	defer cancel()
 
 	version, err := n.cfg.Runtime.Version(ctx, "")
@@ -99,7 +99,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.mu.Unlock()
 
 	// Events first: what happens while the pods are being listed must not be missed.
-	n.work.Go(func() { n.watchRuntime(ctx) })
+	n.spawn(n.watchRuntime)
 	registration, err := n.pods.AddEventHandler(cache.FilteringResourceEventHandler{
 		FilterFunc: n.mine,
 		Handler: cache.ResourceEventHandlerFuncs{
@@ -227,11 +227,24 @@ func (n *Node) start(ctx context.Context, before func()) (release func(), err er
 // errStopped tells that the agent is being stopped: nothing is wrong.
 var errStopped = errors.New("the node agent is stopping")
 
-// context returns the context of Run, nil before Run.
-func (n *Node) context() context.Context {
+// spawn runs f in a goroutine that Run waits for, unless Run hasn't begun or is
+// ending. It tells whether it did.
+func (n *Node) spawn(f func(ctx context.Context)) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.ctx
+	if n.ctx == nil || n.ctx.Err() != nil {
+		return false
+	}
+	ctx := n.ctx
+	n.work.Go(func() { f(ctx) })
+	return true
+}
+
+// drain waits for all goroutines after the context of Run has ended.
+func (n *Node) drain() {
+	n.mu.Lock() // whoever was about to spawn has done so
+	n.mu.Unlock() //nolint:staticcheck // an empty critical section is the point
+	n.work.Wait()
 }
 
 // runtime returns the runtime's name.

@@ -145,7 +145,7 @@ func (n *Node) podDir(uid types.UID) string { return filepath.Join(n.cfg.RootDir
 // termination message. The name follows from the run, so that it is found again
 // without asking the runtime for mounts.
 func (n *Node) terminationFile(uid types.UID, container string, restarts int32) string {
-	return filepath.Join(n.podDir(uid), "containers", container, fmt.Sprintf("%d", restarts))
+	return filepath.Join(n.podDir(uid), fmt.Sprintf("termination.%s.%d", container, restarts))
 }
 
 func findContainer(pod *v1.Pod, name string) *v1.Container {

@@ -103,7 +103,7 @@ func (w *worker) startPull(ctx context.Context, c *v1.Container, r imagepull.Req
 	w.mu.Lock()
 	w.pulls[c.Name] = p
 	w.mu.Unlock()
-	w.n.work.Go(func() {
+	w.n.spawn(func(context.Context) {
 		defer cancel()
 		img, err := w.n.puller.Pull(ctx, r)
 		w.mu.Lock()

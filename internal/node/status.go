@@ -80,6 +80,18 @@ func (s *statusWriter) set(status *v1.PodStatus) {
 	s.wake()
 }
 
+// apply returns the pod with the status that the API is to have.
+func (s *statusWriter) apply(pod *v1.Pod) *v1.Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.want == nil {
+		return pod
+	}
+	latest := *pod
+	latest.Status = *merge(pod, s.want)
+	return &latest
+}
+
 // finish allows the pod's object to be deleted, if that was asked for, once its
 // final status is written.
 func (s *statusWriter) finish() {
@@ -98,12 +110,9 @@ func (s *statusWriter) stop() {
 
 // wake sees to it that what is to be done is done. s.mu must be held.
 func (s *statusWriter) wake() {
-	ctx := s.n.context()
-	if s.active || ctx == nil || ctx.Err() != nil || s.next() == nil {
-		return
+	if !s.active && s.next() != nil {
+		s.active = s.n.spawn(s.work)
 	}
-	s.active = true
-	s.n.work.Go(func() { s.work(ctx) })
 }
 
 func (s *statusWriter) work(ctx context.Context) {

@@ -44,7 +44,7 @@ func (w *worker) stopContainer(ctx context.Context, pod *v1.Pod, c *runtimepod.C
 	stopCtx, cancel := context.WithCancel(ctx)
 	s := &stop{killBy: killBy, cancel: cancel}
 	w.stops[c.ID] = s
-	w.n.work.Go(func() {
+	w.n.spawn(func(context.Context) {
 		defer cancel()
 		err := w.n.cfg.Runtime.StopContainer(stopCtx, c.ID, seconds)
 		w.stopped(stopCtx, c.ID, s, err)

@@ -140,16 +140,11 @@ func (w *worker) refreshVolumes() {
 
 // kick makes the worker look at its pod. It never blocks.
 func (w *worker) kick() {
-	ctx := w.n.context()
-	if ctx == nil || ctx.Err() != nil {
-		return
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dirty = true
 	if !w.active {
-		w.active = true
-		w.n.work.Go(func() { w.loop(ctx) })
+		w.active = w.n.spawn(w.loop)
 	}
 }
 
