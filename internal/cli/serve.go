@@ -1,15 +1,12 @@
 package cli
 
 import (
-	"flag"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"k8s.io/klog/v2"
 
 	"errand.dev/errand/internal/server"
 )
@@ -35,7 +32,7 @@ ends those too).`,
   errand serve --node=false`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := setVerbosity(verbosity); err != nil {
+			if err := startLogging(cmd.Context(), verbosity, cmd.ErrOrStderr()); err != nil {
 				return err
 			}
 			if err := readConfig(cmd.Flags(), &o, config); err != nil {
@@ -102,25 +99,6 @@ func readConfig(flags *pflag.FlagSet, o *server.Options, path string) error {
 	for _, say := range again {
 		if err := say(); err != nil {
 			return fmt.Errorf("set a flag over %s: %w", path, err)
-		}
-	}
-	return nil
-}
-
-// setVerbosity sets klog's level for this process. At level 0 only warnings
-// and errors are shown: the course of upstream's libraries is of no use to a
-// user who asked for nothing.
-func setVerbosity(v int) error {
-	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
-	klog.InitFlags(fs)
-	settings := map[string]string{"v": strconv.Itoa(v)}
-	if v == 0 {
-		settings["legacy_stderr_threshold_behavior"] = "false"
-		settings["stderrthreshold"] = "WARNING"
-	}
-	for name, value := range settings {
-		if err := fs.Set(name, value); err != nil {
-			return fmt.Errorf("set the log level: %w", err)
 		}
 	}
 	return nil

@@ -11,7 +11,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/klog/v2"
 
 	"errand.dev/errand/internal/apiserver"
 	"errand.dev/errand/internal/apiserver/etcd"
@@ -43,16 +42,20 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(err, dir.Close())
 	}
+	manager, err := takeNotifier()
+	if err != nil {
+		return errors.Join(err, dir.Close())
+	}
 	s := &serve{options: o, dir: dir, names: names, nodeName: nodeName, group: lifecycle.NewGroup(stopTimeout)}
 	err = s.start(ctx)
 	if err == nil {
-		s.announce(ctx, stderr, time.Since(began))
+		s.announce(ctx, manager, stderr, time.Since(began))
 		err = s.group.Wait(ctx)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		err = nil // asked to stop before it was ready
 	}
-	notify(ctx, daemon.SdNotifyStopping)
+	manager.tell(ctx, daemon.SdNotifyStopping)
 	return errors.Join(err, s.group.Stop(), s.close(), dir.Close())
 }
 
@@ -155,10 +158,10 @@ func (s *serve) close() error {
 }
 
 // announce tells everyone who waits that errand is ready.
-func (s *serve) announce(ctx context.Context, stderr io.Writer, took time.Duration) {
-	notify(ctx, daemon.SdNotifyReady)
+func (s *serve) announce(ctx context.Context, manager notifier, stderr io.Writer, took time.Duration) {
 	fmt.Fprintf(stderr, "errand is ready after %d ms: %s\n", took.Milliseconds(), s.api.URL())
 	fmt.Fprintf(stderr, "  export KUBECONFIG=%s\n", s.kubeconfig())
+	manager.tell(ctx, daemon.SdNotifyReady)
 }
 
 func (s *serve) kubeconfig() string {
@@ -168,11 +171,4 @@ func (s *serve) kubeconfig() string {
 		}
 	}
 	return s.dir.Path("kubeconfig")
-}
-
-// notify tells a service manager, where there is one, as sd_notify(3) does.
-func notify(ctx context.Context, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		klog.FromContext(ctx).Error(err, "The service manager can't be told", "state", state)
-	}
 }

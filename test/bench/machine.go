@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -65,23 +64,11 @@ func busyTime() time.Duration {
 
 // family is errand and its shim, which is not its child for long.
 func family(e *harness.Errand) ([]int, error) {
-	pids := []int{e.PID()}
-	paths, err := filepath.Glob("/proc/[0-9]*/comm")
+	shim, err := e.ShimPID()
 	if err != nil {
 		return nil, err
 	}
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil || strings.TrimSpace(string(b)) != "errand-shim" {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
+	return []int{e.PID(), shim}, nil
 }
 
 // cpuTime is the user and system time of the processes, in steps of a tick.

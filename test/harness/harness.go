@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +22,8 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"errand.dev/errand/internal/instance"
 )
 
 // startTimeout bounds the wait for READY=1: far more than a start takes, so
@@ -128,6 +132,32 @@ func awaitReady(ctx context.Context, conn *net.UnixConn) error {
 
 // PID is the process's.
 func (e *Errand) PID() int { return e.cmd.Process.Pid }
+
+// Names are this errand's names on the host.
+func (e *Errand) Names() (instance.Names, error) { return instance.For(e.cfg.DataDir) }
+
+// ShimPID is the process of this errand's shim, found by its command line.
+func (e *Errand) ShimPID() (int, error) {
+	names, err := e.Names()
+	if err != nil {
+		return 0, err
+	}
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		argv := strings.Split(string(b), "\x00")
+		if filepath.Base(argv[0]) == "errand-shim" && slices.Contains(argv, names.RuntimeDir) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return 0, fmt.Errorf("no errand-shim runs for %s", names.RuntimeDir)
+}
 
 // Log is the last of what it printed to standard error.
 func (e *Errand) Log() string { return e.log.String() }
