@@ -2,10 +2,8 @@ package images
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -105,8 +103,8 @@ func (r *blobReader) recover(err error) error {
 		return r.ctx.Err()
 	}
 	logger := klog.FromContext(r.ctx)
-	// The registry has just answered for the manifest: a refused connection is one that restarts.
-	if transient(err) || errors.Is(err, syscall.ECONNREFUSED) {
+	// The registry has just answered for the manifest: if it doesn't now, it restarts, or the network does.
+	if transient(err) || unreachable(err) {
 		if r.offset-r.failed >= minProgress {
 			r.tries = 0
 		}

@@ -32,7 +32,8 @@ type Config struct {
 	// Root is the directory of the store. It is made if need be; one process at a time may have it open.
 	Root string
 	// RegistriesConf is the registries.conf to obey. "" means the system's (/etc/containers/registries.conf and the other
-	// places of containers-registries.conf(5)). It is read again at every pull.
+	// places of containers-registries.conf(5)); with a file named, only its own drop-in directory, RegistriesConf + ".d", adds to
+	// it. It is read again at every pull.
 	RegistriesConf string
 	// AuthFile is an auth.json or a docker config.json with the credentials of registries. "" means the user's, in the places
 	// of containers-auth.json(5).

@@ -143,3 +143,19 @@ func TestLostContent(t *testing.T) {
 		})
 	}
 }
+
+// Killed between taking an image's last name and collecting its content: the next start collects.
+func TestKilledWhileRemoving(t *testing.T) {
+	srv := startRegistry(t)
+	push(t, srv, "library/a:1", small("a"))
+	cfg := testConfig(t, srv, nil)
+	s := openStore(t, cfg)
+	_, err := s.Pull(context.Background(), "a:1", nil)
+	must(t, err)
+	lease, err := s.removeNames(s.context(context.Background()), "a:1")
+	if err != nil || lease == "" {
+		t.Fatalf("lease %q, %v", lease, err)
+	}
+	must(t, s.Close())
+	assertEmpty(t, openStore(t, cfg))
+}

@@ -80,6 +80,19 @@ func (e errStalled) Error() string { return "no data received for " + e.after }
 func (errStalled) Timeout() bool   { return true }
 func (errStalled) Temporary() bool { return true }
 
+// errUnreachable is a registry that can't be connected to, or doesn't answer, in time. It hides that it is a timeout: containerd's
+// client would wait five times over, per source, before it told.
+type errUnreachable struct{ err error }
+
+func (e errUnreachable) Error() string { return e.err.Error() }
+func (e errUnreachable) Unwrap() error { return e.err }
+
+// unreachable reports whether nobody answered.
+func unreachable(err error) bool {
+	_, ok := errors.AsType[errUnreachable](err)
+	return ok || errors.Is(err, syscall.ECONNREFUSED)
+}
+
 // transient reports whether a request that failed with err may succeed when it is tried again at once.
 func transient(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -108,5 +121,5 @@ func resumable(err error) bool {
 		return false // the space is needed
 	}
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, syscall.ECONNREFUSED) || transient(err)
+		unreachable(err) || transient(err)
 }

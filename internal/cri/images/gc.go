@@ -2,10 +2,12 @@ package images
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/gc"
 	"github.com/containerd/errdefs"
 	"k8s.io/klog/v2"
@@ -55,29 +57,42 @@ func (s *Store) Prune(ctx context.Context) (freed Usage, err error) {
 // Containers that run from the image go on; its layers are kept for as long as they exist. A missing image is no error.
 func (s *Store) Remove(ctx context.Context, ref string) error {
 	ctx = s.context(ctx)
-	gone, err := s.removeNames(ctx, ref)
-	if err != nil || !gone {
+	lease, err := s.removeNames(ctx, ref)
+	if err != nil || lease == "" {
 		return err
 	}
+	defer s.endLease(ctx, lease, false)
 	return s.collect(ctx)
 }
 
-// removeNames reports whether an image lost its last name.
-func (s *Store) removeNames(ctx context.Context, ref string) (gone bool, err error) {
+// removeNames takes away what ref says. If that was an image's last name, it returns a lease, made in the same transaction, that holds
+// nothing: should we be killed before the collection, the next start finds the lease and collects.
+func (s *Store) removeNames(ctx context.Context, ref string) (lease string, err error) {
 	s.nameMu.Lock()
 	defer s.nameMu.Unlock()
 	img, err := s.index.get(ref)
 	if errdefs.IsNotFound(err) {
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	drop := namesToDrop(img.names, ref)
-	if err := s.dropNames(ctx, drop); err != nil {
-		return false, err
+	err = s.update(ctx, func(ctx context.Context) error {
+		if len(drop) == len(img.names) {
+			l, err := s.leases.Create(ctx, leases.WithID(rand.Text()))
+			if err != nil {
+				return fmt.Errorf("create lease: %w", err)
+			}
+			lease = l.ID
+		}
+		return s.deleteNames(ctx, drop)
+	})
+	if err != nil {
+		return "", err
 	}
-	return len(drop) == len(img.names), nil
+	s.index.remove(drop...)
+	return lease, nil
 }
 
 // namesToDrop decides which of an image's names go when it is removed by ref.

@@ -60,7 +60,8 @@ func (s *Store) loadIndex(ctx context.Context) (*index, error) {
 	if len(dropped) == 0 {
 		return ix, nil
 	}
-	if err := s.deleteNames(ctx, dropped); err != nil {
+	err = s.update(ctx, func(ctx context.Context) error { return s.deleteNames(ctx, dropped) })
+	if err != nil {
 		return nil, err
 	}
 	// At once: the database still says that the missing content is there, and a pull would believe it.
@@ -183,6 +184,18 @@ func (ix *index) byTarget(target digest.Digest) (Image, bool) {
 	return Image{}, false
 }
 
+// hasChain reports whether an image's topmost layer is chainID.
+func (ix *index) hasChain(chainID string) bool {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	for _, img := range ix.byID {
+		if img.ChainID == chainID {
+			return true
+		}
+	}
+	return false
+}
+
 // list returns all images, sorted by ID.
 func (ix *index) list() []Image {
 	ix.mu.RLock()
@@ -226,25 +239,14 @@ func (s *Store) setNames(ctx context.Context, img Image, names []string) error {
 	return nil
 }
 
-// dropNames removes names from disk and index. The caller holds nameMu.
-func (s *Store) dropNames(ctx context.Context, names []string) error {
-	if err := s.deleteNames(ctx, names); err != nil {
-		return err
-	}
-	s.index.remove(names...)
-	return nil
-}
-
-// deleteNames removes names from disk, in one transaction.
+// deleteNames removes names from disk. ctx carries the transaction.
 func (s *Store) deleteNames(ctx context.Context, names []string) error {
-	return s.update(ctx, func(ctx context.Context) error {
-		for _, name := range names {
-			if err := s.names.Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
-				return fmt.Errorf("remove image name %q: %w", name, err)
-			}
+	for _, name := range names {
+		if err := s.names.Delete(ctx, name); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove image name %q: %w", name, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // Get finds an image by name ("busybox", "quay.io/x/y@sha256:…"), by ID, or by the first digits of its ID. The error is

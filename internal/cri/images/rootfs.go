@@ -280,9 +280,17 @@ func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image
 	return s.rootfs.prepare(s.context(ctx), containerID, img.ChainID)
 }
 
-// RemoveRootfs deletes a container's root and what was written to it. It must be unmounted. Removing what isn't there is no error.
-func (s *Store) RemoveRootfs(_ context.Context, containerID string) error {
-	return s.rootfs.remove(containerID)
+// RemoveRootfs deletes a container's root and what was written to it. It must be unmounted. Removing what isn't there is no error. If
+// the container's image was removed before it, the image's layers go too.
+func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
+	chain, _ := s.rootfs.chainOf(containerID) // none: a removal that was interrupted, or a wrong ID
+	if err := s.rootfs.remove(containerID); err != nil {
+		return err
+	}
+	if chain == "" || chain == noLayers || s.index.hasChain(chain) {
+		return nil
+	}
+	return s.collect(s.context(ctx))
 }
 
 // Rootfs returns the mounts of the root that PrepareRootfs made, be it before a restart. errdefs.ErrNotFound: there is none.

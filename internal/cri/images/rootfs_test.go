@@ -136,11 +136,6 @@ func TestRootfsKeepsLayers(t *testing.T) {
 		}
 	}
 	must(t, s.RemoveRootfs(ctx, "c1"))
-	freed, err := s.Prune(ctx)
-	must(t, err)
-	if freed.Inodes == 0 {
-		t.Error("the layers stayed")
-	}
 	assertEmpty(t, s)
 	if _, err := s.PrepareRootfs(ctx, "c3", img); !errdefs.IsNotFound(err) {
 		t.Errorf("prepared a root over layers that are gone: %v", err)

@@ -2,11 +2,22 @@ package images
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"google.golang.org/grpc/codes"
@@ -177,3 +188,62 @@ func TestNamespaceProxy(t *testing.T) {
 	_, err := s.Pull(context.Background(), "example.com/a:1", nil)
 	must(t, err)
 }
+
+// A registry that certificates are configured for gets the client's.
+func TestClientCertificate(t *testing.T) {
+	srv := startRegistry(t)
+	push(t, srv, "a:1", small("a"))
+	tlsSrv := httptest.NewUnstartedServer(srv)
+	tlsSrv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	tlsSrv.StartTLS()
+	defer tlsSrv.Close()
+	host := strings.TrimPrefix(tlsSrv.URL, "https://")
+	certs := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(certs, host), 0o755))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	must(t, err)
+	for file, block := range map[string]*pem.Block{"client.cert": {Type: "CERTIFICATE", Bytes: cert}, "client.key": {Type: "EC PRIVATE KEY", Bytes: keyDER}} {
+		writeFile(t, filepath.Join(certs, host, file), string(pem.EncodeToMemory(block)))
+	}
+	for dir, ok := range map[string]bool{certs: true, t.TempDir(): false} {
+		s := openStore(t, testConfig(t, srv, func(c *Config) { c.CertDirs = []string{dir} }))
+		_, err = s.Pull(context.Background(), host+"/a:1", nil)
+		if (err == nil) != ok {
+			t.Errorf("err = %v", err)
+		}
+		must(t, s.Close())
+	}
+}
+
+// Of a registry that doesn't answer, the pull tells after one wait, not after five.
+func TestUnreachableIsToldAtOnce(t *testing.T) {
+	srv := startRegistry(t)
+	s := newStore(t, srv)
+	dials := 0
+	s.clients.clients[clientKey{"example.com", false}] = &http.Client{Transport: stallTransport{
+		clock: s.cfg.Clock, limit: time.Minute,
+		base: roundTripFunc(func(*http.Request) (*http.Response, error) {
+			dials++
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+		}),
+	}}
+	_, err := s.Pull(context.Background(), "example.com/a:1", nil)
+	if err == nil || !strings.Contains(err.Error(), `failed to do request: Head "https://example.com/v2/a/manifests/1": dial tcp: i/o timeout`) {
+		t.Errorf("err = %v", err)
+	}
+	if dials != 1 {
+		t.Errorf("%d dials", dials)
+	}
+	if !resumable(err) {
+		t.Error("what a pull has fetched is thrown away when the network goes")
+	}
+}
+
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -98,6 +99,9 @@ func (t stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		cancel(err)
+		if netErr, ok := errors.AsType[net.Error](err); ok && netErr.Timeout() {
+			err = errUnreachable{err}
+		}
 		return nil, err
 	}
 	body := &stallBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, limit: t.limit}
