@@ -119,19 +119,7 @@ func TestRecover(t *testing.T) {
 		if err := s.recover(); err != nil {
 			t.Fatal(err)
 		}
-		got, _ := s.exitsAfter(0)
-		if len(got) != 3 {
-			t.Fatalf("%+v", got)
-		}
-		if c := got[0]; c.ID != "first" || c.Exit.Code != 1 || !c.Exit.OOMKilled || c.Pid != 1<<30 || !c.StartedAt.Equal(early) {
-			t.Errorf("%+v", c)
-		}
-		if c := got[1]; c.ID != "second" || c.Exit.Code != 2 || !c.Exit.At.Equal(late) || c.Exit.Reason != "" {
-			t.Errorf("%+v", c)
-		}
-		if c := got[2]; c.ID != "lost" || c.Exit.Code != 137 || c.Exit.Reason != shimapi.ReasonShimLost {
-			t.Errorf("%+v", c)
-		}
+		checkRecovered(t, s, early, late)
 		s.lock.Close()
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, "containers"))
@@ -145,5 +133,22 @@ func TestRecover(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "shim.log")); err != nil {
 		t.Error(err)
+	}
+}
+
+func checkRecovered(t *testing.T, s *Shim, early, late time.Time) {
+	t.Helper()
+	got, _ := s.exitsAfter(0)
+	if len(got) != 3 {
+		t.Fatalf("%+v", got)
+	}
+	if c := got[0]; c.ID != "first" || c.Exit.Code != 1 || !c.Exit.OOMKilled || c.Pid != 1<<30 || !c.StartedAt.Equal(early) {
+		t.Errorf("%+v", c)
+	}
+	if c := got[1]; c.ID != "second" || c.Exit.Code != 2 || !c.Exit.At.Equal(late) || c.Exit.Reason != "" {
+		t.Errorf("%+v", c)
+	}
+	if c := got[2]; c.ID != "lost" || c.Exit.Code != 137 || c.Exit.Reason != shimapi.ReasonShimLost {
+		t.Errorf("%+v", c)
 	}
 }
