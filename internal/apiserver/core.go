@@ -117,7 +117,7 @@ func (g *coreGroup) addEvents(options generic.RESTOptionsGetter, stores map[stri
 
 // addRunning adds nodes, pods and what pods run as. Evictions aren't served:
 // they obey PodDisruptionBudgets, which we don't serve; kubectl drain deletes
-// pods instead.
+// pods instead. Nor is resizing a running pod: no node would do it.
 func (g *coreGroup) addRunning(options generic.RESTOptionsGetter, stores map[string]rest.Storage) error {
 	nodes, err := nodestore.NewStorage(options, otherNodes(), podTransport())
 	if err != nil {
@@ -155,7 +155,6 @@ func (g *coreGroup) addRunning(options generic.RESTOptionsGetter, stores map[str
 	stores["pods/log"] = pods.Log
 	stores["pods/portforward"] = pods.PortForward
 	stores["pods/proxy"] = pods.Proxy
-	stores["pods/resize"] = pods.Resize
 	stores["pods/status"] = pods.Status
 	return nil
 }

@@ -37,7 +37,7 @@ func TestEveryGroupIsDiscoverable(t *testing.T) {
 	}
 	for _, want := range []string{
 		"v1 pods/log", "v1 pods/exec", "v1 pods/attach", "v1 pods/portforward", "v1 nodes/proxy", "v1 serviceaccounts/token",
-		"v1 pods/ephemeralcontainers", "v1 pods/resize", "v1 pods/binding", "batch/v1 jobs/status", "batch/v1 cronjobs",
+		"v1 pods/ephemeralcontainers", "v1 pods/binding", "batch/v1 jobs/status", "batch/v1 cronjobs",
 		"admissionregistration.k8s.io/v1 mutatingadmissionpolicies", "admissionregistration.k8s.io/v1 validatingadmissionpolicies/status",
 		"scheduling.k8s.io/v1 priorityclasses", "node.k8s.io/v1 runtimeclasses", "events.k8s.io/v1 events", "discovery.k8s.io/v1 endpointslices",
 	} {
@@ -45,7 +45,7 @@ func TestEveryGroupIsDiscoverable(t *testing.T) {
 			t.Errorf("%s isn't served", want)
 		}
 	}
-	for _, absent := range []string{"apps/v1 deployments", "v1 replicationcontrollers", "v1 persistentvolumeclaims", "v1 pods/eviction"} {
+	for _, absent := range []string{"apps/v1 deployments", "v1 replicationcontrollers", "v1 persistentvolumeclaims", "v1 pods/eviction", "v1 pods/resize"} {
 		if resources[absent] {
 			t.Errorf("%s is served, though nothing acts on it", absent)
 		}
@@ -102,6 +102,20 @@ func TestEveryKindIsDescribed(t *testing.T) {
 	}
 	if got := v2.GetInfo().GetTitle(); got != "Kubernetes" {
 		t.Errorf("OpenAPI v2 is titled %q", got)
+	}
+}
+
+// TestTokenKeysArePublished covers what a verifier of service account tokens
+// outside of errand reads.
+func TestTokenKeysArePublished(t *testing.T) {
+	rest := shared.client.Discovery().RESTClient()
+	discovered, err := rest.Get().AbsPath("/.well-known/openid-configuration").DoRaw(t.Context())
+	if err != nil || !strings.Contains(string(discovered), `"issuer":"`+tokenIssuer+`"`) {
+		t.Errorf("%s, %v", discovered, err)
+	}
+	keys, err := rest.Get().AbsPath("/openid/v1/jwks").DoRaw(t.Context())
+	if err != nil || !strings.Contains(string(keys), `"crv":"P-256"`) {
+		t.Errorf("%s, %v", keys, err)
 	}
 }
 

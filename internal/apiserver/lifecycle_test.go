@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"errand.dev/errand/internal/apiserver/etcd"
@@ -95,8 +97,13 @@ func TestStopsAtOnce(t *testing.T) {
 func TestPortTaken(t *testing.T) {
 	taken := shared.server.Addr().String()
 	_, err := New(t.Context(), Config{DataDir: t.TempDir(), RuntimeDir: shortDir(t), Listen: taken})
-	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "--listen") || !strings.Contains(err.Error(), taken) {
-		t.Errorf("got %v", err)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("got %v", err)
+	}
+	for _, part := range []string{taken, fmt.Sprintf("(pid %d)", os.Getpid()), "--listen"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("no %q in %q", part, err)
+		}
 	}
 }
 
@@ -145,6 +152,21 @@ func TestExtraListenersAreServed(t *testing.T) {
 		if _, err := clientFor(t, config).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err != nil {
 			t.Errorf("%s: %v", addr, err)
 		}
+	}
+}
+
+func TestDirectConfigNeedsNoListener(t *testing.T) {
+	config := shared.server.DirectConfig()
+	config.Host = "https://nowhere:1"
+	client := clientFor(t, config)
+	list, err := client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) < len(systemNamespaces()) {
+		t.Errorf("%d namespaces, %v", len(list.Items), err)
+	}
+	// It isn't a way past authentication.
+	config.BearerToken = "guess"
+	if _, err := clientFor(t, config).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
+		t.Errorf("with another token: got %v, want unauthorized", err)
 	}
 }
 

@@ -18,13 +18,26 @@ func (c *completedConfig) listen(ctx context.Context) (net.Listener, error) {
 	l, err := lc.Listen(ctx, "tcp", c.Listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is taken by another process (ss -ltnp shows which): stop it, or choose another address with --listen; port 0 takes any free one: %w", c.Listen, err)
+		return nil, fmt.Errorf("%s is taken by %s: stop it, or choose another address with --listen; port 0 takes any free one: %w",
+			c.Listen, holderOf(c.Listen), err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("%s isn't an address of this machine: choose another with --listen: %w", c.Listen, err)
 	case err != nil:
 		return nil, fmt.Errorf("listen on %s: %w", c.Listen, err)
 	}
 	return l, nil
+}
+
+func holderOf(addr string) string {
+	_, service, err := net.SplitHostPort(addr)
+	if err != nil {
+		return portHolder(0)
+	}
+	port, err := net.LookupPort("tcp", service)
+	if err != nil {
+		return portHolder(0)
+	}
+	return portHolder(port)
 }
 
 // joinListeners makes one listener of several; the first one's address is its

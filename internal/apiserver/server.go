@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
@@ -24,9 +23,11 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
+	"k8s.io/kubernetes/pkg/routes"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
 	"errand.dev/errand/internal/apiserver/direct"
+	"errand.dev/errand/internal/apiserver/etcd"
 	"errand.dev/errand/internal/apiserver/inprocess"
 	"errand.dev/errand/internal/apiserver/pki"
 )
@@ -48,6 +49,7 @@ type Server struct {
 	listener *trackedListener
 	drained  <-chan struct{} // closed when the requests in flight have ended
 
+	loopback  *restclient.Config
 	client    kubernetes.Interface
 	factory   informers.SharedInformerFactory
 	readiness *readiness
@@ -110,15 +112,16 @@ func (s *Server) open(ctx context.Context) (net.Listener, error) {
 func (s *Server) build() error {
 	generic := newGenericConfig(s.cfg, s.listener, s.certs)
 	s.drained = generic.DrainedNotify()
-	remote, err := s.directClient(generic.LoopbackClientConfig)
+	s.loopback = generic.LoopbackClientConfig
+	remote, err := kubernetes.NewForConfig(s.DirectConfig())
 	if err != nil {
-		return err
+		return fmt.Errorf("make the direct client: %w", err)
 	}
 	deferred := &deferredClient{Interface: remote}
 	s.client = deferred
 	s.factory = informers.NewSharedInformerFactoryWithOptions(deferred, informerResync, informers.WithTransform(dropManagedFields))
 
-	tokens, err := s.secure(generic)
+	tokens, keys, err := s.secure(generic)
 	if err != nil {
 		return err
 	}
@@ -128,8 +131,9 @@ func (s *Server) build() error {
 		return err
 	}
 	generic.AdmissionControl = s.chain
-	generic.AddReadyzChecks(s.readiness)
-	generic.AddHealthChecks(s.store.checks()...)
+	// A full store still serves reads: not ready, but alive.
+	generic.AddReadyzChecks(s.readiness, storeCheck("etcd-space", s.store.space))
+	generic.AddHealthChecks(storeCheck("etcd", s.store.ping))
 	if s.generic, err = generic.Complete(nil).New("errand", genericapiserver.NewEmptyDelegate()); err != nil {
 		return fmt.Errorf("make the server: %w", err)
 	}
@@ -152,6 +156,9 @@ func (s *Server) build() error {
 		return err
 	}
 	serveOpenAPI(generic, s.generic)
+	if err := s.serveTokenKeys(keys); err != nil {
+		return err
+	}
 	deferred.Interface, err = inprocess.New(inprocess.Config{
 		Storage:     s.Storage,
 		Scheme:      legacyscheme.Scheme,
@@ -174,36 +181,35 @@ func (s *Server) built(ctx context.Context) (http.Handler, error) {
 	}
 }
 
-// directClient returns a client that sends its requests to the server's handler
-// without a connection.
-func (s *Server) directClient(loopback *restclient.Config) (kubernetes.Interface, error) {
-	config := restclient.CopyConfig(loopback)
-	config.TLSClientConfig = restclient.TLSClientConfig{}
-	config.Transport = direct.NewTransport(s.built)
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("make the direct client: %w", err)
-	}
-	return client, nil
-}
-
-// secure sets who may enter and what they may do.
-func (s *Server) secure(generic *genericapiserver.Config) (serviceaccount.TokenGenerator, error) {
+// secure sets who may enter and what they may do. It returns what makes service
+// account tokens and what verifies them.
+func (s *Server) secure(generic *genericapiserver.Config) (serviceaccount.TokenGenerator, serviceaccount.PublicKeysGetter, error) {
 	keys, err := serviceaccount.StaticPublicKeysGetter([]any{s.certs.TokenKey()})
 	if err != nil {
-		return nil, fmt.Errorf("read the key of service account tokens: %w", err)
+		return nil, nil, fmt.Errorf("read the key of service account tokens: %w", err)
 	}
 	tokens, err := serviceaccount.JWTTokenGenerator(tokenIssuer, s.certs.TokenKey())
 	if err != nil {
-		return nil, fmt.Errorf("sign service account tokens: %w", err)
+		return nil, nil, fmt.Errorf("sign service account tokens: %w", err)
 	}
 	audiences := authenticator.Audiences{tokenIssuer}
 	generic.Authentication.APIAudiences = audiences
 	if generic.Authentication.Authenticator, err = newAuthenticator(s.certs, keys, audiences, s.client); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	generic.Authorization.Authorizer, generic.RuleResolver, err = newAuthorizer(s.factory)
-	return tokens, err
+	return tokens, keys, err
+}
+
+// serveTokenKeys lets others verify service account tokens, as OpenID Connect
+// providers do.
+func (s *Server) serveTokenKeys(keys serviceaccount.PublicKeysGetter) error {
+	metadata, err := serviceaccount.NewOpenIDMetadataProvider(tokenIssuer, "", s.generic.ExternalAddress, keys)
+	if err != nil {
+		return fmt.Errorf("publish the key of service account tokens: %w", err)
+	}
+	routes.NewOpenIDMetadataServer(metadata).Install(s.generic.Handler.GoRestfulContainer)
+	return nil
 }
 
 // dropManagedFields halves what informers hold of an object written by HTTP.
@@ -223,7 +229,7 @@ func (s *Server) Ready() <-chan struct{} { return s.readiness.done }
 func (s *Server) Addr() net.Addr { return s.generic.SecureServingInfo.Listener.Addr() }
 
 // URL returns where clients on this machine reach the server.
-func (s *Server) URL() string { return s.generic.LoopbackClientConfig.Host }
+func (s *Server) URL() string { return s.loopback.Host }
 
 // Kubeconfig returns the path of the administrator's kubeconfig, which is
 // written before Ready closes.
@@ -235,7 +241,16 @@ func (s *Server) CA() []byte { return s.certs.CA() }
 // LoopbackConfig returns the configuration of a client with every right that
 // speaks HTTP to this server. The caller may change the copy.
 func (s *Server) LoopbackConfig() *restclient.Config {
-	return restclient.CopyConfig(s.generic.LoopbackClientConfig)
+	return restclient.CopyConfig(s.loopback)
+}
+
+// DirectConfig is LoopbackConfig without a connection: requests go straight to
+// the server's handlers. Exec, attach and port-forward don't work with it.
+func (s *Server) DirectConfig() *restclient.Config {
+	config := s.LoopbackConfig()
+	config.TLSClientConfig = restclient.TLSClientConfig{}
+	config.Transport = direct.NewTransport(s.built)
+	return config
 }
 
 // Client returns the client that components in this process should use.
@@ -293,9 +308,12 @@ func (s *Server) close(ctx context.Context) error {
 	if s.store == nil {
 		return nil
 	}
-	start := time.Now()
 	err := s.store.close()
-	klog.FromContext(ctx).V(2).Info("Closed the store", "took", time.Since(start))
+	if errors.Is(err, etcd.ErrStillClosing) {
+		// All that was acknowledged is on disk: nothing is lost by not waiting.
+		klog.FromContext(ctx).Info("The store is slow to close", "dir", s.cfg.etcdDir())
+		return nil
+	}
 	return err
 }
 

@@ -71,19 +71,30 @@ func (s *store) close() error {
 	return nil
 }
 
-func (s *store) check(ctx context.Context) error {
+// ping reads through the store.
+func (s *store) ping(ctx context.Context) error {
 	if s.member != nil {
-		return s.member.Check(ctx)
+		return s.member.Ping(ctx)
 	}
-	_, err := s.client.Get(ctx, "health")
-	return err
+	if _, err := s.client.Get(ctx, "health"); err != nil {
+		return fmt.Errorf("read from etcd: %w", err)
+	}
+	return nil
 }
 
-// checks are those of /readyz, /livez and /healthz that concern the store.
-func (s *store) checks() []healthz.HealthChecker {
-	return []healthz.HealthChecker{healthz.NamedCheck("etcd", func(r *http.Request) error {
+// space returns an error if the store refuses writes for want of space. A
+// cluster's space is for its owner to watch.
+func (s *store) space(ctx context.Context) error {
+	if s.member == nil {
+		return nil
+	}
+	return s.member.CheckSpace(ctx)
+}
+
+func storeCheck(name string, check func(context.Context) error) healthz.HealthChecker {
+	return healthz.NamedCheck(name, func(r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), storeCheckTimeout)
 		defer cancel()
-		return s.check(ctx)
-	})}
+		return check(ctx)
+	})
 }

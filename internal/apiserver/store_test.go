@@ -75,10 +75,11 @@ func TestFullStore(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the store is full: the database in") || !strings.Contains(err.Error(), "quota of 4 MiB") {
 		t.Fatalf("writing on and on: got %v", err)
 	}
-	result := client.Discovery().RESTClient().Get().AbsPath("/readyz/etcd").Do(t.Context())
-	status := 0
-	if result.StatusCode(&status); status != http.StatusInternalServerError {
-		t.Errorf("/readyz/etcd answers %d with a full store", status)
+	for path, want := range map[string]int{"/readyz/etcd-space": http.StatusInternalServerError, "/livez": http.StatusOK} {
+		status := 0
+		if client.Discovery().RESTClient().Get().AbsPath(path).Do(t.Context()).StatusCode(&status); status != want {
+			t.Errorf("%s answers %d with a full store, want %d", path, status, want)
+		}
 	}
 	// Reading and deleting go on.
 	list, err := client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})

@@ -59,7 +59,7 @@ type Member struct {
 	client *clientv3.Client
 	fatal  *fatalSignal
 	quiet  atomic.Bool // set while closing
-	health *spaceCheck
+	space  *spaceCheck
 }
 
 // Start runs a member on cfg.Dir and returns once it serves reads and writes.
@@ -78,11 +78,11 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 		return nil, err
 	}
 	m.client = v3client.New(m.etcd.Server)
-	m.health = &spaceCheck{client: m.client, defrag: m.etcd.Server.Backend().Defrag, quota: cfg.QuotaBytes, dir: cfg.Dir}
-	if err := m.health.recover(ctx); err != nil {
+	m.space = &spaceCheck{client: m.client, defrag: m.etcd.Server.Backend().Defrag, quota: cfg.QuotaBytes, dir: cfg.Dir}
+	if err := m.space.recover(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
-	m.client.KV = explainNoSpace(m.client.KV, m.health)
+	m.client.KV = explainNoSpace(m.client.KV, m.space)
 	return m, nil
 }
 
@@ -176,21 +176,29 @@ func (m *Member) Failed() <-chan struct{} { return m.fatal.done }
 // Err returns why the member failed, nil while it hasn't.
 func (m *Member) Err() error { return m.fatal.Err() }
 
-// Check returns an error that says what to do when the store refuses writes or
-// doesn't answer.
-func (m *Member) Check(ctx context.Context) error {
+// Ping reads through the member. It fails if the member did or doesn't answer.
+func (m *Member) Ping(ctx context.Context) error {
 	if err := m.Err(); err != nil {
 		return err
 	}
-	return m.health.check(ctx)
+	if _, err := m.client.Get(ctx, "health"); err != nil {
+		return fmt.Errorf("read from the store: %w", err)
+	}
+	return nil
 }
 
+// CheckSpace returns a *NoSpaceError if writes are refused for want of space.
+func (m *Member) CheckSpace(ctx context.Context) error { return m.space.check(ctx) }
+
 // closeTimeout bounds Close: everything acknowledged is on disk already, so
-// that waiting for etcdctl sessions is a courtesy.
+// that waiting for the database is a courtesy to the next start.
 const closeTimeout = 500 * time.Millisecond
 
-// Close stops the member and waits until its files are closed. It returns an
-// error if that takes longer than half a second; the data is safe even then.
+// ErrStillClosing says that a member takes its time to close its files.
+var ErrStillClosing = errors.New("etcd is still closing")
+
+// Close stops the member and waits until its files are closed, but no longer
+// than half a second: then it returns ErrStillClosing. The data is safe even so.
 func (m *Member) Close() error {
 	m.quiet.Store(true)
 	if m.client != nil {
@@ -210,6 +218,6 @@ func (m *Member) Close() error {
 	case <-m.fatal.done:
 		return m.fatal.Err()
 	case <-timeout.C:
-		return fmt.Errorf("etcd on %s didn't stop within %v", m.cfg.Dir, closeTimeout)
+		return fmt.Errorf("%w: %s", ErrStillClosing, m.cfg.Dir)
 	}
 }

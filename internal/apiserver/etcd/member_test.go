@@ -80,7 +80,7 @@ func TestRestarts(t *testing.T) {
 		for range 20 {
 			put(t, m.Client(), "n", fmt.Sprint(i))
 		}
-		if err := m.Check(t.Context()); err != nil {
+		if err := m.Ping(t.Context()); err != nil {
 			t.Error(err)
 		}
 		stop(t, m)
@@ -190,7 +190,7 @@ func TestFullMember(t *testing.T) {
 	if _, err := m.Client().Do(t.Context(), clientv3.OpPut("a", "b")); !errors.As(err, &noSpace) {
 		t.Errorf("Do: got %v", err)
 	}
-	if err := m.Check(t.Context()); !errors.As(err, &noSpace) {
+	if err := m.CheckSpace(t.Context()); !errors.As(err, &noSpace) {
 		t.Errorf("Check: got %v", err)
 	}
 	stop(t, m)
@@ -200,7 +200,7 @@ func TestFullMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Check(t.Context()); !errors.As(err, &noSpace) {
+	if err := m.CheckSpace(t.Context()); !errors.As(err, &noSpace) {
 		t.Errorf("Check after a restart: got %v", err)
 	}
 	if _, err := m.Client().Delete(t.Context(), "key-", clientv3.WithPrefix()); err != nil {
@@ -213,7 +213,7 @@ func TestFullMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Check(t.Context()); err != nil {
+	if err := m.CheckSpace(t.Context()); err != nil {
 		t.Errorf("Check after the deletion: %v", err)
 	}
 	put(t, m.Client(), "a", "b")

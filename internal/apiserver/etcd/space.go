@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -52,11 +53,8 @@ type spaceCheck struct {
 
 func (s *spaceCheck) noSpace() error { return &NoSpaceError{Dir: s.dir, Quota: s.quota} }
 
-// check reads a key through the leader, then looks for the quota's alarm.
+// check looks for the quota's alarm.
 func (s *spaceCheck) check(ctx context.Context) error {
-	if _, err := s.client.Get(ctx, "health"); err != nil {
-		return fmt.Errorf("read from the store: %w", err)
-	}
 	full, err := s.alarmed(ctx)
 	if err != nil {
 		return err
@@ -123,32 +121,37 @@ func explainNoSpace(kv clientv3.KV, space *spaceCheck) clientv3.KV {
 type explainingKV struct {
 	clientv3.KV
 	space *spaceCheck
+	once  sync.Once
 }
 
-func (k *explainingKV) explain(err error) error {
-	if errors.Is(err, rpctypes.ErrNoSpace) {
-		return k.space.noSpace()
+// explain also writes the first refusal to the log: those who write may retry
+// silently.
+func (k *explainingKV) explain(ctx context.Context, err error) error {
+	if !errors.Is(err, rpctypes.ErrNoSpace) {
+		return err
 	}
-	return err
+	k.once.Do(func() { klog.FromContext(ctx).Error(k.space.noSpace(), "A write was refused") })
+	return k.space.noSpace()
 }
 
 func (k *explainingKV) Put(ctx context.Context, key, val string, opts ...clientv3.OpOption) (*clientv3.PutResponse, error) {
 	resp, err := k.KV.Put(ctx, key, val, opts...)
-	return resp, k.explain(err)
+	return resp, k.explain(ctx, err)
 }
 
 func (k *explainingKV) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
 	resp, err := k.KV.Do(ctx, op)
-	return resp, k.explain(err)
+	return resp, k.explain(ctx, err)
 }
 
 func (k *explainingKV) Txn(ctx context.Context) clientv3.Txn {
-	return &explainingTxn{Txn: k.KV.Txn(ctx), kv: k}
+	return &explainingTxn{Txn: k.KV.Txn(ctx), ctx: ctx, kv: k}
 }
 
 type explainingTxn struct {
 	clientv3.Txn
-	kv *explainingKV
+	ctx context.Context // the one that Txn was made with
+	kv  *explainingKV
 }
 
 func (t *explainingTxn) If(cs ...clientv3.Cmp) clientv3.Txn {
@@ -168,5 +171,5 @@ func (t *explainingTxn) Else(ops ...clientv3.Op) clientv3.Txn {
 
 func (t *explainingTxn) Commit() (*clientv3.TxnResponse, error) {
 	resp, err := t.Txn.Commit()
-	return resp, t.kv.explain(err)
+	return resp, t.kv.explain(t.ctx, err)
 }
