@@ -170,7 +170,7 @@ func TestPrepareAgainstCollection(t *testing.T) {
 	stop := make(chan struct{})
 	wg.Go(func() {
 		defer close(stop)
-		for range 20 {
+		for range 6 {
 			if _, err := s.Pull(ctx, "a:1", nil); err != nil {
 				t.Error(err)
 			}

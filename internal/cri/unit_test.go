@@ -1,0 +1,252 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"errand.dev/errand/internal/cri/network"
+	"errand.dev/errand/internal/cri/spec"
+	"errand.dev/errand/internal/oci"
+)
+
+func TestStatusCodes(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{oci.ErrNotFound, codes.NotFound},
+		{oci.ErrNotRunning, codes.FailedPrecondition},
+		{oci.ErrParentLost, codes.Unavailable},
+		{spec.ErrInvalid, codes.InvalidArgument},
+		{network.ErrExhausted, codes.ResourceExhausted},
+		{errdefs.ErrAlreadyExists, codes.AlreadyExists},
+		{context.Canceled, codes.Canceled},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{errors.New("else"), codes.Unknown},
+		{status.Error(codes.Unimplemented, "x"), codes.Unimplemented},
+	} {
+		err := toStatus(fmt.Errorf("doing: %w", tc.err))
+		if got := status.Code(err); got != tc.want {
+			t.Errorf("%v: code %v, want %v", tc.err, got, tc.want)
+		}
+		if !errors.Is(err, tc.err) {
+			t.Errorf("%v is lost on the way", tc.err)
+		}
+	}
+	if toStatus(nil) != nil {
+		t.Error("no error became one")
+	}
+	if got := toStatus(errors.New("x")).Error(); got != "rpc error: code = Unknown desc = x" {
+		t.Errorf("got %q, want what a socket's client sees", got)
+	}
+}
+
+func TestPhases(t *testing.T) {
+	p := containerCreated
+	if err := advance(&p, containerRunning, "it"); err != nil || p != containerRunning {
+		t.Errorf("phase %s, %v", p, err)
+	}
+	if err := advance(&p, containerCreated, "it"); !errdefs.IsFailedPrecondition(err) || p != containerRunning {
+		t.Errorf("phase %s, %v", p, err)
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	got, err := resolvConf(&runtimeapi.DNSConfig{Servers: []string{"1.1.1.1", "::1"}, Searches: []string{"a", "b"}, Options: []string{"ndots:5", "rotate"}})
+	if want := "search a b\nnameserver 1.1.1.1\nnameserver ::1\noptions ndots:5 rotate\n"; err != nil || got != want {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestSysctlsOfTheHostAreRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		network, ipc  runtimeapi.NamespaceMode
+		wantForbidden bool
+	}{
+		{"net.core.somaxconn", 0, 0, false},
+		{"net.core.somaxconn", runtimeapi.NamespaceMode_NODE, 0, true},
+		{"kernel.shmmax", 0, 0, false},
+		{"kernel.shmmax", 0, runtimeapi.NamespaceMode_NODE, true},
+		{"kernel.panic", 0, 0, true},
+		{"vm.swappiness", 0, 0, true},
+	} {
+		config := &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{Sysctls: map[string]string{tc.name: "1"}}}
+		err := checkSysctls(config, &runtimeapi.NamespaceOption{Network: tc.network, Ipc: tc.ipc})
+		if errors.Is(err, spec.ErrInvalid) != tc.wantForbidden {
+			t.Errorf("%+v: %v", tc, err)
+		}
+	}
+}
+
+func TestSignalNames(t *testing.T) {
+	for n := 1; n <= sigRTMax; n++ {
+		if n == 16 || n == 32 || n == 33 {
+			continue // SIGSTKFLT has a name; the C library keeps two for itself
+		}
+		if signalOf(n) == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+			t.Errorf("signal %d has no name: %s", n, signalNames(n))
+		}
+	}
+	if signalOf(15) != runtimeapi.Signal_SIGNAL_SIGTERM || signalOf(37) != runtimeapi.Signal_SIGNAL_SIGRTMINPLUS3 {
+		t.Error("wrong names")
+	}
+}
+
+func TestCPURate(t *testing.T) {
+	var s cpuSample
+	at := time.Unix(1700000000, 0)
+	if got := s.next(at, 0); got != 0 {
+		t.Errorf("first look: %d", got)
+	}
+	if got := s.next(at.Add(2*time.Second), 1e9); got != 5e8 {
+		t.Errorf("half a CPU: %d", got)
+	}
+	if got := s.next(at.Add(2*time.Second+time.Millisecond), 2e9); got != 5e8 {
+		t.Errorf("too short to tell: %d", got)
+	}
+}
+
+func TestSlowReaderMissesNoEnd(t *testing.T) {
+	w := newWorld(t)
+	s, err := New(t.Context(), w.life(0).config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	events, subscribed, ended := make(chan *runtimeapi.ContainerEventResponse), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- s.GetContainerEvents(ctx, events, func(runtimeapi.RuntimeService_GetContainerEventsClient) { close(subscribed) })
+	}()
+	<-subscribed
+	const containers = 3
+	for i := range maxQueued {
+		for c := range containers {
+			s.events.tell(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, fmt.Sprint(c), "s", time.Unix(int64(i), 0))
+		}
+	}
+	for c := range containers {
+		s.events.tell(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, fmt.Sprint(c), "s", time.Unix(maxQueued, 0))
+	}
+	stopped, delivered := map[string]bool{}, 0
+	for len(stopped) < containers {
+		e := <-events
+		delivered++
+		if e.GetContainerEventType() == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
+			stopped[e.GetContainerId()] = true
+		}
+	}
+	if delivered > 2*maxQueued {
+		t.Errorf("%d events were kept for a slow reader", delivered)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestAShortIDMustBeUnique(t *testing.T) {
+	all := map[string]int{"abc": 1, "abd": 2}
+	if got, err := find(all, "abd", "x"); err != nil || got != 2 {
+		t.Errorf("%d, %v", got, err)
+	}
+	if got, err := find(all, "abc"[:3], "x"); err != nil || got != 1 {
+		t.Errorf("%d, %v", got, err)
+	}
+	if _, err := find(all, "ab", "x"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("ambiguous: %v", err)
+	}
+	for _, id := range []string{"x", ""} {
+		if _, err := find(all, id, "x"); !errdefs.IsNotFound(err) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+// An errand that was killed in the middle of a start left it to the parent,
+// which finished it after its successor had looked.
+func TestAStartLeftBehindIsAdopted(t *testing.T) {
+	w := newWorld(t)
+	s := restart(w)
+	pod, err := s.RunPodSandbox(t.Context(), podConfig("pod"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.CreateContainer(t.Context(), pod, containerConfig("c", "sh"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.containers[id] = &oci.Status{ID: id, Pid: 43, State: oci.Running, StartedAt: time.Now()}
+	w.mu.Unlock()
+	if err := s.StartContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := s.container(id); c.state() != containerRunning || w.starts[id] != 0 {
+		t.Errorf("phase %s, started %d times", c.state(), w.starts[id])
+	}
+}
+
+// The pod's limits stay while a second sandbox of the pod uses its cgroup.
+func TestCgroupGoesWithTheLastSandbox(t *testing.T) {
+	w := newWorld(t)
+	s := restart(w)
+	var ids []string
+	for attempt := range uint32(2) {
+		config := podConfig("pod")
+		config.Metadata.Attempt = attempt
+		id, err := s.RunPodSandbox(t.Context(), config, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	s = restart(w)
+	for i, id := range ids {
+		if len(w.cgroups) != 1 {
+			t.Errorf("before the removal of sandbox %d: %v", i, w.cgroups)
+		}
+		if err := s.RemovePodSandbox(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.checkEmpty()
+}
+
+func TestUpdateBeforeStart(t *testing.T) {
+	old := &runtimeapi.LinuxContainerResources{CpuShares: 2, MemoryLimitInBytes: 5, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}}
+	got := merged(old, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 6, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "1GB"}}})
+	if got.CpuShares != 2 || got.MemoryLimitInBytes != 6 || len(got.HugepageLimits) != 1 || old.MemoryLimitInBytes != 5 {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestUnsupportedPodsAreRefused(t *testing.T) {
+	s := restart(newWorld(t))
+	for text, edit := range map[string]func(*runtimeapi.PodSandboxConfig){
+		"metadata is missing": func(c *runtimeapi.PodSandboxConfig) { c.Metadata = nil },
+		"user namespaces": func(c *runtimeapi.PodSandboxConfig) {
+			namespaceOptions(c).UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
+		},
+		"no IPv4 address": func(c *runtimeapi.PodSandboxConfig) {
+			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 80, HostIp: "::1"}}
+		},
+	} {
+		_, err := s.RunPodSandbox(t.Context(), podConfig("pod", edit), "")
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, want %q", err, text)
+		}
+	}
+	if _, err := s.RunPodSandbox(t.Context(), podConfig("pod"), "gvisor"); err == nil || !strings.Contains(err.Error(), `no runtime for "gvisor" is configured`) {
+		t.Errorf("unknown handler: %v", err)
+	}
+}
