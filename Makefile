@@ -39,7 +39,7 @@ build: errand runc ## Build bin/errand, bin/errand-shim and, where the host has 
 errand:
 	@scripts/with-progress.sh "compiling errand (the first time takes some minutes)" \
 	  go build -ldflags '$(LDFLAGS)' -o bin/errand ./cmd/errand
-	go build -ldflags '-s -w -buildid=' -o bin/errand-shim ./cmd/errand-shim
+	go build -ldflags '-s -w -buildid= -X main.version=$(VERSION)' -o bin/errand-shim ./cmd/errand-shim
 
 .PHONY: runc
 runc:

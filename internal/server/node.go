@@ -12,6 +12,7 @@ import (
 	"errand.dev/errand/internal/binder"
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/node"
+	"errand.dev/errand/internal/node/podserver"
 	"errand.dev/errand/internal/node/registration"
 	"errand.dev/errand/internal/version"
 )
@@ -66,6 +67,15 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return err
 	}
+	pods, err := podserver.New(podserver.Config{
+		Socket:  s.podServerSocket(),
+		Pods:    agent,
+		Runtime: s.runtime.service,
+		LogDir:  s.logDir(),
+	})
+	if err != nil {
+		return err
+	}
 	bind, err := binder.New(binder.Config{
 		Client:    s.api.Client(),
 		Informers: s.api.Informers(),
@@ -75,6 +85,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 		return err
 	}
 	s.group.Start(ctx, "node agent", agent.Run)
+	s.group.Start(ctx, "pod server", pods.Run)
 	s.group.Start(ctx, "node registration", reg.Run)
 	s.group.Start(ctx, "binder", bind.Run)
 	s.nodeReady = reg.Ready()
@@ -117,7 +128,7 @@ func (s *serve) newAgent(ctx context.Context, reg *registration.Registration) (*
 		Images:         s.runtime.store.Service(),
 		RootDir:        s.dir.Path("pods"),
 		MemoryDir:      filepath.Join(s.names.RuntimeDir, "pods"),
-		LogDir:         s.dir.Path("logs", "pods"),
+		LogDir:         s.logDir(),
 		CgroupParent:   s.names.CgroupParent,
 		HostIPs:        []string{reg.NodeIP().String()},
 		Allocatable:    reg.Allocatable(),
@@ -137,6 +148,9 @@ func (s *serve) awaitNode(ctx context.Context) error {
 
 // podServerSocket is where the API server finds logs and the like.
 func (s *serve) podServerSocket() string { return filepath.Join(s.names.RuntimeDir, "pods.sock") }
+
+// logDir holds the containers' logs.
+func (s *serve) logDir() string { return s.dir.Path("logs", "pods") }
 
 // chooseNodeName is the name the user gave, or the host's in the form that
 // object names have, as the kubelet takes it.

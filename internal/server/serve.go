@@ -132,7 +132,7 @@ func (s *serve) startControllers(ctx context.Context) error {
 	set, err := controllers.New(ctx, controllers.Config{
 		Client:    s.api.Client(),
 		Informers: s.api.Informers(),
-		REST:      s.api.LoopbackConfig(),
+		REST:      s.api.DirectConfig(),
 		RootCA:    s.api.CA(),
 		Nodes:     s.options.Node,
 	})

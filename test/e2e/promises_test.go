@@ -1,0 +1,177 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	watchtools "k8s.io/client-go/tools/watch"
+)
+
+// A Job's promises on a machine where nothing breaks.
+func TestPromises(t *testing.T) {
+	e := start(t)
+
+	t.Run("four completions, three at a time", func(t *testing.T) {
+		e.apply(job("three-then-one", "true", "completions: 4", "parallelism: 3"))
+		e.wait("condition=complete", "job/three-then-one")
+		pods := e.pods("three-then-one")
+		if len(pods) != 4 {
+			t.Fatalf("it took %d pods", len(pods))
+		}
+		slices.SortFunc(pods, func(a, b v1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+		var ends []metav1.Time
+		for _, p := range pods {
+			ends = append(ends, p.Status.ContainerStatuses[0].State.Terminated.FinishedAt)
+		}
+		last := pods[3].CreationTimestamp
+		if !slices.ContainsFunc(ends[:3], func(end metav1.Time) bool { return !last.Before(&end) }) {
+			t.Errorf("the fourth pod was made at %s, before any of the three had ended: %v", last, ends)
+		}
+	})
+
+	t.Run("suspend while running", func(t *testing.T) {
+		e.apply(job("paused", "sleep 3600", "completions: 2", "parallelism: 2"))
+		e.wait("jsonpath={.status.ready}=2", "job/paused")
+		e.kubectl("patch", "job/paused", "--patch", `{"spec":{"suspend":true}}`)
+		e.wait("condition=Suspended", "job/paused")
+		e.wait("delete", "pod", "-l", "batch.kubernetes.io/job-name=paused")
+		if start := e.kubectl("get", "job", "paused", "-o", "jsonpath={.status.startTime}"); start != "" {
+			t.Errorf("a suspended Job has the start time %s", start)
+		}
+		e.kubectl("patch", "job/paused", "--patch", `{"spec":{"suspend":false}}`)
+		e.wait("jsonpath={.status.ready}=2", "job/paused")
+		wantReasons(t, e.eventReasons("paused"), "SuccessfulCreate", "SuccessfulCreate", "SuccessfulDelete", "SuccessfulDelete", "Suspended", "SuccessfulCreate", "SuccessfulCreate", "Resumed")
+		e.kubectl("delete", "job", "paused")
+		e.wait("delete", "pod", "-l", "batch.kubernetes.io/job-name=paused")
+	})
+
+	t.Run("a pod deleted by hand is replaced", func(t *testing.T) {
+		e.apply(job("replaced", "sleep 3600"))
+		e.wait("jsonpath={.status.ready}=1", "job/replaced")
+		first := e.pods("replaced")[0].Name
+		e.kubectl("delete", "pod", first)
+		e.wait("jsonpath={.status.ready}=1", "job/replaced")
+		if second := e.pods("replaced")[0].Name; second == first {
+			t.Errorf("the deleted pod %s is still there", first)
+		}
+		e.kubectl("delete", "job", "replaced", "--cascade=foreground")
+	})
+
+	t.Run("TTL 0", func(t *testing.T) {
+		e.apply(job("brief", "true", "ttlSecondsAfterFinished: 0"))
+		e.wait("delete", "job/brief")
+		e.wait("delete", "pod", "-l", "batch.kubernetes.io/job-name=brief")
+	})
+
+	t.Run("a Job that fails", func(t *testing.T) {
+		e.apply(job("fails", "echo about to fail >&2; exit 3", "backoffLimit: 0"))
+		e.wait("condition=failed", "job/fails")
+		wantLines(t, e.kubectl("get", "job", "fails"), `
+			NAME    STATUS   COMPLETIONS   DURATION   AGE
+			fails   Failed   0/1           <age>      <age>`)
+		reason := e.kubectl("get", "job", "fails", "-o", `jsonpath={.status.conditions[?(@.type=="Failed")].reason}`)
+		if reason != "BackoffLimitExceeded" {
+			t.Errorf("it failed for the reason %q", reason)
+		}
+		wantLines(t, e.kubectl("logs", "job/fails"), "about to fail")
+		state := e.pods("fails")[0].Status.ContainerStatuses[0].State.Terminated
+		if state == nil || state.ExitCode != 3 || state.Reason != "Error" {
+			t.Errorf("its container's end is %+v", state)
+		}
+	})
+
+	t.Run("OnFailure restarts in place", func(t *testing.T) {
+		manifest := strings.Replace(job("restarts", "echo try; exit 1", "backoffLimit: 1"), "Never", "OnFailure", 1)
+		e.apply(manifest)
+		e.wait("condition=failed", "job/restarts")
+		reason := e.kubectl("get", "job", "restarts", "-o", `jsonpath={.status.conditions[?(@.type=="Failed")].reason}`)
+		if reason != "BackoffLimitExceeded" {
+			t.Errorf("it failed for the reason %q", reason)
+		}
+	})
+
+	t.Run("activeDeadlineSeconds", func(t *testing.T) {
+		e.apply(job("late", "sleep 3600", "activeDeadlineSeconds: 1"))
+		e.wait("condition=failed", "job/late")
+		reason := e.kubectl("get", "job", "late", "-o", `jsonpath={.status.conditions[?(@.type=="Failed")].reason}`)
+		if reason != "DeadlineExceeded" {
+			t.Errorf("it failed for the reason %q", reason)
+		}
+	})
+
+	t.Run("the namespace goes with all in it", func(t *testing.T) {
+		e.kubectl("create", "namespace", "leaving")
+		e.kubectlIn(job("busy", "sleep 3600", "parallelism: 2"), "apply", "-n", "leaving", "-f", "-")
+		e.wait("jsonpath={.status.ready}=2", "job/busy", "-n", "leaving")
+		e.kubectl("delete", "namespace", "leaving")
+	})
+}
+
+// pods are the pods of a Job that nobody has deleted.
+func (e *errand) pods(job string) []v1.Pod {
+	e.t.Helper()
+	list, err := e.client.CoreV1().Pods("default").List(e.t.Context(), metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return slices.DeleteFunc(list.Items, func(p v1.Pod) bool { return p.DeletionTimestamp != nil })
+}
+
+// eventReasons are the reasons of a Job's events, oldest first, a reason as
+// often as it happened.
+func (e *errand) eventReasons(job string) []string {
+	e.t.Helper()
+	list, err := e.client.CoreV1().Events("default").List(e.t.Context(), metav1.ListOptions{
+		FieldSelector: fields.Set{"involvedObject.kind": "Job", "involvedObject.name": job}.String(),
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	slices.SortStableFunc(list.Items, func(a, b v1.Event) int { return a.FirstTimestamp.Compare(b.FirstTimestamp.Time) })
+	var reasons []string
+	for _, ev := range list.Items {
+		for range max(ev.Count, 1) {
+			reasons = append(reasons, ev.Reason)
+		}
+	}
+	return reasons
+}
+
+func wantReasons(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	got, want = slices.Clone(got), slices.Clone(want)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the events' reasons are %q, want %q", got, want)
+	}
+}
+
+// until watches a Job until ok says so, and returns it.
+func (e *errand) until(name string, ok func(*batchv1.Job) bool) *batchv1.Job {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(e.t.Context(), 3*patience)
+	defer cancel()
+	lw := jobListWatch{e.client.BatchV1().Jobs("default"), fields.OneTermEqualSelector("metadata.name", name).String()}
+	ev, err := watchtools.UntilWithSync(ctx, lw, &batchv1.Job{}, nil, func(ev watch.Event) (bool, error) {
+		j, isJob := ev.Object.(*batchv1.Job)
+		if !isJob || ev.Type == watch.Deleted {
+			return false, fmt.Errorf("the Job went: %s %T", ev.Type, ev.Object)
+		}
+		return ok(j), nil
+	})
+	if err != nil {
+		e.t.Fatalf("wait for job %s: %v", name, err)
+	}
+	return ev.Object.(*batchv1.Job)
+}

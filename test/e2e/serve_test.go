@@ -1,0 +1,211 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What errand serve says where it can't start.
+func TestServeRefuses(t *testing.T) {
+	serve := func(t *testing.T, args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "errand"), append([]string{"serve"}, args...)...).CombinedOutput()
+		if err == nil {
+			t.Fatalf("errand serve %s ended without an error:\n%s", strings.Join(args, " "), out)
+		}
+		return string(out)
+	}
+	want := func(t *testing.T, out string, words ...string) {
+		t.Helper()
+		for _, w := range words {
+			if !strings.Contains(out, w) {
+				t.Errorf("it does not say %q:\n%s", w, out)
+			}
+		}
+	}
+
+	t.Run("a data directory in use", func(t *testing.T) {
+		e := start(t, "--node=false")
+		want(t, serve(t, "--data-dir", e.cfg.DataDir, "--node=false"), e.cfg.DataDir, fmt.Sprintf("process %d", e.PID()))
+	})
+
+	t.Run("a port in use", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		want(t, serve(t, "--data-dir", t.TempDir(), "--node=false", "--listen", l.Addr().String()), l.Addr().String(), "in use", "--listen")
+	})
+
+	t.Run("a data directory of a newer errand", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "format"), []byte("99\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want(t, serve(t, "--data-dir", dir, "--node=false"), "newer errand", "99")
+	})
+
+	t.Run("a configuration with an unknown field", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "errand.yaml")
+		if err := os.WriteFile(path, []byte("node: false\nlissen: x\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want(t, serve(t, "--config", path), path, "line 2", "lissen")
+	})
+
+	t.Run("flags that are wrong", func(t *testing.T) {
+		want(t, serve(t, "--listen", "nowhere", "--max-pods", "0"), "--listen", "--max-pods")
+	})
+}
+
+// A stop is clean and quick, the next start finds everything.
+func TestStopAndStart(t *testing.T) {
+	e := start(t)
+	e.apply(job("goes-on", "sleep 2; echo survived"))
+	e.wait("jsonpath={.status.ready}=1", "job/goes-on")
+	pod := e.pods("goes-on")[0].Name
+
+	took, err := e.Stop(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took > 2*time.Second {
+		t.Errorf("it took %s to stop", took)
+	}
+	e.start()
+	e.wait("condition=complete", "job/goes-on")
+	wantLines(t, e.kubectl("logs", pod), "survived")
+	if restarts := e.kubectl("get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); restarts != "0" {
+		t.Errorf("the container was restarted %s times", restarts)
+	}
+}
+
+// An etcd log whose last write was cut off by a power loss.
+func TestTruncatedWAL(t *testing.T) {
+	e := start(t, "--node=false")
+	e.apply(job("kept", "true", "suspend: true"))
+	if err := e.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := filepath.Glob(filepath.Join(e.cfg.DataDir, "etcd", "member", "wal", "*.wal"))
+	if err != nil || len(segments) == 0 {
+		t.Fatalf("no log segments: %v", err)
+	}
+	last := segments[len(segments)-1]
+	if err := tearTail(last); err != nil {
+		t.Fatal(err)
+	}
+	e.start()
+	wantLines(t, e.kubectl("get", "job", "kept", "-o", "name"), "job.batch/kept")
+}
+
+// tearTail cuts the last record written to a preallocated log: from its middle
+// on there are zeros.
+func tearTail(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	end := len(b)
+	for end > 0 && b[end-1] == 0 {
+		end--
+	}
+	clear(b[end-3:])
+	return os.WriteFile(path, b, 0o600)
+}
+
+// A data directory on a file system that fills up: errors say so, and with
+// room again everything goes on.
+func TestNoSpaceLeft(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=160m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	e := startIn(t, filepath.Join(dir, "data"))
+	filler := filepath.Join(dir, "filler")
+	fill(t, filler)
+	e.kubectl("run", "nospace", "--image=busybox:latest", "--restart=Never", "--", "true")
+	e.wait(`jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff`, "pod/nospace")
+	if out := e.kubectl("describe", "pod", "nospace"); !strings.Contains(out, "no space left on device") {
+		t.Errorf("kubectl describe does not say what is wrong:\n%s", out)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	e.wait("jsonpath={.status.phase}=Succeeded", "pod/nospace")
+}
+
+// fill takes all but a little of a file system: etcd's log is preallocated, and
+// goes on for a while; an image has no room.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	var s unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &s); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(s.Bavail)*s.Bsize-(256<<10)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A kubeconfig of another errand is refused, not taken.
+func TestWrongKubeconfig(t *testing.T) {
+	one, other := start(t, "--node=false"), start(t, "--node=false")
+	stolen, err := os.ReadFile(one.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := os.ReadFile(other.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mixed := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(mixed, []byte(withServerOf(string(stolen), string(theirs))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	msg := other.refused("", "--kubeconfig", mixed, "get", "jobs")
+	if !strings.Contains(msg, "x509") && !strings.Contains(msg, "certificate") {
+		t.Errorf("kubectl says:\n%s", msg)
+	}
+	msg = other.refused("", "--kubeconfig", mixed, "--insecure-skip-tls-verify", "get", "jobs")
+	if !strings.Contains(msg, "Unauthorized") && !strings.Contains(msg, "must be logged in") {
+		t.Errorf("a certificate of another CA: kubectl says:\n%s", msg)
+	}
+}
+
+func withServerOf(kubeconfig, other string) string {
+	line := func(s string) string {
+		for l := range strings.Lines(s) {
+			if strings.Contains(l, "server:") {
+				return l
+			}
+		}
+		return ""
+	}
+	return strings.Replace(kubeconfig, line(kubeconfig), line(other), 1)
+}
