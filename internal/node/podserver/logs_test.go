@@ -91,9 +91,9 @@ func TestFollowUntilTheContainerEnds(t *testing.T) {
 	f.wantEnd(t)
 	<-w.cri.left
 	// Of a container that has ended, following is reading.
-	g := w.follow(t, "")
-	g.want(t, "one\ntwo\nthree\nfour\n")
-	g.wantEnd(t)
+	if code, got := w.get(t, "/containerLogs/ns/p/c?follow=true"); code != http.StatusOK || got != "one\ntwo\nthree\nfour\n" {
+		t.Errorf("%d %q", code, got)
+	}
 }
 
 func TestFollowThroughRotation(t *testing.T) {
