@@ -23,7 +23,7 @@ const (
 )
 
 const (
-	lostMessage   = "errand-shim, their parent process, was killed, and all containers with it"
+	lostMessage   = "errand-shim, the containers' parent process, was killed, and this container with it"
 	rebootMessage = "The container was lost when the machine restarted"
 	goneMessage   = "The container's process was gone when errand looked for it, and nobody saw how it ended"
 )

@@ -10,11 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/cri"
 	"errand.dev/errand/internal/cri/cgroups"
@@ -200,4 +204,140 @@ func TestContract(t *testing.T) {
 	l := m.start()
 	defer l.destroy()
 	critest.Run(t, l.env())
+}
+
+func (l *life) pod(name string) *runtimeapi.PodSandboxConfig {
+	return &runtimeapi.PodSandboxConfig{
+		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "ns", Uid: "uid-" + name}, Hostname: name,
+		LogDirectory: filepath.Join(l.machine.dataDir, "logs", name),
+		Linux: &runtimeapi.LinuxPodSandboxConfig{
+			CgroupParent: l.machine.names.CgroupParent + "/" + name,
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{
+				Pid: runtimeapi.NamespaceMode_CONTAINER,
+			}},
+		},
+	}
+}
+
+func shell(name, script string) *runtimeapi.ContainerConfig {
+	return &runtimeapi.ContainerConfig{
+		Metadata: &runtimeapi.ContainerMetadata{Name: name}, Image: &runtimeapi.ImageSpec{Image: busybox},
+		Command: []string{"sh", "-c", script}, LogPath: name + ".log",
+		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+			Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+		}},
+	}
+}
+
+// run makes a pod with one container that runs the script.
+func (l *life) run(name, script string) (pod, id string) {
+	l.machine.t.Helper()
+	ctx := context.Background()
+	pod, err := l.RunPodSandbox(ctx, l.pod(name), "")
+	must(l.machine.t, err)
+	id, err = l.CreateContainer(ctx, pod, shell("c", script), nil)
+	must(l.machine.t, err)
+	must(l.machine.t, l.StartContainer(ctx, id))
+	return pod, id
+}
+
+// wait waits for a container's end.
+func (l *life) wait(id string) *runtimeapi.ContainerStatus {
+	l.machine.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	events, subscribed := make(chan *runtimeapi.ContainerEventResponse), make(chan struct{})
+	go l.GetContainerEvents(ctx, events, func(runtimeapi.RuntimeService_GetContainerEventsClient) { close(subscribed) }) //nolint:errcheck // ends with ctx
+	<-subscribed
+	for {
+		resp, err := l.ContainerStatus(ctx, id, false)
+		must(l.machine.t, err)
+		if st := resp.GetStatus(); st.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED {
+			return st
+		}
+		select {
+		case <-events:
+		case <-ctx.Done():
+			l.machine.t.Fatalf("container %s doesn't end", id)
+		}
+	}
+}
+
+func TestContainersOutliveTheRuntime(t *testing.T) {
+	m := newMachine(t)
+	first := m.start()
+	gate := filepath.Join(m.dataDir, "gate")
+	must(t, os.Mkdir(gate, 0o755))
+	pod, ends := first.run("ends", "exit 5")
+	first.wait(ends)
+	_, during := first.run("during", "trap 'exit 6' TERM; while :; do sleep 0.01; done")
+	_, stays := first.run("stays", "sleep 1000")
+	first.stop()
+	// It ends while no runtime looks.
+	must(t, m.oci.Signal(t.Context(), during, unix.SIGTERM, false))
+
+	second := m.start()
+	defer second.destroy()
+	if st := second.wait(during); st.GetExitCode() != 6 {
+		t.Errorf("ended meanwhile: %v", st)
+	}
+	if st := second.wait(ends); st.GetExitCode() != 5 {
+		t.Errorf("ended before: %v", st)
+	}
+	resp, err := second.ContainerStatus(t.Context(), stays, false)
+	if err != nil || resp.GetStatus().GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("should run: %v, %v", resp, err)
+	}
+	if _, _, err := second.ExecSync(t.Context(), stays, []string{"true"}, 0); err != nil {
+		t.Errorf("exec after the restart: %v", err)
+	}
+	sb, err := second.PodSandboxStatus(t.Context(), pod, false)
+	must(t, err)
+	_, again := second.run("again", "true")
+	if st := second.wait(again); st.GetExitCode() != 0 {
+		t.Errorf("a new pod after the restart: %v", st)
+	}
+	if ip := sb.GetStatus().GetNetwork().GetIp(); ip == "" {
+		t.Error("the address is forgotten")
+	}
+}
+
+func TestTheParentIsKilled(t *testing.T) {
+	m := newMachine(t)
+	l := m.start()
+	defer l.destroy()
+	_, id := l.run("pod", "sleep 1000")
+	must(t, unix.Kill(shimPid(t, m), unix.SIGKILL))
+	st := l.wait(id)
+	if st.GetExitCode() != 137 || st.GetReason() != oci.ReasonShimLost || !strings.Contains(st.GetMessage(), "errand-shim") {
+		t.Errorf("status %v", st)
+	}
+	_, again := l.run("again", "exit 3")
+	if st := l.wait(again); st.GetExitCode() != 3 {
+		t.Errorf("a new pod afterwards: %v", st)
+	}
+	resp, err := l.Status(t.Context(), false)
+	must(t, err)
+	for _, c := range resp.GetStatus().GetConditions() {
+		if !c.GetStatus() {
+			t.Errorf("condition %v", c)
+		}
+	}
+}
+
+// shimPid finds the parent of the machine's containers by its command line.
+func shimPid(t testing.TB, m *machine) int {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	for _, f := range dirs {
+		b, _ := os.ReadFile(f)
+		if bytes.Contains(b, []byte("errand-shim")) && bytes.Contains(b, []byte(m.names.RuntimeDir+"\x00")) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			must(t, err)
+			return pid
+		}
+	}
+	t.Fatal("no errand-shim runs")
+	return 0
 }
