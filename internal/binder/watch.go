@@ -127,7 +127,7 @@ func (b *Binder) podPlaced(pod *v1.Pod) {
 	old := b.state.placed[pod.UID]
 	if old == nil || old.node != pod.Spec.NodeName {
 		b.state.confirm(newPodInfo(pod), pod.Spec.NodeName)
-		b.happened(podCame)
+		b.happened(podCame | podLeft) // it left the node it was assumed on, if it was
 		return
 	}
 	came := old.assumed

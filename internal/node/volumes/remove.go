@@ -71,28 +71,6 @@ func (m *Manager) forget(uid types.UID, st *podState) {
 	}
 }
 
-// Close unmounts the tmpfs that New mounted if no pod has anything on it, so
-// that an errand which ran nothing leaves nothing. With pods it stays, for the
-// errand that comes next.
-func (m *Manager) Close() error {
-	dir := m.cfg.MemoryDir
-	if dir == "" {
-		return nil
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) > 0 {
-		return err
-	}
-	mounted, err := isMountPoint(dir)
-	if err != nil || !mounted {
-		return err
-	}
-	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount %s: %w", dir, err)
-	}
-	return nil
-}
-
 // removeTree removes a directory and all in it, or a file. It follows no link
 // and never removes what lies on another mount: it detaches mounts it meets. No
 // error if there is nothing.

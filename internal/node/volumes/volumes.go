@@ -11,7 +11,8 @@
 //
 // Secret and projected volumes (every pod has one: its service account token)
 // must not reach a disk. The kubelet mounts a tmpfs for each. Here one tmpfs
-// serves them all: MemoryDir, mounted at most once in the life of the machine.
+// serves them all: MemoryDir, mounted at most once in the life of the machine;
+// whoever takes errand off the machine unmounts it.
 // A mount and an unmount per pod, the latter waiting for an RCU grace period,
 // are saved; what is lost is a size limit per volume, which the API server's
 // 1 MiB limit on the objects stands in for. ConfigMap and downward API volumes
