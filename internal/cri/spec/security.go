@@ -130,7 +130,8 @@ func (b *builder) seccomp() error {
 		return nil
 	case p.GetProfileType() == runtimeapi.SecurityProfile_RuntimeDefault:
 		profile := seccomp.DefaultProfile(b.spec)
-		profile.Architectures = architectures(profile.Architectures, b.Host.Compat32)
+		compat := b.Host.Compat32 && (!onX86 || runs32(b.Root, b.spec.Process.Args, b.spec.Process.Env))
+		profile.Architectures = architectures(profile.Architectures, compat)
 		b.spec.Linux.Seccomp = profile
 		return nil
 	}
@@ -151,7 +152,7 @@ func (b *builder) seccomp() error {
 // call of an architecture that isn't listed kills its caller, so fewer of them
 // never let more through. x32 is left out always (12 ms of CPU a container; no
 // distribution's kernel runs it by default), 32-bit x86 where the kernel
-// doesn't run it (4 ms).
+// doesn't run it or the container has nothing of that kind (5 ms).
 func architectures(all []specs.Arch, compat32 bool) []specs.Arch {
 	return slices.DeleteFunc(slices.Clone(all), func(a specs.Arch) bool {
 		return a == specs.ArchX32 || a == specs.ArchX86 && !compat32

@@ -364,3 +364,42 @@ func TestReadHost(t *testing.T) {
 		}
 	}
 }
+
+func TestRuns32(t *testing.T) {
+	elf := func(class byte) string { return "\x7fELF" + string(class) + "rest" }
+	env := []string{"PATH=/usr/bin:/bin"}
+	for _, tc := range []struct {
+		name    string
+		files   map[string]string
+		links   map[string]string
+		command string
+		want    bool
+	}{
+		{"64-bit by path", map[string]string{"bin/prog": elf(2)}, nil, "/bin/prog", false},
+		{"32-bit by path", map[string]string{"bin/prog": elf(1)}, nil, "/bin/prog", true},
+		{"32-bit by name", map[string]string{"bin/prog": elf(1)}, nil, "prog", true},
+		{"the first in PATH counts", map[string]string{"usr/bin/prog": elf(2), "bin/prog": elf(1)}, nil, "prog", false},
+		{"an absolute link stays inside", map[string]string{"bin/busybox": elf(1)}, map[string]string{"bin/sh": "/bin/busybox"}, "sh", true},
+		{"a loader", map[string]string{"lib/ld-linux.so.2": "", "bin/prog": elf(2)}, nil, "prog", true},
+		{"a script", map[string]string{"bin/prog": "#!/bin/sh"}, nil, "prog", false},
+		{"nothing", nil, nil, "prog", false},
+	} {
+		root := t.TempDir()
+		for _, dir := range []string{"usr/bin", "bin", "lib"} {
+			if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, content := range tc.files {
+			write(t, filepath.Join(root, name), content)
+		}
+		for name, target := range tc.links {
+			if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := runs32(root, []string{tc.command}, env); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
+		}
+	}
+}
