@@ -12,16 +12,11 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/pkg/gc"
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 )
-
-// resourceRootfs is the collector's number for containers' roots.
-const resourceRootfs = metadata.ResourceMount + 1
 
 // Names in a container's directory <root>/rootfs/<container ID>.
 const (
@@ -35,13 +30,13 @@ var containerID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
 // rootfsKeeper makes the root file systems of containers, beside containerd's snapshotter rather than through it: a snapshot costs
 // four database transactions with a flush each, a directory costs none. In its place stands a symlink in the container's directory
-// that names the image's topmost layer; every such layer is a root of the garbage collection (see StartCollection).
+// that names the image's topmost layer; every such layer is a root of the garbage collection (see collection.go).
 type rootfsKeeper struct {
 	dir         string
 	backend     backend
 	snapshotter snapshots.Snapshotter
 
-	// mu is also held while the collector decides what to remove, see collection.
+	// mu is also held while the collector decides what to remove, see collection.go.
 	mu    sync.Mutex
 	users map[string]string // container ID → chain ID
 	// layers caches what a chain ID stands for; emptied by every collection.
@@ -269,73 +264,3 @@ func (k *rootfsKeeper) list() []string {
 	sort.Strings(ids)
 	return ids
 }
-
-// PrepareRootfs makes a fresh writable root for a container and returns the mounts that make it, for the caller to mount: an
-// overlay, or a bind mount where overlays don't work or the image has no layers. The image's layers stay until RemoveRootfs, even
-// if the image is removed. errdefs.ErrAlreadyExists: the container has a root (see Rootfs); errdefs.ErrNotFound: the image is gone.
-//
-// An overlay is mounted volatile where the kernel can: it must not be mounted a second time after a reboot, but be removed and made
-// anew.
-func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image) ([]mount.Mount, error) {
-	return s.rootfs.prepare(s.context(ctx), containerID, img.ChainID)
-}
-
-// RemoveRootfs deletes a container's root and what was written to it. It must be unmounted. Removing what isn't there is no error. If
-// the container's image was removed before it, the image's layers go too.
-func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
-	chain, _ := s.rootfs.chainOf(containerID) // none: a removal that was interrupted, or a wrong ID
-	if err := s.rootfs.remove(containerID); err != nil {
-		return err
-	}
-	if chain == "" || chain == noLayers || s.index.hasChain(chain) {
-		return nil
-	}
-	return s.collect(s.context(ctx))
-}
-
-// Rootfs returns the mounts of the root that PrepareRootfs made, be it before a restart. errdefs.ErrNotFound: there is none.
-func (s *Store) Rootfs(ctx context.Context, containerID string) ([]mount.Mount, error) {
-	chain, err := s.rootfs.chainOf(containerID)
-	if err != nil {
-		return nil, err
-	}
-	below, err := s.rootfs.resolve(s.context(ctx), chain)
-	if err != nil {
-		return nil, err
-	}
-	return s.rootfs.mounts(filepath.Join(s.rootfs.dir, containerID), below), nil
-}
-
-// ListRootfs returns the IDs of all containers that have a root, sorted: whoever owns the containers can remove those it doesn't know.
-func (s *Store) ListRootfs(context.Context) []string { return s.rootfs.list() }
-
-// StartCollection implements metadata.Collector. From here until the collector has decided and written what goes, no container can
-// claim layers: either its claim is seen by the collector, or the layers are gone by the time it looks for them.
-func (k *rootfsKeeper) StartCollection(context.Context) (metadata.CollectionContext, error) {
-	k.mu.Lock()
-	clear(k.layers)
-	return collection{k}, nil
-}
-
-// ReferenceLabel implements metadata.Collector: nothing in the database refers to a container's root.
-func (k *rootfsKeeper) ReferenceLabel() string { return "" }
-
-// collection is one run of the collector, with rootfsKeeper.mu held.
-type collection struct{ k *rootfsKeeper }
-
-// Active tells the collector which layers containers need.
-func (c collection) Active(ns string, fn func(gc.Node)) {
-	if ns != namespace {
-		return
-	}
-	for _, chain := range c.k.users {
-		fn(gc.Node{Type: metadata.ResourceSnapshot, Namespace: ns, Key: c.k.backend.snapshotKey(chain)})
-	}
-}
-
-func (collection) All(func(gc.Node))                    {}
-func (collection) Leased(string, string, func(gc.Node)) {}
-func (collection) Remove(gc.Node)                       {}
-
-func (c collection) Cancel() error { c.k.mu.Unlock(); return nil }
-func (c collection) Finish() error { c.k.mu.Unlock(); return nil }
