@@ -1,0 +1,152 @@
+//go:build node
+
+package cri_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	utilexec "k8s.io/utils/exec"
+)
+
+// stream runs a URL's stream with kubectl's own client.
+func stream(t *testing.T, at string, o remotecommand.StreamOptions) error {
+	t.Helper()
+	u, err := url.Parse(at)
+	must(t, err)
+	e, err := remotecommand.NewSPDYExecutor(&rest.Config{Host: u.Host}, http.MethodPost, u)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	return e.StreamWithContext(ctx, o)
+}
+
+// sizes is a terminal's size that never changes.
+type sizes chan remotecommand.TerminalSize
+
+func (s sizes) Next() *remotecommand.TerminalSize {
+	size, ok := <-s
+	if !ok {
+		return nil
+	}
+	return &size
+}
+
+func TestExecStream(t *testing.T) {
+	l := newMachine(t).start()
+	defer l.destroy()
+	_, id := l.run("pod", "sleep 1000")
+	exec := func(tty bool, cmd ...string) string {
+		resp, err := l.Exec(t.Context(), &runtimeapi.ExecRequest{ContainerId: id, Cmd: cmd, Stdin: true, Stdout: true, Stderr: !tty, Tty: tty})
+		must(t, err)
+		return resp.GetUrl()
+	}
+	var out, stderr bytes.Buffer
+	err := stream(t, exec(false, "sh", "-c", "cat; echo err >&2; exit 3"), remotecommand.StreamOptions{
+		Stdin: strings.NewReader("in"), Stdout: &out, Stderr: &stderr,
+	})
+	var exit utilexec.ExitError
+	if !errors.As(err, &exit) || exit.ExitStatus() != 3 || out.String() != "in" || stderr.String() != "err\n" {
+		t.Errorf("pipes: %q, %q, %v", out.String(), stderr.String(), err)
+	}
+
+	out.Reset()
+	size := make(sizes, 1)
+	size <- remotecommand.TerminalSize{Width: 77, Height: 33}
+	defer close(size)
+	err = stream(t, exec(true, "sh", "-c", "read line; stty size; test -t 0 && echo tty $line"), remotecommand.StreamOptions{
+		Stdin: strings.NewReader("hello\n"), Stdout: &out, Tty: true, TerminalSizeQueue: size,
+	})
+	if err != nil || !strings.Contains(out.String(), "tty hello") {
+		t.Errorf("terminal: %q, %v", out.String(), err)
+	}
+
+	// A client that goes takes its command with it.
+	u := exec(false, "sleep", "1000")
+	parsed, err := url.Parse(u)
+	must(t, err)
+	e, err := remotecommand.NewSPDYExecutor(&rest.Config{Host: parsed.Host}, http.MethodPost, parsed)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: io.Discard, Stdin: strings.NewReader(""), Stderr: io.Discard}); err == nil {
+		t.Error("a cancelled stream succeeded")
+	}
+}
+
+func TestAttachStream(t *testing.T) {
+	l := newMachine(t).start()
+	defer l.destroy()
+	ctx := t.Context()
+	pod, err := l.RunPodSandbox(ctx, l.pod("pod"), "")
+	must(t, err)
+	config := shell("c", "read a; echo got $a; echo oops >&2; exit 4")
+	config.Stdin, config.StdinOnce = true, true
+	id, err := l.CreateContainer(ctx, pod, config, nil)
+	must(t, err)
+	must(t, l.StartContainer(ctx, id))
+	resp, err := l.Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Stderr: true})
+	must(t, err)
+	var out, stderr bytes.Buffer
+	err = stream(t, resp.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader("it\n"), Stdout: &out, Stderr: &stderr})
+	if err != nil || out.String() != "got it\n" || stderr.String() != "oops\n" {
+		t.Errorf("attached: %q, %q, %v", out.String(), stderr.String(), err)
+	}
+	if st := l.wait(id); st.GetExitCode() != 4 {
+		t.Errorf("status %v", st)
+	}
+}
+
+func TestPortForwardStream(t *testing.T) {
+	l := newMachine(t).start()
+	defer l.destroy()
+	ctx := t.Context()
+	pod, id := l.run("pod", "exec httpd -f -p 127.0.0.1:8080 -h /etc")
+	for {
+		_, _, err := l.ExecSync(ctx, id, []string{"sh", "-c", "nc 127.0.0.1 8080 < /dev/null"}, 10*time.Second)
+		if err == nil {
+			break // it listens
+		}
+		must(t, ctx.Err())
+	}
+	resp, err := l.PortForward(ctx, &runtimeapi.PortForwardRequest{PodSandboxId: pod, Port: []int32{8080}})
+	must(t, err)
+	u, err := url.Parse(resp.GetUrl())
+	must(t, err)
+	transport, upgrader, err := spdy.RoundTripperFor(&rest.Config{Host: u.Host})
+	must(t, err)
+	stop, ready := make(chan struct{}), make(chan struct{})
+	fw, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u), []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
+	must(t, err)
+	done := make(chan error, 1)
+	go func() { done <- fw.ForwardPorts() }()
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	ports, err := fw.GetPorts()
+	must(t, err)
+	page, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/hostname", ports[0].Local))
+	must(t, err)
+	body, err := io.ReadAll(page.Body)
+	must(t, errors.Join(err, page.Body.Close()))
+	if string(body) != "pod\n" {
+		t.Errorf("forwarded: %s %q", page.Status, body)
+	}
+	close(stop)
+	must(t, <-done)
+}
