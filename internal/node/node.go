@@ -242,7 +242,7 @@ func (n *Node) spawn(f func(ctx context.Context)) bool {
 
 // drain waits for all goroutines after the context of Run has ended.
 func (n *Node) drain() {
-	n.mu.Lock() // whoever was about to spawn has done so
+	n.mu.Lock()   // whoever was about to spawn has done so
 	n.mu.Unlock() //nolint:staticcheck // an empty critical section is the point
 	n.work.Wait()
 }
