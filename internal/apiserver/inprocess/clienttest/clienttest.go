@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	typedbatchv1 "k8s.io/client-go/kubernetes/typed/batch/v1"
@@ -96,9 +97,20 @@ func play(t *testing.T, server Server, client Client, c Case) *Session {
 		}
 		s.Namespace = ns.Name
 		s.Alias(ns.Name, "<namespace>")
+		s.createServiceAccounts("default", "other")
 		c.Run(s)
 	})
 	return s
+}
+
+// createServiceAccounts makes what pods may need in the namespace. A server without service accounts doesn't ask for them either.
+func (s *Session) createServiceAccounts(names ...string) {
+	for _, name := range names {
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}, AutomountServiceAccountToken: new(bool)}
+		if _, err := s.CoreV1().ServiceAccounts(s.Namespace).Create(s.Ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			s.Fatalf("create the service account %s: %v", name, err)
+		}
+	}
 }
 
 // Session is one case being played through one client.

@@ -48,7 +48,7 @@ func selectLabels(s *Session) {
 func selectFields(s *Session) {
 	s.createPod(MakePod("free"))
 	bound := MakePod("bound")
-	bound.Spec.NodeName, bound.Spec.ServiceAccountName = "n1", "sa"
+	bound.Spec.NodeName, bound.Spec.ServiceAccountName = "n1", "other"
 	s.createPod(bound)
 	done := s.createPod(MakePod("done"))
 	done.Status.Phase, done.Status.PodIP = corev1.PodSucceeded, ""
@@ -62,7 +62,7 @@ func selectFields(s *Session) {
 		"spec.nodeName!=n1,status.phase!=Pending": "[done]",
 		"spec.host=n1":                            "[bound]",
 		"spec.restartPolicy=Never":                "[bound done free]",
-		"spec.serviceAccountName=sa":              "[bound]",
+		"spec.serviceAccountName=other":           "[bound]",
 		"metadata.namespace=other":                "[]",
 		"spec.invented=x":                         "",
 		"nothing":                                 "",
