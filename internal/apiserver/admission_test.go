@@ -2,6 +2,9 @@ package apiserver
 
 import (
 	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,10 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
-
-	"encoding/pem"
-	"errors"
-	"fmt"
 )
 
 func createPod(t *testing.T, ns string, pod *corev1.Pod) (*corev1.Pod, error) {
@@ -216,25 +215,29 @@ func TestMutatingAdmissionPolicy(t *testing.T) {
 	})
 }
 
+// reviewPod is a webhook that denies pods named denied at /deny and labels them
+// at /mutate.
+func reviewPod(w http.ResponseWriter, r *http.Request) {
+	var review admissionv1.AdmissionReview
+	if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
+	if r.URL.Path == "/deny" && review.Request.Name == "denied" {
+		review.Response.Allowed = false
+		review.Response.Result = &metav1.Status{Message: "the webhook says no"}
+	}
+	if r.URL.Path == "/mutate" {
+		review.Response.PatchType = ptr.To(admissionv1.PatchTypeJSONPatch)
+		review.Response.Patch = []byte(`[{"op":"add","path":"/metadata/labels","value":{"hooked":"yes"}}]`)
+	}
+	_ = json.NewEncoder(w).Encode(review) // the server under test reports what it missed
+}
+
 func TestWebhooks(t *testing.T) {
 	ns := namespace(t, nil)
-	hook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var review admissionv1.AdmissionReview
-		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
-		if r.URL.Path == "/deny" && review.Request.Name == "denied" {
-			review.Response.Allowed = false
-			review.Response.Result = &metav1.Status{Message: "the webhook says no"}
-		}
-		if r.URL.Path == "/mutate" {
-			review.Response.PatchType = ptr.To(admissionv1.PatchTypeJSONPatch)
-			review.Response.Patch = []byte(`[{"op":"add","path":"/metadata/labels","value":{"hooked":"yes"}}]`)
-		}
-		_ = json.NewEncoder(w).Encode(review)
-	}))
+	hook := httptest.NewTLSServer(http.HandlerFunc(reviewPod))
 	defer hook.Close()
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})
 	client := admissionregistrationv1.WebhookClientConfig{URL: ptr.To(hook.URL + "/deny"), CABundle: ca}

@@ -9,13 +9,10 @@ import (
 	"os"
 	"path/filepath"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
-	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -26,7 +23,6 @@ import (
 	"k8s.io/kubernetes/pkg/routes"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
-	"errand.dev/errand/internal/apiserver/direct"
 	"errand.dev/errand/internal/apiserver/etcd"
 	"errand.dev/errand/internal/apiserver/inprocess"
 	"errand.dev/errand/internal/apiserver/pki"
@@ -125,34 +121,10 @@ func (s *Server) build() error {
 	if err != nil {
 		return err
 	}
-	s.options = newStorageOptions(s.store.client, generic.EffectiveVersion, generic.MergedResourceConfig)
-	generic.RESTOptionsGetter = s.options
-	if s.chain, err = newAdmission(generic, generic.MergedResourceConfig, s.factory, admissionClient{s.client}); err != nil {
+	if err := s.assemble(generic); err != nil {
 		return err
 	}
-	generic.AdmissionControl = s.chain
-	// A full store still serves reads: not ready, but alive.
-	generic.AddReadyzChecks(s.readiness, storeCheck("etcd-space", s.store.space))
-	generic.AddHealthChecks(storeCheck("etcd", s.store.ping))
-	if s.generic, err = generic.Complete(nil).New("errand", genericapiserver.NewEmptyDelegate()); err != nil {
-		return fmt.Errorf("make the server: %w", err)
-	}
-	s.generic.ShutdownTimeout = stopTimeout
-	if s.services, err = newServiceAddresses(s.cfg.serviceRange); err != nil {
-		return err
-	}
-	core := &coreGroup{
-		authorizer:    generic.Authorization.Authorizer,
-		audiences:     generic.Authentication.APIAudiences,
-		tokens:        tokens,
-		client:        s.client,
-		eventTTL:      s.cfg.EventTTL,
-		nodeName:      s.cfg.NodeName,
-		nodeTransport: nodeTransport(s.cfg.NodeDialer),
-		services:      s.services,
-	}
-	s.all, err = installGroups(s.generic, core, providers(generic, s.cfg, s.client), s.options, generic.MergedResourceConfig)
-	if err != nil {
+	if err := s.install(generic, tokens); err != nil {
 		return err
 	}
 	serveOpenAPI(generic, s.generic)
@@ -167,6 +139,43 @@ func (s *Server) build() error {
 		Equivalents: s.generic.EquivalentResourceRegistry,
 	})
 	close(s.buildDone)
+	return err
+}
+
+// assemble makes the server without its groups.
+func (s *Server) assemble(generic *genericapiserver.Config) (err error) {
+	s.options = newStorageOptions(s.store.client, generic.EffectiveVersion, generic.MergedResourceConfig)
+	generic.RESTOptionsGetter = s.options
+	if s.chain, err = newAdmission(generic, generic.MergedResourceConfig, s.factory, admissionClient{s.client}); err != nil {
+		return err
+	}
+	generic.AdmissionControl = s.chain
+	// A full store still serves reads: not ready, but alive.
+	generic.AddReadyzChecks(s.readiness, storeCheck("etcd-space", s.store.space))
+	generic.AddHealthChecks(storeCheck("etcd", s.store.ping))
+	if s.generic, err = generic.Complete(nil).New("errand", genericapiserver.NewEmptyDelegate()); err != nil {
+		return fmt.Errorf("make the server: %w", err)
+	}
+	s.generic.ShutdownTimeout = stopTimeout
+	return nil
+}
+
+// install puts the groups on the server.
+func (s *Server) install(generic *genericapiserver.Config, tokens serviceaccount.TokenGenerator) (err error) {
+	if s.services, err = newServiceAddresses(s.cfg.serviceRange); err != nil {
+		return err
+	}
+	core := &coreGroup{
+		authorizer:    generic.Authorization.Authorizer,
+		audiences:     generic.Authentication.APIAudiences,
+		tokens:        tokens,
+		client:        s.client,
+		eventTTL:      s.cfg.EventTTL,
+		nodeName:      s.cfg.NodeName,
+		nodeTransport: nodeTransport(s.cfg.NodeDialer),
+		services:      s.services,
+	}
+	s.all, err = installGroups(s.generic, core, providers(generic, s.cfg, s.client), s.options, generic.MergedResourceConfig)
 	return err
 }
 
@@ -220,66 +229,6 @@ func dropManagedFields(obj any) (any, error) {
 	}
 	return obj, nil
 }
-
-// Ready is closed once the server answers, holds its default objects and has
-// seen all that admission and authorization consult: /readyz then says ok.
-func (s *Server) Ready() <-chan struct{} { return s.readiness.done }
-
-// Addr returns the address of the first listener.
-func (s *Server) Addr() net.Addr { return s.generic.SecureServingInfo.Listener.Addr() }
-
-// URL returns where clients on this machine reach the server.
-func (s *Server) URL() string { return s.loopback.Host }
-
-// Kubeconfig returns the path of the administrator's kubeconfig, which is
-// written before Ready closes.
-func (s *Server) Kubeconfig() string { return s.cfg.Kubeconfig }
-
-// CA returns the certificate, as PEM, that the server's is signed by.
-func (s *Server) CA() []byte { return s.certs.CA() }
-
-// LoopbackConfig returns the configuration of a client with every right that
-// speaks HTTP to this server. The caller may change the copy.
-func (s *Server) LoopbackConfig() *restclient.Config {
-	return restclient.CopyConfig(s.loopback)
-}
-
-// DirectConfig is LoopbackConfig without a connection: requests go straight to
-// the server's handlers. Exec, attach and port-forward don't work with it.
-func (s *Server) DirectConfig() *restclient.Config {
-	config := s.LoopbackConfig()
-	config.TLSClientConfig = restclient.TLSClientConfig{}
-	config.Transport = direct.NewTransport(s.built)
-	return config
-}
-
-// Client returns the client that components in this process should use.
-func (s *Server) Client() kubernetes.Interface { return s.client }
-
-// Informers returns a factory over Client that admission and authorization use
-// too, so that each kind is held once. Managed fields are left out. Those who
-// ask for further informers start the factory again; Run starts it first.
-func (s *Server) Informers() informers.SharedInformerFactory { return s.factory }
-
-// Handler serves requests without their having come through the listener. It
-// authenticates them all the same.
-func (s *Server) Handler() http.Handler { return s.generic.Handler }
-
-// Admission returns the chain that every write passes.
-func (s *Server) Admission() admission.Interface { return s.chain }
-
-// Storage returns the registry of a resource, or of one of its subresources.
-func (s *Server) Storage(resource schema.GroupVersionResource, subresource string) (rest.Storage, bool) {
-	name := resource.Resource
-	if subresource != "" {
-		name += "/" + subresource
-	}
-	registry, ok := s.all[resource.GroupVersion()][name]
-	return registry, ok
-}
-
-// Etcd returns the store's client, for diagnosis and tests.
-func (s *Server) Etcd() *clientv3.Client { return s.store.client }
 
 func (s *Server) certsRenewed(ctx context.Context) {
 	log := klog.FromContext(ctx)
