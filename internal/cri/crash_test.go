@@ -85,7 +85,7 @@ func runUntilDeath(w *world, dieAt int, config *runtimeapi.PodSandboxConfig) (fi
 	case <-l.dead:
 	}
 	if s != nil && finished {
-		s.background.Wait()
+		s.background.wait()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,7 +132,7 @@ func checkSuccessor(w *world, dieAt int) {
 	if err != nil {
 		w.t.Fatalf("died at %d: the successor doesn't start: %v", dieAt, err)
 	}
-	s.background.Wait()
+	s.background.wait()
 	w.checkConsistent(s, l)
 	go s.Run(ctx) //nolint:errcheck // ends with ctx
 	// The same pod, or another attempt at it, can be made and run.
@@ -243,7 +243,7 @@ func restart(w *world) *Service {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s.background.Wait()
+	s.background.wait()
 	return s
 }
 

@@ -162,7 +162,7 @@ func (s *Service) finishAndClean(ctx context.Context, c *container, exit metadat
 		logger.Error(err, "Could not record how a container ended", "container", c.id)
 	}
 	ctx = context.WithoutCancel(ctx)
-	s.background.Go(func() {
+	s.background.begin(func() {
 		c.work.Lock()
 		defer c.work.Unlock()
 		if err := s.cleanContainer(ctx, c); err != nil {
@@ -204,7 +204,7 @@ func (s *Service) finish(c *container, exit metadata.Exit) error {
 func (s *Service) holderEnded(ctx context.Context, sb *sandbox) {
 	logger := klog.FromContext(ctx)
 	ctx = context.WithoutCancel(ctx)
-	s.background.Go(func() {
+	s.background.begin(func() {
 		sb.life.Lock()
 		defer sb.life.Unlock()
 		if phase, _ := sb.state(); phase != sandboxReady {

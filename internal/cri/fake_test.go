@@ -205,6 +205,7 @@ func (r fakeRuntime) Events(ctx context.Context) (<-chan oci.Event, error) {
 				case <-ctx.Done():
 					return
 				case <-r.dead:
+					<-ctx.Done()
 					return
 				}
 			}
@@ -213,6 +214,7 @@ func (r fakeRuntime) Events(ctx context.Context) (<-chan oci.Event, error) {
 			case <-ctx.Done():
 				return
 			case <-r.dead:
+				<-ctx.Done()
 				return
 			}
 		}

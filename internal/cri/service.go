@@ -32,7 +32,7 @@ type Service struct {
 	// starts bounds how many containers start at once.
 	starts chan struct{}
 	// background counts the cleanups that nobody waits for.
-	background sync.WaitGroup
+	background tasks
 	failure    runFailure
 
 	cgroupUsers users
@@ -110,7 +110,7 @@ func (s *Service) bundlesDir() string   { return filepath.Join(s.cfg.RuntimeDir,
 // Close ends the streams. Sandboxes and containers stay as they are.
 func (s *Service) Close(context.Context) error {
 	err := s.stream.close()
-	s.background.Wait()
+	s.background.wait()
 	return err
 }
 
@@ -185,4 +185,46 @@ func (s *Service) containersOf(sandboxID string) []*container {
 		out = append(out, c)
 	}
 	return out
+}
+
+// tasks counts what runs in the background. Unlike a sync.WaitGroup it may be
+// waited for while more is begun.
+type tasks struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // closed when n gets to 0; nil while nobody waits
+}
+
+func (t *tasks) begin(f func()) {
+	t.mu.Lock()
+	t.n++
+	t.mu.Unlock()
+	go func() {
+		defer t.end()
+		f()
+	}()
+}
+
+func (t *tasks) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// wait waits until nothing runs.
+func (t *tasks) wait() {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	<-idle
 }
