@@ -12,36 +12,48 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// BenchmarkDecide measures what it costs to learn of one pod's end, decide, and learn of the answers, in a Job of many live pods: it must not
-// depend on their number.
+// BenchmarkDecide measures one decision in a Job of many live pods of which one has ended: it must not depend on their number.
 func BenchmarkDecide(b *testing.B) {
 	for _, live := range []int{10, 1_000, 100_000} {
 		b.Run(fmt.Sprintf("live=%d", live), func(b *testing.B) {
-			job := makeJob("job").stored().completions(1 << 30).parallelism(int32(live)).started(epoch).obj()
-			job.Status.Active = int32(live)
-			s := newJobState(job.UID, job.Namespace, job.Name)
-			s.applyJob(job, fromInformer)
-			for i := range live {
-				s.applyPod(benchPod(i, "2").running().obj(), fromInformer, epoch)
-			}
-			done, released := benchPod(0, "3").succeeded().obj(), benchPod(0, "4").succeeded().released().obj()
-			version := 10
+			s := benchState(live)
+			s.applyPod(benchPod(live, "3").succeeded().obj(), fromInformer, epoch)
 			b.ReportAllocs()
 			for b.Loop() {
-				version += 10
-				done.UID = types.UID("uid-pod-" + strconv.Itoa(version))
-				released.UID = done.UID
-				done.ResourceVersion, released.ResourceVersion = strconv.Itoa(version), strconv.Itoa(version+1)
-				s.applyPod(done, fromInformer, epoch)
-				p := decide(s.job, s.view(epoch), epoch, testLimits) // names it, and wants no other
-				if len(p.Release) != 1 || p.Status == nil {
+				if p := decide(s.job, s.view(epoch), epoch, testLimits); len(p.Release) != 1 || p.Status == nil {
 					b.Fatalf("%+v", p)
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkPodEvent measures what it costs to learn of a pod's end, and of its release, in a Job of many live pods.
+func BenchmarkPodEvent(b *testing.B) {
+	for _, live := range []int{10, 1_000, 100_000} {
+		b.Run(fmt.Sprintf("live=%d", live), func(b *testing.B) {
+			s := benchState(live)
+			done, released := benchPod(live, "3").succeeded().obj(), benchPod(live, "4").succeeded().released().obj()
+			b.ReportAllocs()
+			for b.Loop() {
+				s.applyPod(done, fromInformer, epoch)
 				s.applyPod(released, fromOwnWrite, epoch)
 				s.applyPod(released, fromInformer, epoch)
 			}
 		})
 	}
+}
+
+// benchState is the state of a Job with so many running pods.
+func benchState(live int) *jobState {
+	job := makeJob("job").stored().completions(1 << 30).parallelism(int32(live)).started(epoch).obj()
+	job.Status.Active = int32(live)
+	s := newJobState(job.UID, job.Namespace, job.Name)
+	s.applyJob(job, fromInformer)
+	for i := range live {
+		s.applyPod(benchPod(i, "2").running().obj(), fromInformer, epoch)
+	}
+	return s
 }
 
 func benchPod(i int, version string) *podBuilder {

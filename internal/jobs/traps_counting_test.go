@@ -144,6 +144,8 @@ func TestKK27997_NoStormWhenCreationFails(t *testing.T) {
 func TestKK70251_KK109397_KK60735_MoreFailuresThanTheLimit(t *testing.T) {
 	for _, tc := range []struct{ limit, parallelism int32 }{{10, 10}, {0, 1}, {3, 2}, {0, 25}} {
 		w := newWorld(t)
+		w.lim = limits{} // no delay that would hide a pod too many
+		w.boot(0, 0)
 		job := w.create(makeJob("job").completions(100).parallelism(tc.parallelism).limit(tc.limit).obj())
 		for range 200 {
 			w.settle()

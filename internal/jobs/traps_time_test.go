@@ -273,15 +273,15 @@ func TestTTLAndClockJumps(t *testing.T) {
 	offset = time.Hour
 	w.clock.SetTime(w.clock.Now().Add(offset)) // a jump, not time
 	w.fire()
-	if w.api.job("default", "job") == nil {
+	if w.job("job").DeletionTimestamp != nil {
 		t.Fatal("deleted by a clock set forward")
 	}
 	w.pass(99 * time.Second)
-	if w.api.job("default", "job") == nil {
+	if w.job("job").DeletionTimestamp != nil {
 		t.Fatal("deleted early")
 	}
 	w.pass(time.Second)
-	if j := w.api.job("default", "job"); j != nil && j.DeletionTimestamp == nil {
+	if w.job("job").DeletionTimestamp == nil {
 		t.Error("not deleted after its TTL")
 	}
 }
