@@ -17,8 +17,10 @@
 // Job's state, by resource version, so that an older event that arrives later changes nothing. A pod counts as being deleted from the moment
 // that its deletion was accepted. There are no expectations that could time out.
 //
-// Others' writes are the other half. A status that the engine didn't write itself (after a restart, or when another replica led meanwhile) is
-// trusted only together with pods at least as new: until the pod informer has reached the status's resource version, pods are read live.
+// Others' writes are the other half (after a restart, or when another replica led meanwhile). A status that the engine didn't write itself is
+// trusted only together with pods at least as new, for it may count pods that a stale cache shows as uncounted; and a release that it didn't
+// make only together with a status at least as new, for it may follow a count. Where an informer hasn't come that far, the API is read. A
+// Job that had a life before this process knew it is read live once.
 //
 // # Exactly-once creation
 //

@@ -47,14 +47,12 @@ func (m *model) checkStatus(was, is *batchv1.Job) {
 	wasS, wasF := uncounted(&was.Status)
 	isS, isF := uncounted(&is.Status)
 	for _, l := range []struct {
-		name        string
-		was, is     []types.UID
-		counted     int32
-		otherWas    []types.UID
-		description string
+		name    string
+		was, is []types.UID
+		counted int32
 	}{
-		{"succeeded", wasS, isS, is.Status.Succeeded - was.Status.Succeeded, wasF, ""},
-		{"failed", wasF, isF, is.Status.Failed - was.Status.Failed, wasS, ""},
+		{"succeeded", wasS, isS, is.Status.Succeeded - was.Status.Succeeded},
+		{"failed", wasF, isF, is.Status.Failed - was.Status.Failed},
 	} {
 		var cleared int32
 		for _, uid := range l.was {

@@ -65,8 +65,6 @@ type jobState struct {
 
 	// startedAt is the exact time that job.Status.StartTime rounds down, if this process set it.
 	startedAt time.Time
-	// finished tells that the Job's end was recorded in metrics.
-	finished bool
 }
 
 func newJobState(uid types.UID, namespace, name string) *jobState {
