@@ -44,7 +44,8 @@ type Config struct {
 	// MemoryCapacity of the machine in bytes; 0 makes all burstable pods equal when
 	// memory runs out.
 	MemoryCapacity int64
-	// DNS says how pods resolve names; the zero value gives them the host's servers.
+	// DNS says how pods resolve names; the zero value gives them the host's servers
+	// and the domain cluster.local.
 	DNS crispec.DNS
 	// SeccompDefault gives containers that name no seccomp profile the runtime's.
 	SeccompDefault bool
@@ -88,6 +89,9 @@ func (c *Config) complete() error {
 	}
 	if c.StartConcurrency <= 0 {
 		c.StartConcurrency = 2 * runtime.NumCPU()
+	}
+	if c.DNS.ClusterDomain == "" {
+		c.DNS.ClusterDomain = "cluster.local"
 	}
 	if c.SeccompProfileRoot == "" {
 		c.SeccompProfileRoot = filepath.Join(filepath.Dir(c.RootDir), "seccomp")

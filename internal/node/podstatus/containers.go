@@ -115,13 +115,22 @@ func stateOf(in Input, run *runtimepod.Container) v1.ContainerState {
 			ExitCode:    run.ExitCode,
 			Reason:      run.Reason,
 			Message:     run.Message,
-			StartedAt:   metav1.NewTime(run.StartedAt),
+			StartedAt:   startOf(run),
 			FinishedAt:  metav1.NewTime(run.FinishedAt),
 			ContainerID: runtimepod.ContainerID(in.RuntimeName, run.ID),
 		}}
 	default:
 		return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{}}
 	}
+}
+
+// startOf is when the run started. One that ended without having started, as with
+// a command that doesn't exist, shows the epoch, as the kubelet has it.
+func startOf(run *runtimepod.Container) metav1.Time {
+	if run.StartedAt.IsZero() && !run.Lost {
+		return metav1.Unix(0, 0)
+	}
+	return metav1.NewTime(run.StartedAt)
 }
 
 // fillWaiting makes a container that is to run, and couldn't be started, wait
