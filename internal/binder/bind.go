@@ -17,6 +17,9 @@ import (
 const (
 	// After a binding failed the pod waits, twice as long each time.
 	firstRetry, lastRetry = time.Second, 10 * time.Second
+	// remindAfter is when pods that still wait are told again: events are kept
+	// for an hour.
+	remindAfter = 30 * time.Minute
 	// maxNote is the length in bytes that the API allows an event's message.
 	maxNote = 1024
 
@@ -73,6 +76,7 @@ func (b *Binder) report(ctx context.Context, pod *v1.Pod, why *diagnosis) {
 	err := b.setUnscheduled(ctx, pod, text)
 	switch {
 	case err == nil:
+		b.remindLater()
 		b.cfg.Recorder.Event(pod, v1.EventTypeWarning, reasonFailedScheduling, truncate(text))
 		return
 	case ctx.Err() != nil, apierrors.IsNotFound(err):
@@ -91,6 +95,23 @@ func (b *Binder) report(ctx context.Context, pod *v1.Pod, why *diagnosis) {
 		b.queue.tell(w) // the newer pod is here already; no event will bring it
 		b.signal()
 	}
+}
+
+// remindLater has all pods that wait then told again, once, in a while.
+func (b *Binder) remindLater() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reminding {
+		return
+	}
+	b.reminding = true
+	b.cfg.Clock.AfterFunc(remindAfter, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.reminding = false
+		b.queue.tellAll()
+		b.signal()
+	})
 }
 
 // setUnscheduled writes the PodScheduled condition. The patch holds for the

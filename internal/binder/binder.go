@@ -85,9 +85,10 @@ type Binder struct {
 	wake   chan struct{} // holds an item if the queue may have something new
 	writes chan func(context.Context)
 
-	mu    sync.Mutex // guards state and queue
-	state *state
-	queue *queue
+	mu        sync.Mutex // guards what follows
+	state     *state
+	queue     *queue
+	reminding bool // a reminder is due some time
 }
 
 // New returns a Binder that watches through cfg.Informers. It fails if the

@@ -236,6 +236,16 @@ func TestPodsOfAnEarlierBinderAreNotToldAgain(t *testing.T) {
 	w.wantEvent(t, scheduled("q")) // and nothing about p
 }
 
+// Events don't last for ever; a pod that still waits says so again.
+func TestPodsThatWaitLongSaySoAgain(t *testing.T) {
+	w := newWorld(t, makeNode("n", "cpu", "1", "pods", "110"))
+	w.create(t, makePod("q").requests("cpu", "1").on("n").obj())
+	w.create(t, makePod("p").requests("cpu", "1").obj())
+	w.wantEvent(t, insufficientCPU("p"))
+	w.clock.Step(remindAfter)
+	w.wantEvent(t, insufficientCPU("p"))
+}
+
 func BenchmarkBind(b *testing.B) {
 	w := newWorld(b, makeNode("n", "cpu", "1000000", "pods", "10000000"))
 	pods := make([]*v1.Pod, 0, b.N)

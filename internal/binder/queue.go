@@ -169,6 +169,16 @@ func (q *queue) tell(w *waiting) {
 	}
 }
 
+// tellAll has every pod told that is known to fit nowhere, whatever it was told before.
+func (q *queue) tellAll() {
+	for _, w := range q.pods {
+		if w.class != nil && w.class.blocked != nil {
+			w.told = ""
+			q.tell(w)
+		}
+	}
+}
+
 // takeUntold returns the next pod whose condition doesn't say what it should,
 // with what it should say.
 func (q *queue) takeUntold() (*waiting, *diagnosis) {

@@ -67,6 +67,20 @@ func (c *cri) ListPodSandbox(_ context.Context, f *runtimeapi.PodSandboxFilter) 
 	return []*runtimeapi.PodSandbox{{Id: "sandbox-1"}}, nil
 }
 
+func (c *cri) ListPodSandboxStats(context.Context, *runtimeapi.PodSandboxStatsFilter) ([]*runtimeapi.PodSandboxStats, error) {
+	usage := &runtimeapi.CpuUsage{UsageNanoCores: &runtimeapi.UInt64Value{Value: 7}}
+	memory := &runtimeapi.MemoryUsage{WorkingSetBytes: &runtimeapi.UInt64Value{Value: 9}}
+	sandbox := func(uid string) *runtimeapi.PodSandboxStats {
+		return &runtimeapi.PodSandboxStats{
+			Attributes: &runtimeapi.PodSandboxAttributes{Metadata: &runtimeapi.PodSandboxMetadata{Name: "p", Namespace: "ns", Uid: uid}},
+			Linux: &runtimeapi.LinuxPodSandboxStats{Cpu: usage, Containers: []*runtimeapi.ContainerStats{{
+				Attributes: &runtimeapi.ContainerAttributes{Metadata: &runtimeapi.ContainerMetadata{Name: "c"}}, Memory: memory,
+			}}},
+		}
+	}
+	return []*runtimeapi.PodSandboxStats{sandbox("gone"), sandbox("uid-1")}, nil
+}
+
 func (c *cri) Exec(_ context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
 	if c.streams == nil {
 		return nil, status.Error(codes.NotFound, "container is gone")

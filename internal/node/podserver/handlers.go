@@ -35,6 +35,7 @@ func (s *Server) Handler() http.Handler {
 		handle(method+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
 	}
 	handle("GET /pods", s.pods)
+	handle("GET /stats/summary", s.summary)
 	handle("GET /healthz", func(w http.ResponseWriter, _ *http.Request) error {
 		_, err := w.Write([]byte("ok"))
 		return err
@@ -104,7 +105,11 @@ func (s *Server) pods(w http.ResponseWriter, _ *http.Request) error {
 	for _, pod := range s.cfg.Pods.Pods() {
 		list.Items = append(list.Items, *pod)
 	}
-	data, err := json.Marshal(list)
+	return writeJSON(w, list)
+}
+
+func writeJSON(w http.ResponseWriter, answer any) error {
+	data, err := json.Marshal(answer)
 	if err != nil {
 		return err
 	}

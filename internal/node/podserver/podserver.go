@@ -1,5 +1,6 @@
 // Package podserver is the node's HTTP server for what the API server proxies
-// to a node: logs, exec, attach and port forwarding, spoken as the kubelet does.
+// to a node: logs, exec, attach, port forwarding and usage, spoken as the kubelet
+// does.
 //
 // It listens on a unix socket that only its owner may open; there is no other
 // access control, and none is needed: the API server has authenticated and
@@ -43,6 +44,7 @@ type Runtime interface {
 	ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error)
 	ListContainers(ctx context.Context, filter *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error)
 	ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error)
+	ListPodSandboxStats(ctx context.Context, filter *runtimeapi.PodSandboxStatsFilter) ([]*runtimeapi.PodSandboxStats, error)
 	Exec(ctx context.Context, request *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error)
 	Attach(ctx context.Context, request *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error)
 	PortForward(ctx context.Context, request *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error)
