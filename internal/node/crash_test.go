@@ -139,6 +139,20 @@ func TestAPIDown(t *testing.T) {
 	})
 }
 
+// Others change the pod so often that the API gives up on a patch.
+func TestConflicts(t *testing.T) {
+	w := newWorld(t)
+	w.api.busy = 2
+	w.runtime.Behave = exits(0)
+	pod := makePod("p").obj()
+	w.api.create(pod)
+	w.start()
+	w.stepUntil(func() bool {
+		p, _ := w.api.get(pod)
+		return p.Status.Phase == v1.PodSucceeded
+	})
+}
+
 func TestReboot(t *testing.T) {
 	for _, c := range []struct {
 		policy v1.RestartPolicy

@@ -38,6 +38,7 @@ type fakeAPI struct {
 	changed chan struct{} // closed and replaced at every change
 	down    bool
 	refused int // calls while down
+	busy    int // patches yet to be answered by a conflict
 	patches int
 }
 
@@ -121,6 +122,10 @@ func (a *fakeAPI) patch(act clienttesting.PatchAction) (*v1.Pod, error) {
 	}
 	if uid := precondition.Metadata.UID; uid != pod.UID {
 		return nil, apierrors.NewConflict(podResource, pod.Name, errors.New("UID in precondition: "+string(uid)))
+	}
+	if a.busy > 0 {
+		a.busy--
+		return nil, apierrors.NewConflict(podResource, pod.Name, errors.New("the object has been modified"))
 	}
 	patched, err := strategicpatch.StrategicMergePatch(old, act.GetPatch(), v1.Pod{})
 	if err != nil {

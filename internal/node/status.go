@@ -127,7 +127,11 @@ func (s *statusWriter) work(ctx context.Context) {
 		}
 		s.mu.Unlock()
 		if err := step(ctx); err != nil && ctx.Err() == nil {
-			logger.Error(err, "Cannot bring a pod's status to the API; trying again")
+			if apierrors.IsConflict(err) {
+				logger.V(2).Info("A pod's status met a conflict; trying again", "err", err)
+			} else {
+				logger.Error(err, "Cannot bring a pod's status to the API; trying again")
+			}
 			s.retryLater()
 			return
 		}
@@ -185,7 +189,7 @@ func (s *statusWriter) remove(ctx context.Context, base *v1.Pod) error {
 		GracePeriodSeconds: ptr.To[int64](0),
 		Preconditions:      metav1.NewUIDPreconditions(string(s.uid)),
 	})
-	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+	if err == nil || apierrors.IsNotFound(err) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.deleted = true
@@ -194,14 +198,15 @@ func (s *statusWriter) remove(ctx context.Context, base *v1.Pod) error {
 	return fmt.Errorf("delete the pod: %w", err)
 }
 
-// answered takes the API's answer to a patch. That there is no such pod, or
-// another one under its name, ends all writing.
+// answered takes the API's answer to a patch. That there is no such pod ends all
+// writing. A conflict may mean that another pod has its name by now, which the
+// informer will tell, or that others were faster too often, which passes.
 func (s *statusWriter) answered(pod *v1.Pod, want *v1.PodStatus, err error) error {
 	now := s.n.cfg.Clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case apierrors.IsNotFound(err):
 		s.stopped = true
 		return nil
 	case err != nil:

@@ -162,8 +162,7 @@ func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
 		in.Outcome = w.ending.outcome
 	}
 	w.last = podstatus.Generate(in)
-	if !w.running && (w.last.Phase == v1.PodRunning || w.last.Phase == v1.PodSucceeded) {
-		w.running = true
+	if in.Previous.Phase == v1.PodPending && w.last.Phase != v1.PodPending && w.last.Phase != v1.PodFailed {
 		w.n.metrics.podStart.Observe(w.n.cfg.Clock.Since(w.seen).Seconds())
 	}
 	w.status.set(w.last)

@@ -55,7 +55,6 @@ type worker struct {
 	metadata string                           // that volumes show
 	ending   *ending                          // set once nothing is started any more
 	finished bool                             // everything local is ended and freed
-	running  bool                             // was seen running: its start is measured
 	told     map[string]bool                  // events to be told once
 	failures int                              // syncs that failed in a row
 	retryAt  time.Time
