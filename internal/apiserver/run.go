@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +29,6 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.watchStore(ctx) })
 	group.Go(func() error { return s.start(ctx) })
 	err := group.Wait()
-	s.factory.Shutdown()
 	if errors.Is(err, errStopped) {
 		err = nil
 	}
@@ -49,7 +49,7 @@ func (s *Server) serve(ctx context.Context) error {
 		return errStopped
 	case <-ctx.Done():
 	}
-	timeout := s.cfg.Clock.NewTimer(stopTimeout)
+	timeout := time.NewTimer(stopTimeout)
 	defer timeout.Stop()
 	select {
 	case <-s.drained:
@@ -57,7 +57,7 @@ func (s *Server) serve(ctx context.Context) error {
 		if err := <-done; err != nil {
 			return fmt.Errorf("stop the API server: %w", err)
 		}
-	case <-timeout.C():
+	case <-timeout.C:
 		s.listener.closeConns()
 		klog.FromContext(ctx).V(1).Info("Requests in flight were broken off")
 	}

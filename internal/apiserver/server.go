@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -248,12 +249,7 @@ func (s *Server) writeKubeconfig() error {
 
 // close ends what New opened, apart from the listener.
 func (s *Server) close(ctx context.Context) error {
-	if s.generic != nil {
-		s.generic.Destroy()
-	}
-	if s.options != nil {
-		s.options.stop()
-	}
+	s.release(ctx)
 	if s.store == nil {
 		return nil
 	}
@@ -264,6 +260,31 @@ func (s *Server) close(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// release ends what reads the store. Reads of one that failed hang for a while:
+// they aren't waited for.
+func (s *Server) release(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if s.factory != nil {
+			s.factory.Shutdown()
+		}
+		if s.generic != nil {
+			s.generic.Destroy()
+		}
+		if s.options != nil {
+			s.options.stop()
+		}
+	}()
+	timeout := time.NewTimer(stopTimeout)
+	defer timeout.Stop()
+	select {
+	case <-done:
+	case <-timeout.C:
+		klog.FromContext(ctx).V(1).Info("Reads of the store were broken off")
+	}
 }
 
 // deferredClient lets informers, admission and authorization be built before

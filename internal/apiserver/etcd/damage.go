@@ -24,6 +24,15 @@ func explainStartError(dir string, err error) error {
 	}
 }
 
+// explainFailure says what a user can do about a member that failed while it
+// ran.
+func explainFailure(dir string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("the store in %s can't be written: no space left on the device: make room, then start again; what was acknowledged is kept: %w", dir, err)
+	}
+	return fmt.Errorf("the store in %s failed: %w", dir, err)
+}
+
 // damaged recognises errors of etcd's log and of its database, which carry no
 // type in common.
 func damaged(err error) bool {

@@ -148,3 +148,36 @@ func TestExplainStartError(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainFailure(t *testing.T) {
+	full := explainFailure("/dir", fmt.Errorf("commit: %w", syscall.ENOSPC))
+	if !errors.Is(full, syscall.ENOSPC) || !strings.Contains(full.Error(), "/dir") || !strings.Contains(full.Error(), "make room") {
+		t.Errorf("got %v", full)
+	}
+	if other := explainFailure("/dir", io.ErrShortWrite); !errors.Is(other, io.ErrShortWrite) {
+		t.Errorf("got %v", other)
+	}
+}
+
+// TestAFailedMemberSaysSo covers what a disk that refuses a write leads to.
+func TestAFailedMemberSaysSo(t *testing.T) {
+	m, err := Start(t.Context(), Config{Dir: t.TempDir(), SocketDir: socketDir(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-m.Failed():
+		t.Fatal("failed from the start")
+	default:
+	}
+	m.fatal.set(fmt.Errorf("commit: %w", syscall.ENOSPC))
+	<-m.Failed()
+	for name, err := range map[string]error{"Err": m.Err(), "Ping": m.Ping(t.Context())} {
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}

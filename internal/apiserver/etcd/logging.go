@@ -112,7 +112,9 @@ func (c *klogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	for key, value := range enc.Fields {
 		keysAndValues = append(keysAndValues, key, value)
 	}
-	minor := entry.Level == zapcore.ErrorLevel && (c.quiet.Load() || benignErrors[entry.Message])
+	// What is fatal is recorded, and told by whoever asks for it.
+	minor := entry.Level > zapcore.ErrorLevel ||
+		entry.Level == zapcore.ErrorLevel && (c.quiet.Load() || benignErrors[entry.Message])
 	switch {
 	case entry.Level >= zapcore.ErrorLevel && !minor:
 		c.log.Error(nil, entry.Message, keysAndValues...)

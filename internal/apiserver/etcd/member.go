@@ -58,7 +58,7 @@ type Member struct {
 	etcd   *embed.Etcd
 	client *clientv3.Client
 	fatal  *fatalSignal
-	quiet  atomic.Bool // set while closing
+	quiet  atomic.Bool // set while starting, when errors are returned, and while closing
 	space  *spaceCheck
 }
 
@@ -70,6 +70,7 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 		cfg.QuotaBytes = DefaultQuotaBytes
 	}
 	m := &Member{cfg: cfg, fatal: newFatalSignal()}
+	m.quiet.Store(true)
 	ecfg, err := m.embedConfig(klog.FromContext(ctx))
 	if err != nil {
 		return nil, err
@@ -83,6 +84,7 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 		return nil, errors.Join(err, m.Close())
 	}
 	m.client.KV = explainNoSpace(m.client.KV, m.space)
+	m.quiet.Store(false)
 	return m, nil
 }
 
@@ -173,8 +175,14 @@ func (m *Member) Socket() string { return filepath.Join(m.cfg.SocketDir, socketN
 // memory may differ from what it holds on disk.
 func (m *Member) Failed() <-chan struct{} { return m.fatal.done }
 
-// Err returns why the member failed, nil while it hasn't.
-func (m *Member) Err() error { return m.fatal.Err() }
+// Err returns why the member failed and what to do, nil while it hasn't failed.
+func (m *Member) Err() error {
+	err := m.fatal.Err()
+	if err == nil {
+		return nil
+	}
+	return explainFailure(m.cfg.Dir, err)
+}
 
 // Ping reads through the member. It fails if the member did or doesn't answer.
 func (m *Member) Ping(ctx context.Context) error {
@@ -199,6 +207,7 @@ var ErrStillClosing = errors.New("etcd is still closing")
 
 // Close stops the member and waits until its files are closed, but no longer
 // than half a second: then it returns ErrStillClosing. The data is safe even so.
+// A member that failed isn't waited for.
 func (m *Member) Close() error {
 	m.quiet.Store(true)
 	if m.client != nil {
@@ -216,7 +225,7 @@ func (m *Member) Close() error {
 	case <-done:
 		return nil
 	case <-m.fatal.done:
-		return m.fatal.Err()
+		return nil // Err tells; what is left of the member can't be waited for
 	case <-timeout.C:
 		return fmt.Errorf("%w: %s", ErrStillClosing, m.cfg.Dir)
 	}
