@@ -35,6 +35,7 @@ type Node struct {
 
 	mu          sync.Mutex
 	ctx         context.Context // of Run; nil before
+	draining    bool
 	runtimeName string
 	workers     map[types.UID]*worker
 }
@@ -232,7 +233,7 @@ var errStopped = errors.New("the node agent is stopping")
 func (n *Node) spawn(f func(ctx context.Context)) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ctx == nil || n.ctx.Err() != nil {
+	if n.ctx == nil || n.draining || n.ctx.Err() != nil {
 		return false
 	}
 	ctx := n.ctx
@@ -240,10 +241,11 @@ func (n *Node) spawn(f func(ctx context.Context)) bool {
 	return true
 }
 
-// drain waits for all goroutines after the context of Run has ended.
+// drain lets nobody spawn any more and waits for all goroutines.
 func (n *Node) drain() {
-	n.mu.Lock()   // whoever was about to spawn has done so
-	n.mu.Unlock() //nolint:staticcheck // an empty critical section is the point
+	n.mu.Lock()
+	n.draining = true
+	n.mu.Unlock()
 	n.work.Wait()
 }
 
