@@ -27,6 +27,7 @@ import (
 	"errand.dev/errand/internal/apiserver/etcd"
 	"errand.dev/errand/internal/apiserver/inprocess"
 	"errand.dev/errand/internal/apiserver/pki"
+	_ "errand.dev/errand/internal/apiserver/quietqueues" // no metrics of queues
 )
 
 // informerResync is 0: informers never replay what they hold. Those who want
