@@ -68,32 +68,34 @@ type Config struct {
 func (c *Config) Validate() error {
 	var errs []error
 	if c.DataDir == "" {
-		errs = append(errs, errors.New("DataDir: must be set"))
+		errs = append(errs, wrong("DataDir", errors.New("must be set")))
 	}
 	if c.RuntimeDir == "" && len(c.Etcd.Endpoints) == 0 {
-		errs = append(errs, errors.New("RuntimeDir: must be set for the embedded store"))
+		errs = append(errs, wrong("RuntimeDir", errors.New("must be set for the embedded store")))
 	}
 	if c.Listener == nil {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-			errs = append(errs, fmt.Errorf("Listen: want host:port: %w", err))
+			errs = append(errs, wrong("Listen", fmt.Errorf("want host:port: %w", err)))
 		}
 	}
 	if c.ServiceRange != "" {
 		if _, _, err := net.ParseCIDR(c.ServiceRange); err != nil {
-			errs = append(errs, fmt.Errorf("ServiceRange: %w", err))
+			errs = append(errs, wrong("ServiceRange", err))
 		}
 	}
 	if c.NodeDialer != nil && c.NodeName == "" {
-		errs = append(errs, errors.New("NodeName: must be set with NodeDialer"))
+		errs = append(errs, wrong("NodeName", errors.New("must be set with NodeDialer")))
 	}
 	if (c.Etcd.CertFile == "") != (c.Etcd.KeyFile == "") {
-		errs = append(errs, errors.New("Etcd: CertFile and KeyFile go together"))
+		errs = append(errs, wrong("Etcd", errors.New("CertFile and KeyFile go together")))
 	}
 	if c.EtcdQuotaBytes < 0 {
-		errs = append(errs, errors.New("EtcdQuotaBytes: must not be negative"))
+		errs = append(errs, wrong("EtcdQuotaBytes", errors.New("must not be negative")))
 	}
 	return utilerrors.NewAggregate(errs)
 }
+
+func wrong(field string, err error) error { return fmt.Errorf("%s: %w", field, err) }
 
 // complete returns a copy with every default filled in.
 func (c *Config) complete() (*completedConfig, error) {
