@@ -2,6 +2,7 @@ package inprocess
 
 import (
 	"fmt"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -11,13 +12,15 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// backend is what all endpoints of one clientset share. It doesn't change after New.
+// backend is what all endpoints of one clientset share. But for the pool, it doesn't change after New.
 type backend struct {
 	Config
 	// mutating is Admission's mutating side, guarded against plugins that break managedFields; nil if there is none.
 	mutating admission.MutationInterface
 	// objects is what admission plugins get to make, default and convert objects.
 	objects admission.ObjectInterfaces
+	// wireForms are kept from one request for the next.
+	wireForms sync.Pool
 }
 
 func newBackend(cfg Config) *backend {

@@ -238,7 +238,7 @@ func (e *endpoint) send(ctx context.Context, c call, obj wireObject, op func(con
 		if err != nil {
 			return err
 		}
-		defer wire.release()
+		defer e.release(wire)
 		return op(ctx, c, wire)
 	})
 }

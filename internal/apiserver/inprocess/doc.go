@@ -22,5 +22,7 @@
 //
 // A write that is underway when its context ends is waited for, and the call may then succeed; HTTP would give up at once and leave the
 // outcome open. A watch whose context ends closes its channel; HTTP may send one more Error event about the broken stream. A watch without
-// TimeoutSeconds lives until it is stopped; HTTP ends it after half an hour to an hour.
+// TimeoutSeconds lives until it is stopped; HTTP ends it after half an hour to an hour. A handler's panic is an error; over HTTP it resets the
+// stream. A server-side apply to an object that was written here alone finds its fields owned by "before-first-apply", as it does with any
+// object without a record of ownership.
 package inprocess

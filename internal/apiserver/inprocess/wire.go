@@ -2,7 +2,6 @@ package inprocess
 
 import (
 	"fmt"
-	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,10 +26,7 @@ type wireObject interface {
 // maxPooledBuffer keeps one huge object from pinning its memory in the pool.
 const maxPooledBuffer = 64 << 10
 
-// wireBuffers are reused between requests: nothing decoded points into them.
-var wireBuffers = sync.Pool{New: func() any { return new(wireForm) }}
-
-// wireForm is an object's encoding, from which it can be decoded any number of times.
+// wireForm is an object's encoding, from which it can be decoded any number of times. Nothing decoded points into it.
 type wireForm struct{ data []byte }
 
 // marshal encodes an object that a caller passed in. Going through the wire form costs little next to storing the object and gives exactly
@@ -40,21 +36,25 @@ func (e *endpoint) marshal(in wireObject) (*wireForm, error) {
 	if int64(size) > e.MaxRequestBytes {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", e.MaxRequestBytes))
 	}
-	w := wireBuffers.Get().(*wireForm)
+	w, ok := e.wireForms.Get().(*wireForm)
+	if !ok {
+		w = &wireForm{}
+	}
 	if cap(w.data) < size {
 		w.data = make([]byte, size)
 	}
 	w.data = w.data[:size]
 	if _, err := in.MarshalToSizedBuffer(w.data); err != nil {
-		w.release()
+		e.release(w)
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("encoding a %s: %v", e.kind.Kind, err))
 	}
 	return w, nil
 }
 
-func (w *wireForm) release() {
+// release lets another request use the memory of w.
+func (e *endpoint) release(w *wireForm) {
 	if cap(w.data) <= maxPooledBuffer {
-		wireBuffers.Put(w)
+		e.wireForms.Put(w)
 	}
 }
 
