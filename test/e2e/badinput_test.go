@@ -33,7 +33,7 @@ func TestBadManifests(t *testing.T) {
 		},
 		"restartPolicy Always": {
 			manifest: strings.Replace(job("bad", "true"), "Never", "Always", 1),
-			want:     []string{`The Job "bad" is invalid: spec.template.spec.restartPolicy: Unsupported value: "Always": supported values: "OnFailure", "Never"`},
+			want:     []string{`The Job "bad" is invalid: spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"`},
 		},
 		"changed completions": {
 			manifest: job("there", "true", "suspend: true", "completions: 3"),
@@ -41,7 +41,7 @@ func TestBadManifests(t *testing.T) {
 		},
 		"changed template": {
 			manifest: job("there", "false", "suspend: true", "completions: 2"),
-			want:     []string{`The Job "there" is invalid: spec.template: Invalid value:`, "field is immutable"},
+			want:     []string{`The Job "there" is invalid: spec.template.spec: Invalid value:`, "field is immutable"},
 		},
 		"changed selector": {
 			manifest: job("there", "true", "suspend: true", "completions: 2", "selector: {matchLabels: {a: b}}"),

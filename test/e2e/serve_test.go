@@ -110,8 +110,8 @@ func TestTruncatedWAL(t *testing.T) {
 	wantLines(t, e.kubectl("get", "job", "kept", "-o", "name"), "job.batch/kept")
 }
 
-// tearTail cuts the last record written to a preallocated log: from its middle
-// on there are zeros.
+// tearTail cuts a log off in the middle of its last record. Behind the records
+// a log is preallocated with zeros.
 func tearTail(path string) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -121,8 +121,7 @@ func tearTail(path string) error {
 	for end > 0 && b[end-1] == 0 {
 		end--
 	}
-	clear(b[end-3:])
-	return os.WriteFile(path, b, 0o600)
+	return os.Truncate(path, int64(end-3))
 }
 
 // A data directory on a file system that fills up: errors say so, and with

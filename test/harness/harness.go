@@ -64,8 +64,6 @@ func Start(ctx context.Context, cfg Config) (*Errand, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(filepath.Dir(path))
-	defer notify.Close()
 	args := []string{"serve", "--data-dir", cfg.DataDir, "--listen", "127.0.0.1:0"}
 	if cfg.RegistriesConf != "" {
 		args = append(args, "--registries-conf", cfg.RegistriesConf)
@@ -78,13 +76,19 @@ func Start(ctx context.Context, cfg Config) (*Errand, error) {
 		e.cmd.Stderr = io.MultiWriter(e.log, cfg.Log)
 	}
 	began := time.Now()
+	// A service manager listens for as long as the service runs.
+	unlisten := func() {
+		notify.Close()
+		os.RemoveAll(filepath.Dir(path))
+	}
 	if err := e.cmd.Start(); err != nil {
+		unlisten()
 		return nil, fmt.Errorf("start errand: %w", err)
 	}
 	go func() {
 		e.err = e.cmd.Wait()
+		unlisten()
 		close(e.done)
-		notify.Close()
 	}()
 	if err := awaitReady(ctx, notify); err != nil {
 		killErr := e.Kill()
