@@ -1,11 +1,5 @@
 //go:build node
 
-// Package critest is the contract of a CRI runtime as errand's node relies on
-// it: a suite that runs against any RuntimeService, the embedded one or a real
-// containerd behind the CRI's client. It needs root and real containers.
-//
-// It tests what a pod's user would see. What is particular to one runtime (its
-// crashes, its files) is tested beside that.
 package critest
 
 import (
