@@ -100,7 +100,7 @@ func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context),
 		IgnoredResourcesFunc:      config.IgnoredResources,
 		InformersStarted:          d.started,
 		InformerFactory:           d.graph,
-		ReplenishmentResyncPeriod: controller.StaticResyncPeriodFunc(quotaResync),
+		ReplenishmentResyncPeriod: controller.NoResyncPeriodFunc,
 		UpdateFilter:              install.DefaultUpdateFilter(),
 	})
 	if err != nil {

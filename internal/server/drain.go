@@ -56,7 +56,7 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 
 // destroy ends what outlives errand: containers, shim and network.
 func (r *containerRuntime) destroy(ctx context.Context, cgroupParent string) error {
-	err := r.service.Destroy(ctx)
+	err := r.endContainers(ctx)
 	r.service = nil
 	if err != nil {
 		return errors.Join(err, r.close())
@@ -66,6 +66,17 @@ func (r *containerRuntime) destroy(ctx context.Context, cgroupParent string) err
 	}
 	// The last to leave it was the shim.
 	return errors.Join(r.cgroups.Remove(cgroupParent), r.network.Destroy(), r.close())
+}
+
+// endContainers stops and removes all sandboxes. Their containers' ends are
+// noticed only while the service runs.
+func (r *containerRuntime) endContainers(ctx context.Context) error {
+	running, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.service.Run(running) }()
+	err := r.service.Destroy(ctx)
+	cancel()
+	return errors.Join(err, <-ended)
 }
 
 // removeRuntimeDir removes the runtime directory with what is mounted in it.

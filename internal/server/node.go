@@ -133,6 +133,7 @@ func (s *serve) newAgent(ctx context.Context, reg *registration.Registration) (*
 		HostIPs:        []string{reg.NodeIP().String()},
 		Allocatable:    reg.Allocatable(),
 		MemoryCapacity: facts.Memory,
+		SeccompDefault: true,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, "kubelet", s.nodeName),
 	})
