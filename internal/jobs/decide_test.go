@@ -108,6 +108,13 @@ func TestDecide(t *testing.T) {
 			},
 		},
 		{
+			name: "a pod that is named but not yet counted is done: nothing runs in its place",
+			job: makeJob("job").completions(2).parallelism(2).started(epoch).status(uncountedS("uid-a")).
+				status(func(s *batchv1.JobStatus) { s.Active = 1 }),
+			pods: []*corev1.Pod{makePod("a").succeeded().obj(), makePod("b").running().obj()},
+			want: plan{Release: []release{{podRef: ref("a")}}},
+		},
+		{
 			name: "the last success decides the end, but nothing is final before it is counted",
 			job:  makeJob("job").started(epoch),
 			pods: []*corev1.Pod{makePod("a").succeeded().obj()},

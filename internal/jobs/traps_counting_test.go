@@ -48,6 +48,25 @@ func TestKK137210_StaleListAfterRestart(t *testing.T) {
 	}
 }
 
+// Nor must lists from before the whole Job ran, even if the name of its pod has become free again.
+func TestKK137210_StaleListOfAFinishedJob(t *testing.T) {
+	w := newWorld(t)
+	job := w.create(makeJob("job").limit(0).obj())
+	w.settle()
+	pod := w.active(job)[0]
+	w.end(pod, corev1.PodFailed)
+	w.settle()
+	w.boot(len(w.api.log)-1, len(w.api.log)-1) // the Job as it was created
+	w.api.mu.Lock()
+	_ = w.api.deletePod("default", pod.Name, metav1.DeleteOptions{})
+	w.api.mu.Unlock()
+	w.sync()
+	w.settle()
+	if got := w.api.calls["create pods"]; got != 1 {
+		t.Errorf("%d pods were created", got)
+	}
+}
+
 // A second instance, which leads no more but doesn't know it yet, must not add pods either.
 func TestKK137210_PausedLeader(t *testing.T) {
 	w := newWorld(t)
