@@ -35,7 +35,8 @@ func (s *Service) stopContainer(ctx context.Context, c *container, grace time.Du
 	if c.state() == containerStarting {
 		// Who starts it holds work.
 		c.work.Lock()
-		c.work.Unlock() //nolint:staticcheck // only to wait
+		//lint:ignore SA2001 only to wait
+		c.work.Unlock()
 	}
 	if c.state() != containerRunning {
 		return nil
