@@ -34,7 +34,7 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) == 1 && args[0] == "pause" {
-		return pause()
+		return report(stderr, pause())
 	}
 	flags := flag.NewFlagSet("errand-shim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -78,6 +78,9 @@ func report(stderr io.Writer, err error) int {
 }
 
 func serve(cfg shim.Config) error {
+	if err := heedSignals(); err != nil {
+		return err
+	}
 	// The heap is a few hundred KB: trade some CPU time for keeping it there. Two threads of Go code are plenty.
 	debug.SetGCPercent(25)
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))

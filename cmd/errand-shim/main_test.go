@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -40,6 +41,9 @@ func TestDetach(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
+	// As nohup does, and as callers do whose C library keeps signal 32 to itself.
+	ignore(t, int(syscall.SIGHUP))
+	ignore(t, 32)
 	if out, err := exec.Command(bin, "--detach", "--dir", dir).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Fatalf("%s, %v", out, err)
 	}
@@ -69,6 +73,23 @@ func TestDetach(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "bind") {
 		t.Errorf("too long a path: %s, %v", out, err)
 	}
+}
+
+// ignore lets this process, and so those that it starts, ignore a signal until the test's end.
+func ignore(t *testing.T, sig int) {
+	t.Helper()
+	before, err := disposition(sig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dispose(sig, sigaction{handler: sigIgn}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dispose(sig, before); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // shimPid finds the one shim that serves dir.

@@ -9,7 +9,10 @@ import (
 
 // pause is the first process of a PID namespace that a pod's containers share, which ends with it: it reaps those that lose
 // their parents, and ends when it is killed.
-func pause() int {
+func pause() error {
+	if err := heedSignals(); err != nil {
+		return err
+	}
 	runtime.GOMAXPROCS(1)
 	ends := make(chan os.Signal, 1)
 	signal.Notify(ends, syscall.SIGCHLD)
@@ -24,7 +27,7 @@ func pause() int {
 				}
 			}
 		case <-stop:
-			return 0
+			return nil
 		}
 	}
 }
