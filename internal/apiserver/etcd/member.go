@@ -83,6 +83,9 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	if err := m.space.recover(ctx); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
+	if err := reserveSpace(cfg.Dir, m.etcd.Server.Backend().SizeInUse()); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	m.client.KV = explainNoSpace(m.client.KV, m.space)
 	m.quiet.Store(false)
 	return m, nil

@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 )
 
 // socketDir is short: t.TempDir's paths are too long for a socket.
@@ -143,6 +144,23 @@ func TestAStaleSocketIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, Config{Dir: t.TempDir(), SocketDir: dir})
+}
+
+// On a disk that is full otherwise the database goes on growing for a while; restarts don't add to what is kept for that.
+func TestSpaceIsReserved(t *testing.T) {
+	cfg := Config{Dir: t.TempDir()}
+	for _, name := range []string{"new", "restarted", "restarted again"} {
+		t.Run(name, func(t *testing.T) {
+			start(t, cfg)
+			var st unix.Stat_t
+			if err := unix.Stat(databasePath(cfg.Dir), &st); err != nil {
+				t.Fatal(err)
+			}
+			if held := st.Blocks * 512; held < reserveBytes || held > reserveBytes*3/2 {
+				t.Errorf("the database holds %d KiB of the disk, want a little over %d", held>>10, reserveBytes>>10)
+			}
+		})
+	}
 }
 
 func TestSocketPathTooLong(t *testing.T) {
