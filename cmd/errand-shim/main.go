@@ -23,6 +23,7 @@ import (
 	"syscall"
 
 	"errand.dev/errand/internal/oci/shim"
+	"errand.dev/errand/internal/oci/shimapi"
 )
 
 // version is set by the linker.
@@ -33,7 +34,7 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	if len(args) == 1 && args[0] == "pause" {
+	if len(args) == 1 && args[0] == shimapi.Pause {
 		return report(stderr, pause())
 	}
 	flags := flag.NewFlagSet("errand-shim", flag.ContinueOnError)

@@ -29,6 +29,7 @@ import (
 	"errand.dev/errand/internal/leakcheck"
 	"errand.dev/errand/internal/oci"
 	"errand.dev/errand/internal/oci/ocitest"
+	"errand.dev/errand/internal/oci/shimapi"
 	"errand.dev/errand/test/registry"
 )
 
@@ -142,7 +143,7 @@ func (m *machine) tryStart() (*life, error) {
 	}
 	s, err := cri.New(context.Background(), cri.Config{
 		Root: filepath.Join(m.dataDir, "cri"), RuntimeDir: m.names.RuntimeDir, CgroupParent: m.names.CgroupParent,
-		Handlers: []string{"runc"}, HolderCommand: []string{shimPath, "pause"}, Version: "test",
+		Handlers: []string{"runc"}, HolderCommand: []string{shimPath, shimapi.Pause}, Version: "test",
 		Runtime: m.oci, Images: m.store, Network: net, Cgroups: m.cgroups,
 	})
 	if err != nil {

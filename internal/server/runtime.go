@@ -19,6 +19,7 @@ import (
 	"errand.dev/errand/internal/datadir"
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/oci"
+	"errand.dev/errand/internal/oci/shimapi"
 	"errand.dev/errand/internal/version"
 )
 
@@ -69,7 +70,7 @@ func openRuntime(ctx context.Context, o Options, dir *datadir.Dir, names instanc
 		RuntimeDir:    filepath.Join(names.RuntimeDir, "cri"),
 		CgroupParent:  names.CgroupParent,
 		Handlers:      handlerNames(programs),
-		HolderCommand: []string{programs.Shim, "--hold"},
+		HolderCommand: []string{programs.Shim, shimapi.Pause},
 		Version:       version.Get().Version,
 		Runtime:       r.shim,
 		Images:        r.store,

@@ -1,0 +1,5 @@
+package shimapi
+
+// Pause is the argument with which errand-shim, run as a program of its own, does nothing but reap: as the first process of a
+// PID namespace that a pod's containers share.
+const Pause = "pause"
