@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 
 	"errand.dev/errand/internal/apiserver"
 	"errand.dev/errand/internal/apiserver/etcd"
@@ -50,6 +51,9 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 	err = s.start(ctx)
 	if err == nil {
 		s.announce(ctx, manager, stderr, time.Since(began))
+		if err := settle(); err != nil {
+			klog.FromContext(ctx).Error(err, "More memory than needed stays in use")
+		}
 		err = s.group.Wait(ctx)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
