@@ -20,6 +20,9 @@ func decide(job *batchv1.Job, v *view, now time.Time, lim limits) plan {
 		return tidy(v)
 	}
 	if why := unsupported(job); why != "" {
+		if job.DeletionTimestamp != nil {
+			return tidy(v) // an engine that could more may have left it pods
+		}
 		return refuse(job, why, now)
 	}
 	if job.DeletionTimestamp == nil && len(v.Claims) > 0 && v.Waits[deedClaim] == 0 {

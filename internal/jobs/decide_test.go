@@ -341,3 +341,14 @@ func TestUnsupported(t *testing.T) {
 		})
 	}
 }
+
+// An engine that could more may have left pods to a Job that this one refuses: its deletion must not wait for them for ever.
+func TestDeletionOfAnUnsupportedJob(t *testing.T) {
+	job := makeJob("job").stored().obj()
+	job.Spec.CompletionMode = ptr.To(batchv1.IndexedCompletion)
+	job.DeletionTimestamp = ptr.To(metav1.NewTime(epoch))
+	p := decide(job, viewOf(job, makePod("job-a").obj()), epoch, testLimits)
+	if len(p.Release) != 1 || len(p.Delete) != 1 || len(p.Create) > 0 {
+		t.Errorf("plan %+v, want the pod deleted and released", p)
+	}
+}
