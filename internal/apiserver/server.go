@@ -232,13 +232,12 @@ func dropManagedFields(obj any) (any, error) {
 	return obj, nil
 }
 
-func (s *Server) certsRenewed(ctx context.Context) {
-	log := klog.FromContext(ctx)
+func (s *Server) certsRenewed(ctx context.Context) error {
 	if err := s.writeKubeconfig(); err != nil {
-		log.Error(err, "The certificates were renewed, the kubeconfig couldn't be", "path", s.cfg.Kubeconfig)
-		return
+		return err
 	}
-	log.Info("Renewed the certificates and the kubeconfig", "path", s.cfg.Kubeconfig)
+	klog.FromContext(ctx).Info("Renewed the certificates and the kubeconfig", "path", s.cfg.Kubeconfig)
+	return nil
 }
 
 func (s *Server) writeKubeconfig() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -115,7 +116,7 @@ func TestRunRenewsAndTells(t *testing.T) {
 	renewed := make(chan struct{}, 10)
 	s := open(t, Config{
 		Dir: t.TempDir(), Names: []string{"localhost"}, Clock: clock,
-		Renewed: func(context.Context) { renewed <- struct{}{} },
+		Renewed: func(context.Context) error { renewed <- struct{}{}; return nil },
 	})
 	enqueued := make(listener, 10)
 	s.Serving().AddListener(enqueued)
@@ -135,6 +136,62 @@ func TestRunRenewsAndTells(t *testing.T) {
 			t.Errorf("the certificate ends on %s", after.NotAfter)
 		}
 		before = after
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRenewalIsRetried: neither a disk that refuses a certificate nor one that
+// refuses what is made of it makes a renewal forgotten. The machine slept
+// meanwhile: no timer saw the day come.
+func TestRenewalIsRetried(t *testing.T) {
+	clock := clocktesting.NewFakeClock(time.Now())
+	told := make(chan error)
+	s := open(t, Config{
+		Dir: t.TempDir(), Clock: clock,
+		Renewed: func(context.Context) error { return <-told },
+	})
+	before := servingCert(t, s)
+	clock.SetTime(clock.Now().Add(250 * day))
+
+	// A directory in a file's place stands for the full disk.
+	admin := filepath.Join(s.cfg.Dir, adminName+".crt")
+	if err := os.Remove(admin); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(admin, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if renewed, err := s.renew(); err == nil || renewed {
+			t.Errorf("renewed %v, %v, want an error", renewed, err)
+		}
+	}
+	if !servingCert(t, s).Equal(before) {
+		t.Error("serves a certificate although not all could be renewed")
+	}
+	if err := os.RemoveAll(admin); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for i, failure := range []error{errors.New("disk full"), nil} {
+		for !clock.HasWaiters() {
+			time.Sleep(time.Millisecond)
+		}
+		clock.Step(lookInterval)
+		select {
+		case told <- failure:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("attempt %d: nobody was told", i)
+		}
+	}
+	if servingCert(t, s).Equal(before) {
+		t.Error("not renewed")
 	}
 	cancel()
 	if err := <-done; err != nil {

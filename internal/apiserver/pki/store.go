@@ -30,6 +30,9 @@ const (
 
 	// retryInterval separates attempts to renew when the disk refuses one.
 	retryInterval = time.Hour
+	// lookInterval bounds a wait for the day of renewal: timers stand still while
+	// a machine sleeps, and don't know of a clock that is set.
+	lookInterval = time.Hour
 
 	// AdminUser and AdminGroup are the subject of the administrator's
 	// certificate; the group is the one that Kubernetes' authorizers let pass.
@@ -46,8 +49,9 @@ type Config struct {
 	IPs   []net.IP
 	// Clock tells when certificates end; nil means the real one.
 	Clock clock.Clock
-	// Renewed, if set, is called after leaf certificates were renewed by Run.
-	Renewed func(context.Context)
+	// Renewed, if set, is called after leaf certificates were renewed by Run,
+	// and again every hour for as long as it returns an error.
+	Renewed func(context.Context) error
 }
 
 // Store holds the certificates of one errand. Its methods may be called
@@ -131,14 +135,18 @@ func openTokenKey(dir string) (*ecdsa.PrivateKey, error) {
 func (s *Store) renew() (renewed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.serving, renewed, err = s.leaf(s.serving, s.servingTemplate()); err != nil {
+	// Each counts as renewed only once it is saved: one that isn't must be tried
+	// again, and those that serve go on until then.
+	serving, servingRenewed, err := s.leaf(s.serving, s.servingTemplate())
+	if err != nil {
 		return false, err
 	}
-	var adminRenewed bool
-	if s.admin, adminRenewed, err = s.leaf(s.admin, adminTemplate()); err != nil {
+	admin, adminRenewed, err := s.leaf(s.admin, adminTemplate())
+	if err != nil {
 		return false, err
 	}
-	return renewed || adminRenewed, nil
+	s.serving, s.admin = serving, admin
+	return servingRenewed || adminRenewed, nil
 }
 
 // leaf returns the certificate that want describes: the given one, the one on
@@ -157,7 +165,10 @@ func (s *Store) leaf(have *pair, want leafTemplate) (_ *pair, renewed bool, err 
 	if err != nil {
 		return nil, false, err
 	}
-	return made, true, made.save(s.cfg.Dir, want.file)
+	if err := made.save(s.cfg.Dir, want.file); err != nil {
+		return nil, false, err
+	}
+	return made, true, nil
 }
 
 func (s *Store) usable(p *pair, want leafTemplate, now time.Time) bool {
@@ -187,8 +198,9 @@ func covers(cert *x509.Certificate, want leafTemplate) bool {
 // Run renews the leaves before they end, until ctx does. It returns nil.
 func (s *Store) Run(ctx context.Context) error {
 	wait := s.untilRenewal()
+	untold := false // of a renewal
 	for {
-		timer := s.cfg.Clock.NewTimer(wait)
+		timer := s.cfg.Clock.NewTimer(min(wait, lookInterval))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -203,9 +215,15 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 		if renewed {
 			s.servingContent.notify()
-			if s.cfg.Renewed != nil {
-				s.cfg.Renewed(ctx)
+		}
+		untold = s.cfg.Renewed != nil && (renewed || untold)
+		if untold {
+			if err := s.cfg.Renewed(ctx); err != nil {
+				klog.FromContext(ctx).Error(err, "Certificates were renewed, but not everywhere", "retryIn", retryInterval)
+				wait = retryInterval
+				continue
 			}
+			untold = false
 		}
 		wait = s.untilRenewal()
 	}
