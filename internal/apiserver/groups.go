@@ -155,5 +155,10 @@ func installGroups(server *genericapiserver.GenericAPIServer, core *coreGroup, o
 	if err := server.InstallAPIGroups(infos...); err != nil {
 		return nil, fmt.Errorf("serve the API groups: %w", err)
 	}
+	// The server holds the groups until it ends, but not for their schemas:
+	// those are some megabytes, and have been read.
+	for _, info := range append(infos, coreInfo) {
+		info.StaticOpenAPISpec = nil
+	}
 	return all, nil
 }
