@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"net"
 	"net/http"
 
@@ -46,6 +47,10 @@ func (s *Server) DirectConfig() *restclient.Config {
 	config.Transport = direct.NewTransport(s.built)
 	return config
 }
+
+// CheckSpace returns an error that says what to do if the store refuses writes
+// for want of space.
+func (s *Server) CheckSpace(ctx context.Context) error { return s.store.space(ctx) }
 
 // Client returns the client that components in this process should use.
 func (s *Server) Client() kubernetes.Interface { return s.client }

@@ -29,7 +29,8 @@ type Config struct {
 	// be shorter than about 90 bytes.
 	RuntimeDir string
 
-	// Listen is host:port; port 0 takes any free one. Ignored if Listener is set.
+	// Listen is host:port; port 0 takes any free one. If Listener is set, only
+	// its host matters: the certificate names it.
 	Listen string
 	// Listener, if set, is a TCP listener to serve TLS on; the server closes it.
 	Listener net.Listener

@@ -9,23 +9,29 @@ import (
 	"syscall"
 )
 
-// listen opens the server's TCP listener.
+// Listen opens a TCP listener for Config.Listener at host:port; port 0 takes
+// any free one. An error says who has the port, and what to do.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s is taken by %s: stop it, or choose another address with --listen; port 0 takes any free one: %w",
+			address, holderOf(address), err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("%s isn't an address of this machine: choose another with --listen: %w", address, err)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return l, nil
+}
+
+// listen opens the server's TCP listener, unless it was given one.
 func (c *completedConfig) listen(ctx context.Context) (net.Listener, error) {
 	if c.Listener != nil {
 		return c.Listener, nil
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", c.Listen)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is taken by %s: stop it, or choose another address with --listen; port 0 takes any free one: %w",
-			c.Listen, holderOf(c.Listen), err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s isn't an address of this machine: choose another with --listen: %w", c.Listen, err)
-	case err != nil:
-		return nil, fmt.Errorf("listen on %s: %w", c.Listen, err)
-	}
-	return l, nil
+	return Listen(ctx, c.Listen)
 }
 
 func holderOf(addr string) string {

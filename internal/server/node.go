@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -55,6 +54,9 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 		return o.err
 	}
 	s.runtime = o.runtime
+	if err := s.nodeName.retireFormer(ctx, s.api.Client()); err != nil {
+		return err
+	}
 	s.group.Start(ctx, "container runtime", s.runtime.service.Run)
 	if err := s.startControl(ctx); err != nil {
 		return err
@@ -105,7 +107,7 @@ func (s *serve) newRegistration() (*registration.Registration, error) {
 	return registration.New(registration.Config{
 		Client:   s.api.Client(),
 		Nodes:    s.api.Informers().Core().V1().Nodes(),
-		NodeName: s.nodeName,
+		NodeName: s.nodeName.current,
 		Runtime:  s.runtime.service,
 		Images:   s.runtime.store.Service(),
 		Host:     registration.LinuxHost(s.dir.Root()),
@@ -123,7 +125,7 @@ func (s *serve) newAgent(ctx context.Context, reg *registration.Registration) (*
 	return node.New(node.Config{
 		Client:         s.api.Client(),
 		Informers:      s.api.Informers(),
-		NodeName:       s.nodeName,
+		NodeName:       s.nodeName.current,
 		Runtime:        s.runtime.service,
 		Images:         s.runtime.store.Service(),
 		RootDir:        s.dir.Path("pods"),
@@ -135,13 +137,19 @@ func (s *serve) newAgent(ctx context.Context, reg *registration.Registration) (*
 		MemoryCapacity: facts.Memory,
 		SeccompDefault: true,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
-		Recorder:       s.recorder(ctx, "kubelet", s.nodeName),
+		Recorder:       s.recorder(ctx, "kubelet", s.nodeName.current),
 	})
 }
 
-// awaitNode waits until the Node is Ready in the API.
+// awaitNode waits until the Node is Ready in the API. Where the store is full
+// it can't be: then there is no waiting for it, because what makes room is the
+// user, who deletes objects.
 func (s *serve) awaitNode(ctx context.Context) error {
 	if s.nodeReady == nil {
+		return nil
+	}
+	if err := s.api.CheckSpace(ctx); err != nil {
+		fmt.Fprintf(s.stderr, "errand: no pod will be run until there is room: %v\n", err)
 		return nil
 	}
 	return s.group.Await(ctx, s.nodeReady)
@@ -152,23 +160,6 @@ func (s *serve) podServerSocket() string { return filepath.Join(s.names.RuntimeD
 
 // logDir holds the containers' logs.
 func (s *serve) logDir() string { return s.dir.Path("logs", "pods") }
-
-// chooseNodeName is the name the user gave, or the host's in the form that
-// object names have, as the kubelet takes it.
-func chooseNodeName(o Options) (string, error) {
-	if o.NodeName != "" {
-		return o.NodeName, nil
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("read the host's name: %w", err)
-	}
-	name := strings.ToLower(strings.TrimSpace(host))
-	if name == "" {
-		return "", errors.New("the host has no name: set one, or give --node-name")
-	}
-	return name, nil
-}
 
 func unixDialer(path string) func(context.Context) (net.Conn, error) {
 	return func(ctx context.Context) (net.Conn, error) {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
@@ -39,7 +41,7 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(err, dir.Close())
 	}
-	nodeName, err := chooseNodeName(o)
+	node, err := chooseNodeName(o, dir)
 	if err != nil {
 		return errors.Join(err, dir.Close())
 	}
@@ -47,10 +49,10 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(err, dir.Close())
 	}
-	s := &serve{options: o, dir: dir, names: names, nodeName: nodeName, group: lifecycle.NewGroup(stopTimeout)}
+	s := &serve{options: o, dir: dir, names: names, nodeName: node, stderr: stderr, group: lifecycle.NewGroup(stopTimeout)}
 	err = s.start(ctx)
 	if err == nil {
-		s.announce(ctx, manager, stderr, time.Since(began))
+		s.announce(ctx, manager, time.Since(began))
 		if err := settle(); err != nil {
 			klog.FromContext(ctx).Error(err, "More memory than needed stays in use")
 		}
@@ -69,9 +71,10 @@ type serve struct {
 	dir     *datadir.Dir
 	names   instance.Names
 	group   *lifecycle.Group
+	stderr  io.Writer
 
 	// nodeName is the Node's name, also where it is not this process's.
-	nodeName string
+	nodeName nodeName
 
 	api     *apiserver.Server
 	runtime *containerRuntime // nil without a node
@@ -83,11 +86,16 @@ type serve struct {
 // start starts every component, each once those it leans on are ready. This is
 // the list of them.
 func (s *serve) start(ctx context.Context) error {
-	if err := os.MkdirAll(s.names.RuntimeDir, 0o700); err != nil {
-		return fmt.Errorf("make the runtime directory: %w", err)
+	if err := makeRuntimeDir(s.names.RuntimeDir); err != nil {
+		return err
+	}
+	// What most often goes wrong comes before anything is put on the host.
+	listener, err := apiserver.Listen(ctx, s.options.Listen)
+	if err != nil {
+		return err
 	}
 	runtime := s.beginRuntime(ctx) // meanwhile the API comes up
-	if err := s.startAPI(ctx); err != nil {
+	if err := s.startAPI(ctx, listener); err != nil {
 		return errors.Join(err, runtime.discard())
 	}
 	if err := s.group.Await(ctx, s.api.Ready()); err != nil {
@@ -105,11 +113,28 @@ func (s *serve) start(ctx context.Context) error {
 	return s.awaitNode(ctx)
 }
 
-func (s *serve) startAPI(ctx context.Context) error {
+// makeRuntimeDir makes the directory of sockets, which nobody else may have a
+// hand in: where it isn't below /run, others could have made it first.
+func makeRuntimeDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("make the runtime directory: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fmt.Errorf("make the runtime directory: stat %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		return fmt.Errorf("the runtime directory %s must be a directory of this user's alone (mode 0700): remove it, then start again", path)
+	}
+	return nil
+}
+
+func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
 	cfg := apiserver.Config{
 		DataDir:    s.dir.Root(),
 		RuntimeDir: s.names.RuntimeDir,
 		Listen:     s.options.Listen,
+		Listener:   listener,
 		Kubeconfig: s.options.Kubeconfig,
 		Etcd: etcd.External{
 			Endpoints: s.options.Etcd.Servers,
@@ -120,7 +145,7 @@ func (s *serve) startAPI(ctx context.Context) error {
 		Version: version.Get().Version,
 	}
 	if s.options.Node {
-		cfg.NodeName = s.nodeName
+		cfg.NodeName = s.nodeName.current
 		cfg.NodeDialer = unixDialer(s.podServerSocket())
 	}
 	api, err := apiserver.New(ctx, cfg)
@@ -162,9 +187,9 @@ func (s *serve) close() error {
 }
 
 // announce tells everyone who waits that errand is ready.
-func (s *serve) announce(ctx context.Context, manager notifier, stderr io.Writer, took time.Duration) {
-	fmt.Fprintf(stderr, "errand is ready after %d ms: %s\n", took.Milliseconds(), s.api.URL())
-	fmt.Fprintf(stderr, "  export KUBECONFIG=%s\n", s.kubeconfig())
+func (s *serve) announce(ctx context.Context, manager notifier, took time.Duration) {
+	fmt.Fprintf(s.stderr, "errand is ready after %d ms: %s\n", took.Milliseconds(), s.api.URL())
+	fmt.Fprintf(s.stderr, "  export KUBECONFIG=%s\n", s.kubeconfig())
 	manager.tell(ctx, daemon.SdNotifyReady)
 }
 
