@@ -130,7 +130,7 @@ func newDependencies(c Config) (*dependencies, error) {
 		discovery: cached,
 		metadata:  meta,
 		mapper:    restmapper.NewDeferredDiscoveryRESTMapper(cached),
-		graph:     newGraphInformers(c.Informers, meta),
+		graph:     newGraphInformers(c, meta),
 		started:   make(chan struct{}),
 	}, nil
 }

@@ -15,30 +15,45 @@ import (
 type graphInformers struct {
 	typed    informers.SharedInformerFactory
 	metadata metadatainformer.SharedInformerFactory
+	node     bool
 }
 
-// typedAnyway are the kinds that other components watch in full. Quota counts
-// pods by their spec, so pods must be among them.
+// typedAnyway are the kinds that other components watch in full: the engine, the
+// node, authorization, admission. A second informer for one of them would hold
+// it twice. Quota counts pods by their spec, so pods must be among them.
 var typedAnyway = map[schema.GroupVersionResource]bool{
-	{Version: "v1", Resource: "pods"}:                                             true,
-	{Version: "v1", Resource: "nodes"}:                                            true,
-	{Version: "v1", Resource: "namespaces"}:                                       true,
-	{Version: "v1", Resource: "serviceaccounts"}:                                  true,
-	{Version: "v1", Resource: "configmaps"}:                                       true,
-	{Version: "v1", Resource: "resourcequotas"}:                                   true,
-	{Version: "v1", Resource: "services"}:                                         true,
-	{Group: "batch", Version: "v1", Resource: "jobs"}:                             true,
-	{Group: "batch", Version: "v1", Resource: "cronjobs"}:                         true,
-	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}: true,
+	{Version: "v1", Resource: "pods"}:                                                                     true,
+	{Version: "v1", Resource: "nodes"}:                                                                    true,
+	{Version: "v1", Resource: "namespaces"}:                                                               true,
+	{Version: "v1", Resource: "serviceaccounts"}:                                                          true,
+	{Version: "v1", Resource: "configmaps"}:                                                               true,
+	{Version: "v1", Resource: "resourcequotas"}:                                                           true,
+	{Version: "v1", Resource: "services"}:                                                                 true,
+	{Group: "batch", Version: "v1", Resource: "jobs"}:                                                     true,
+	{Group: "batch", Version: "v1", Resource: "cronjobs"}:                                                 true,
+	{Version: "v1", Resource: "limitranges"}:                                                              true,
+	{Group: "scheduling.k8s.io", Version: "v1", Resource: "priorityclasses"}:                              true,
+	{Group: "node.k8s.io", Version: "v1", Resource: "runtimeclasses"}:                                     true,
+	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}:                         true,
+	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}:                  true,
+	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}:                                true,
+	{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}:                         true,
+	{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations"}:     true,
+	{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingwebhookconfigurations"}:   true,
+	{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicies"}:       true,
+	{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicybindings"}: true,
 }
 
-func newGraphInformers(typed informers.SharedInformerFactory, client metadata.Interface) *graphInformers {
-	return &graphInformers{typed: typed, metadata: metadatainformer.NewSharedInformerFactory(client, 0)}
+// secrets are watched in full by the node agent, where there is one.
+var secrets = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
+
+func newGraphInformers(c Config, client metadata.Interface) *graphInformers {
+	return &graphInformers{typed: c.Informers, metadata: metadatainformer.NewSharedInformerFactory(client, 0), node: c.Nodes}
 }
 
 // ForResource implements informerfactory.InformerFactory.
 func (g *graphInformers) ForResource(r schema.GroupVersionResource) (informers.GenericInformer, error) {
-	if typedAnyway[r] {
+	if typedAnyway[r] || r == secrets && g.node {
 		return g.typed.ForResource(r)
 	}
 	return g.metadata.ForResource(r), nil

@@ -3,11 +3,13 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	quota "k8s.io/apiserver/pkg/quota/v1"
 	"k8s.io/apiserver/pkg/quota/v1/generic"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller"
@@ -86,10 +88,15 @@ func garbageCollector(ctx context.Context, d *dependencies) (func(context.Contex
 }
 
 func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context), error) {
-	evaluators, err := core.NewEvaluators(generic.ListerFuncForResourceFunc(d.Informers.ForResource), d.Informers, quotaKinds)
+	// Usage is counted from the informers that the graph starts.
+	evaluators, err := core.NewEvaluators(generic.ListerFuncForResourceFunc(d.graph.ForResource), d.Informers, quotaKinds)
 	if err != nil {
 		return nil, fmt.Errorf("evaluators: %w", err)
 	}
+	evaluators = slices.DeleteFunc(evaluators, func(e quota.Evaluator) bool {
+		// Upstream makes those of plain object counts without asking.
+		return !quotaKinds(e.GroupResource().WithVersion(v1.SchemeGroupVersion.Version))
+	})
 	config := generic.NewConfiguration(evaluators, install.DefaultIgnoredResources())
 	c, err := resourcequota.NewController(ctx, &resourcequota.ControllerOptions{
 		QuotaClient:               d.Client.CoreV1(),
@@ -116,7 +123,7 @@ func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context),
 // quotaKinds says which of the kinds that upstream has an evaluator for are
 // served: an evaluator of another would watch in vain for ever.
 func quotaKinds(r schema.GroupVersionResource) bool {
-	return r.Group == v1.GroupName && r.Resource != "persistentvolumeclaims"
+	return r.Group == v1.GroupName && r.Resource != "persistentvolumeclaims" && r.Resource != "replicationcontrollers"
 }
 
 func cronJobs(ctx context.Context, d *dependencies) (func(context.Context), error) {

@@ -1,0 +1,195 @@
+package controllers_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/apiserver"
+	"errand.dev/errand/internal/controllers"
+)
+
+// patience bounds every wait: only a hang meets it.
+const patience = time.Minute
+
+// start runs the controllers on an API of the test's own, as without a node.
+func start(t *testing.T) kubernetes.Interface {
+	t.Helper()
+	klog.SetLogger(logr.Discard())
+	dir, err := os.MkdirTemp("/tmp", "e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	ctx, cancel := context.WithCancel(t.Context())
+	api, err := apiserver.New(ctx, apiserver.Config{DataDir: dir, RuntimeDir: dir, Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 2)
+	go func() { ended <- api.Run(ctx) }()
+	select {
+	case <-api.Ready():
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	set, err := controllers.New(ctx, controllers.Config{
+		Client: api.Client(), Informers: api.Informers(), REST: api.DirectConfig(), RootCA: api.CA(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api.Informers().StartWithContext(ctx)
+	go func() { ended <- set.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return api.Client()
+}
+
+func TestANamespaceIsFurnishedAndCleared(t *testing.T) {
+	client := start(t)
+	if _, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, client.CoreV1().ServiceAccounts("ns"), "default", func(*corev1.ServiceAccount) bool { return true })
+	until(t, client.CoreV1().ConfigMaps("ns"), "kube-root-ca.crt", func(c *corev1.ConfigMap) bool { return c.Data["ca.crt"] != "" })
+
+	if err := client.CoreV1().Namespaces().Delete(t.Context(), "ns", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	untilGone(t, client.CoreV1().Namespaces(), "ns", func() error {
+		_, err := client.CoreV1().Namespaces().Get(t.Context(), "ns", metav1.GetOptions{})
+		return err
+	})
+}
+
+func TestOwnedObjectsGo(t *testing.T) {
+	client := start(t)
+	maps := client.CoreV1().ConfigMaps("default")
+	owner, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "owner"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	owned := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "owned", OwnerReferences: []metav1.OwnerReference{ownedBy(owner)}}}
+	if _, err := client.CoreV1().Secrets("default").Create(t.Context(), owned, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := maps.Delete(t.Context(), "owner", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	untilGone(t, client.CoreV1().Secrets("default"), "owned", func() error {
+		_, err := client.CoreV1().Secrets("default").Get(t.Context(), "owned", metav1.GetOptions{})
+		return err
+	})
+}
+
+func ownedBy(c *corev1.ConfigMap) metav1.OwnerReference {
+	return metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: c.Name, UID: c.UID}
+}
+
+// A quota counts what there is, gives back what goes, and holds: also for kinds
+// that no component of errand's watches.
+func TestQuota(t *testing.T) {
+	client := start(t)
+	if _, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	secrets, quotas := client.CoreV1().Secrets("ns"), client.CoreV1().ResourceQuotas("ns")
+	create := func(name string) error {
+		_, err := secrets.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		return err
+	}
+	if err := create("a"); err != nil {
+		t.Fatal(err)
+	}
+	hard := corev1.ResourceList{"secrets": resource.MustParse("2"), "pods": resource.MustParse("3"), "count/jobs.batch": resource.MustParse("1"), "replicationcontrollers": resource.MustParse("1")}
+	if _, err := quotas.Create(t.Context(), &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: hard}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	used := func(n string) {
+		t.Helper()
+		until(t, quotas, "q", func(q *corev1.ResourceQuota) bool {
+			got, ok := q.Status.Used["secrets"]
+			return ok && got.String() == n
+		})
+	}
+	used("1")
+	if err := create("b"); err != nil {
+		t.Fatal(err)
+	}
+	if err := create("c"); !apierrors.IsForbidden(err) {
+		t.Errorf("a secret too many: %v", err)
+	}
+	if err := secrets.Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	used("1")
+	if err := create("c"); err != nil {
+		t.Errorf("room was made, but: %v", err)
+	}
+}
+
+// watcher is a typed client of one kind.
+type watcher interface {
+	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
+}
+
+// until watches an object until ok says so.
+func until[T any](t *testing.T, client watcher, name string, ok func(T) bool) {
+	t.Helper()
+	w := begin(t, client, name)
+	for ev := range w.ResultChan() {
+		if obj, is := ev.Object.(T); is && ev.Type != watch.Deleted && ok(obj) {
+			return
+		}
+	}
+	t.Fatalf("%s isn't as it should be after %v", name, patience)
+}
+
+// untilGone watches until there is no such object.
+func untilGone(t *testing.T, client watcher, name string, get func() error) {
+	t.Helper()
+	w := begin(t, client, name)
+	if apierrors.IsNotFound(get()) {
+		return
+	}
+	for ev := range w.ResultChan() {
+		if ev.Type == watch.Deleted {
+			return
+		}
+	}
+	t.Fatalf("%s is still there after %v", name, patience)
+}
+
+// begin watches an object, from what it is now, until the test's patience ends.
+func begin(t *testing.T, client watcher, name string) watch.Interface {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	w, err := client.Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.Stop()
+		cancel()
+	})
+	return w
+}
