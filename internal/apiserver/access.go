@@ -8,12 +8,15 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	restclient "k8s.io/client-go/rest"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
 
 	"errand.dev/errand/internal/apiserver/direct"
+	"errand.dev/errand/internal/apiserver/inprocess"
 )
 
 // Ready is closed once the server answers, holds its default objects and has
@@ -54,6 +57,23 @@ func (s *Server) CheckSpace(ctx context.Context) error { return s.store.space(ct
 
 // Client returns the client that components in this process should use.
 func (s *Server) Client() kubernetes.Interface { return s.client }
+
+// ClientAs returns a client that admission's plugins, policies and webhooks take
+// for user; nil means the server itself, an administrator. The component that
+// acts for others must not pass for one: a policy that lets administrators make
+// privileged pods would let everybody who may create Jobs. It is never refused
+// by authorization, and what it does by HTTP (see package inprocess) it does as
+// the server.
+func (s *Server) ClientAs(u user.Info) (kubernetes.Interface, error) {
+	return inprocess.New(inprocess.Config{
+		Storage:     s.Storage,
+		Scheme:      legacyscheme.Scheme,
+		Fallback:    s.remote,
+		Admission:   s.chain,
+		Equivalents: s.generic.EquivalentResourceRegistry,
+		User:        u,
+	})
+}
 
 // Informers returns a factory over Client that admission and authorization use
 // too, so that each kind is held once. Managed fields are left out. Those who

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 )
@@ -152,14 +153,39 @@ func matchPods(ns string) *admissionregistrationv1.MatchResources {
 
 func TestValidatingAdmissionPolicy(t *testing.T) {
 	ns := namespace(t, nil)
+	validatePods(t, ns, "object.metadata.name != 'forbidden'", "that name is taken")
+	wantRefused(t, ns, makePod("forbidden"), "that name is taken")
+	mustCreatePod(t, ns, makePod("allowed"))
+}
+
+// A policy tells what a component does for others from what an administrator
+// does himself.
+func TestComponentsAreNoAdministrators(t *testing.T) {
+	ns := namespace(t, nil)
+	validatePods(t, ns, "'system:masters' in request.userInfo.groups", "administrators only")
+	engine, err := shared.server.ClientAs(serviceaccount.UserInfo("kube-system", "job-controller", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		_, err := engine.CoreV1().Pods(ns).Create(t.Context(), makePod("by-a-job"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err == nil || !strings.Contains(err.Error(), "administrators only") {
+			return fmt.Errorf("the Job engine's pod: %v, want it refused", err)
+		}
+		return nil
+	})
+	mustCreatePod(t, ns, makePod("by-an-administrator"))
+}
+
+// validatePods puts a policy on the pods of a namespace.
+func validatePods(t *testing.T, ns, expression, message string) {
+	t.Helper()
 	policies := shared.client.AdmissionregistrationV1()
 	_, err := policies.ValidatingAdmissionPolicies().Create(t.Context(), &admissionregistrationv1.ValidatingAdmissionPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: ns},
 		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
 			MatchConstraints: matchPods(ns),
-			Validations: []admissionregistrationv1.Validation{{
-				Expression: "object.metadata.name != 'forbidden'", Message: "that name is taken",
-			}},
+			Validations:      []admissionregistrationv1.Validation{{Expression: expression, Message: message}},
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
@@ -174,8 +200,6 @@ func TestValidatingAdmissionPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantRefused(t, ns, makePod("forbidden"), "that name is taken")
-	mustCreatePod(t, ns, makePod("allowed"))
 }
 
 func TestMutatingAdmissionPolicy(t *testing.T) {

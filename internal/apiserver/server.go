@@ -19,13 +19,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
-	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/routes"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
 	"errand.dev/errand/internal/apiserver/etcd"
-	"errand.dev/errand/internal/apiserver/inprocess"
 	"errand.dev/errand/internal/apiserver/pki"
 	_ "errand.dev/errand/internal/apiserver/quietqueues" // no metrics of queues
 )
@@ -49,6 +47,7 @@ type Server struct {
 
 	loopback  *restclient.Config
 	client    kubernetes.Interface
+	remote    kubernetes.Interface // through the handlers, as an administrator
 	factory   informers.SharedInformerFactory
 	readiness *readiness
 	buildDone chan struct{} // closed once generic and all are set
@@ -133,13 +132,8 @@ func (s *Server) build() error {
 	if err := s.serveTokenKeys(keys); err != nil {
 		return err
 	}
-	deferred.Interface, err = inprocess.New(inprocess.Config{
-		Storage:     s.Storage,
-		Scheme:      legacyscheme.Scheme,
-		Fallback:    remote,
-		Admission:   s.chain,
-		Equivalents: s.generic.EquivalentResourceRegistry,
-	})
+	s.remote = remote
+	deferred.Interface, err = s.ClientAs(nil)
 	close(s.buildDone)
 	return err
 }

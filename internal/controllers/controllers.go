@@ -31,13 +31,15 @@ const discoveryPeriod = time.Hour
 
 // Config is what the controllers need.
 type Config struct {
-	// Client is what they read and write with.
-	Client kubernetes.Interface
+	// ClientFor returns what a controller reads and writes with, by the name of
+	// the service account in kube-system that is upstream's for it: admission
+	// tells controllers from administrators by that.
+	ClientFor func(account string) (kubernetes.Interface, error)
 	// Informers are shared with errand's own components. They are started by
 	// the caller after New, and again by the controllers that add to them.
 	Informers informers.SharedInformerFactory
-	// REST reaches the API for what Client can't do: metadata-only reads and
-	// discovery.
+	// REST reaches the API for what such a client can't do: metadata-only reads
+	// and discovery.
 	REST *rest.Config
 	// RootCA is the PEM bundle that every namespace's kube-root-ca.crt holds.
 	RootCA []byte
@@ -59,6 +61,7 @@ type builder func(ctx context.Context, d *dependencies) (func(context.Context), 
 // dependencies are what more than one controller needs.
 type dependencies struct {
 	Config
+	client    kubernetes.Interface // the controller's own
 	discovery discovery.DiscoveryInterface
 	metadata  metadata.Interface
 	mapper    *restmapper.DeferredDiscoveryRESTMapper
@@ -82,18 +85,18 @@ func New(ctx context.Context, c Config) (*Set, error) {
 		return nil, err
 	}
 	list := []struct {
-		name  string
-		build builder
-		skip  bool
+		name, account string
+		build         builder
+		skip          bool
 	}{
-		{name: "namespace", build: namespaces},
-		{name: "serviceaccount", build: serviceAccounts},
-		{name: "root-ca-certificate-publisher", build: rootCA},
-		{name: "clusterrole-aggregation", build: clusterRoleAggregation},
-		{name: "garbage-collector", build: garbageCollector},
-		{name: "resourcequota", build: resourceQuota},
-		{name: "cronjob", build: cronJobs},
-		{name: "pod-garbage-collector", build: podGC, skip: !c.Nodes},
+		{name: "namespace", account: "namespace-controller", build: namespaces},
+		{name: "serviceaccount", account: "service-account-controller", build: serviceAccounts},
+		{name: "root-ca-certificate-publisher", account: "root-ca-cert-publisher", build: rootCA},
+		{name: "clusterrole-aggregation", account: "clusterrole-aggregation-controller", build: clusterRoleAggregation},
+		{name: "garbage-collector", account: "generic-garbage-collector", build: garbageCollector},
+		{name: "resourcequota", account: "resourcequota-controller", build: resourceQuota},
+		{name: "cronjob", account: "cronjob-controller", build: cronJobs},
+		{name: "pod-garbage-collector", account: "pod-garbage-collector", build: podGC, skip: !c.Nodes},
 	}
 	s := &Set{started: d.started}
 	var errs []error
@@ -101,7 +104,7 @@ func New(ctx context.Context, c Config) (*Set, error) {
 		if l.skip {
 			continue
 		}
-		run, err := l.build(ctx, d)
+		run, err := build(ctx, d, l.account, l.build)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("controller %s: %w", l.name, err))
 			continue
@@ -109,6 +112,16 @@ func New(ctx context.Context, c Config) (*Set, error) {
 		s.controllers = append(s.controllers, Controller{Name: l.name, Run: run})
 	}
 	return s, errors.Join(errs...)
+}
+
+// build makes one controller with a client of its own.
+func build(ctx context.Context, d *dependencies, account string, b builder) (func(context.Context), error) {
+	own := *d
+	var err error
+	if own.client, err = d.ClientFor(account); err != nil {
+		return nil, err
+	}
+	return b(ctx, &own)
 }
 
 func newDependencies(c Config) (*dependencies, error) {

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
@@ -45,7 +46,10 @@ func start(t *testing.T) kubernetes.Interface {
 		t.Fatal(err)
 	}
 	set, err := controllers.New(ctx, controllers.Config{
-		Client: api.Client(), Informers: api.Informers(), REST: api.DirectConfig(), RootCA: api.CA(),
+		ClientFor: func(account string) (kubernetes.Interface, error) {
+			return api.ClientAs(serviceaccount.UserInfo("kube-system", account, ""))
+		},
+		Informers: api.Informers(), REST: api.DirectConfig(), RootCA: api.CA(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ const (
 )
 
 func namespaces(ctx context.Context, d *dependencies) (func(context.Context), error) {
-	c := namespace.NewNamespaceController(ctx, d.Client, d.metadata,
+	c := namespace.NewNamespaceController(ctx, d.client, d.metadata,
 		d.discovery.ServerPreferredNamespacedResources,
 		d.Informers.Core().V1().Namespaces(), namespaceResync, v1.FinalizerKubernetes)
 	return func(ctx context.Context) { c.Run(ctx, namespaceWorkers) }, nil
@@ -54,7 +54,7 @@ func namespaces(ctx context.Context, d *dependencies) (func(context.Context), er
 func serviceAccounts(ctx context.Context, d *dependencies) (func(context.Context), error) {
 	c, err := serviceaccount.NewServiceAccountsController(klog.FromContext(ctx),
 		d.Informers.Core().V1().ServiceAccounts(), d.Informers.Core().V1().Namespaces(),
-		d.Client, serviceaccount.DefaultServiceAccountsControllerOptions())
+		d.client, serviceaccount.DefaultServiceAccountsControllerOptions())
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func serviceAccounts(ctx context.Context, d *dependencies) (func(context.Context
 
 func rootCA(_ context.Context, d *dependencies) (func(context.Context), error) {
 	c, err := rootcacertpublisher.NewPublisher(d.Informers.Core().V1().ConfigMaps(),
-		d.Informers.Core().V1().Namespaces(), d.Client, d.RootCA)
+		d.Informers.Core().V1().Namespaces(), d.client, d.RootCA)
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +71,12 @@ func rootCA(_ context.Context, d *dependencies) (func(context.Context), error) {
 }
 
 func clusterRoleAggregation(_ context.Context, d *dependencies) (func(context.Context), error) {
-	c := clusterroleaggregation.NewClusterRoleAggregation(d.Informers.Rbac().V1().ClusterRoles(), d.Client.RbacV1())
+	c := clusterroleaggregation.NewClusterRoleAggregation(d.Informers.Rbac().V1().ClusterRoles(), d.client.RbacV1())
 	return func(ctx context.Context) { c.Run(ctx, aggregatorWorkers) }, nil
 }
 
 func garbageCollector(ctx context.Context, d *dependencies) (func(context.Context), error) {
-	c, err := garbagecollector.NewGarbageCollector(ctx, d.Client, d.metadata, d.mapper,
+	c, err := garbagecollector.NewGarbageCollector(ctx, d.client, d.metadata, d.mapper,
 		garbagecollector.DefaultIgnoredResources(), d.graph, d.started)
 	if err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context),
 	})
 	config := generic.NewConfiguration(evaluators, install.DefaultIgnoredResources())
 	c, err := resourcequota.NewController(ctx, &resourcequota.ControllerOptions{
-		QuotaClient:               d.Client.CoreV1(),
+		QuotaClient:               d.client.CoreV1(),
 		ResourceQuotaInformer:     d.Informers.Core().V1().ResourceQuotas(),
 		ResyncPeriod:              controller.StaticResyncPeriodFunc(quotaResync),
 		Registry:                  generic.NewRegistry(config.Evaluators()),
@@ -127,7 +127,7 @@ func quotaKinds(r schema.GroupVersionResource) bool {
 }
 
 func cronJobs(ctx context.Context, d *dependencies) (func(context.Context), error) {
-	c, err := cronjob.NewControllerV2(ctx, d.Informers.Batch().V1().Jobs(), d.Informers.Batch().V1().CronJobs(), d.Client)
+	c, err := cronjob.NewControllerV2(ctx, d.Informers.Batch().V1().Jobs(), d.Informers.Batch().V1().CronJobs(), d.client)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func cronJobs(ctx context.Context, d *dependencies) (func(context.Context), erro
 }
 
 func podGC(ctx context.Context, d *dependencies) (func(context.Context), error) {
-	c := podgc.NewPodGC(ctx, d.Client, d.Informers.Core().V1().Pods(), d.Informers.Core().V1().Nodes(), terminatedPods)
+	c := podgc.NewPodGC(ctx, d.client, d.Informers.Core().V1().Pods(), d.Informers.Core().V1().Nodes(), terminatedPods)
 	return c.Run, nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"k8s.io/client-go/kubernetes"
+
 	"errand.dev/errand/internal/binder"
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/node"
@@ -61,11 +63,15 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err := s.startControl(ctx); err != nil {
 		return err
 	}
-	reg, err := s.newRegistration()
+	client, err := s.clientAs(nodeUser(s.nodeName.current))
 	if err != nil {
 		return err
 	}
-	agent, err := s.newAgent(ctx, reg)
+	reg, err := s.newRegistration(client)
+	if err != nil {
+		return err
+	}
+	agent, err := s.newAgent(ctx, client, reg)
 	if err != nil {
 		return err
 	}
@@ -78,11 +84,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return err
 	}
-	bind, err := binder.New(binder.Config{
-		Client:    s.api.Client(),
-		Informers: s.api.Informers(),
-		Recorder:  s.recorder(ctx, "default-scheduler", ""),
-	})
+	bind, err := s.newBinder(ctx)
 	if err != nil {
 		return err
 	}
@@ -103,9 +105,21 @@ func (s *serve) startControl(ctx context.Context) error {
 	return nil
 }
 
-func (s *serve) newRegistration() (*registration.Registration, error) {
+func (s *serve) newBinder(ctx context.Context) (*binder.Binder, error) {
+	client, err := s.clientAs(schedulerUser)
+	if err != nil {
+		return nil, err
+	}
+	return binder.New(binder.Config{
+		Client:    client,
+		Informers: s.api.Informers(),
+		Recorder:  s.recorder(ctx, client, "default-scheduler", ""),
+	})
+}
+
+func (s *serve) newRegistration(client kubernetes.Interface) (*registration.Registration, error) {
 	return registration.New(registration.Config{
-		Client:   s.api.Client(),
+		Client:   client,
 		Nodes:    s.api.Informers().Core().V1().Nodes(),
 		NodeName: s.nodeName.current,
 		Runtime:  s.runtime.service,
@@ -117,13 +131,13 @@ func (s *serve) newRegistration() (*registration.Registration, error) {
 	})
 }
 
-func (s *serve) newAgent(ctx context.Context, reg *registration.Registration) (*node.Node, error) {
+func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration) (*node.Node, error) {
 	facts, err := registration.LinuxHost(s.dir.Root()).Facts()
 	if err != nil {
 		return nil, fmt.Errorf("read the machine's size: %w", err)
 	}
 	return node.New(node.Config{
-		Client:         s.api.Client(),
+		Client:         client,
 		Informers:      s.api.Informers(),
 		NodeName:       s.nodeName.current,
 		Runtime:        s.runtime.service,
@@ -137,7 +151,7 @@ func (s *serve) newAgent(ctx context.Context, reg *registration.Registration) (*
 		MemoryCapacity: facts.Memory,
 		SeccompDefault: true,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
-		Recorder:       s.recorder(ctx, "kubelet", s.nodeName.current),
+		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),
 	})
 }
 

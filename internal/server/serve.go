@@ -159,7 +159,7 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
 
 func (s *serve) startControllers(ctx context.Context) error {
 	set, err := controllers.New(ctx, controllers.Config{
-		Client:    s.api.Client(),
+		ClientFor: s.controllerClient,
 		Informers: s.api.Informers(),
 		REST:      s.api.DirectConfig(),
 		RootCA:    s.api.CA(),
