@@ -214,6 +214,49 @@ func TestResources(t *testing.T) {
 	}
 }
 
+// The pod's cgroup has the limits that the pod or each of its containers sets.
+func TestPodResources(t *testing.T) {
+	type r struct{ quota, memory, huge int64 }
+	huge := list("1", "1Gi")
+	huge["hugepages-2Mi"] = resource.MustParse("4Mi")
+	overhead := list("1", "1Gi")
+	for name, c := range map[string]struct {
+		pod        *v1.ResourceRequirements
+		init, main v1.ResourceList
+		side       v1.ResourceList
+		want       r
+	}{
+		"all limited":               {nil, list("4", "1Gi"), list("1", "1Gi"), list("1", "2Gi"), r{400000, 3 << 30, 0}},
+		"each resource for itself":  {nil, list("4", "1Gi"), list("1", "1Gi"), list("", "2Gi"), r{0, 3 << 30, 0}},
+		"an unlimited container":    {nil, list("4", "1Gi"), list("1", "1Gi"), nil, r{0, 0, 0}},
+		"an unlimited init":         {nil, nil, list("1", "1Gi"), list("1", "1Gi"), r{0, 0, 0}},
+		"the pod's own memory":      {&v1.ResourceRequirements{Limits: list("", "4Gi")}, nil, list("1", "1Gi"), nil, r{0, 4 << 30, 0}},
+		"huge pages of a container": {nil, nil, huge, nil, r{0, 0, 4 << 20}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := testPod()
+			pod.Spec.Overhead = overhead // which the runtime adds
+			pod.Spec.Resources = c.pod
+			limited := func(name string, l v1.ResourceList) v1.Container {
+				return v1.Container{Name: name, Resources: v1.ResourceRequirements{Limits: l}}
+			}
+			pod.Spec.InitContainers = []v1.Container{limited("init", c.init)}
+			pod.Spec.Containers = []v1.Container{limited("main", c.main), limited("side", c.side)}
+			if c.want.huge > 0 {
+				pod.Spec.Containers[0].Resources.Requests = c.main
+			}
+			got := mustSandbox(t, testNode(t), pod).Linux.Resources
+			have := r{quota: got.CpuQuota, memory: got.MemoryLimitInBytes}
+			for _, h := range got.HugepageLimits {
+				have.huge += int64(h.Limit)
+			}
+			if diff := cmp.Diff(c.want, have, cmp.AllowUnexported(r{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestUnsupported(t *testing.T) {
 	pod := testPod()
 	if m := Unsupported(pod); m != "" {

@@ -1,6 +1,8 @@
 package crispec
 
 import (
+	"slices"
+
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -45,6 +47,41 @@ func (n Node) Resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainer
 	r.OomScoreAdj = n.oomScoreAdj(pod, c)
 	r.HugepageLimits = hugepages(limits)
 	return r
+}
+
+// podResources are the limits of the pod's cgroup, its overhead left out.
+func podResources(pod *v1.Pod) *runtimeapi.LinuxContainerResources {
+	opts := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
+	requests := resourcehelper.PodRequests(pod, opts)
+	r := linuxResources(requests, PodLimits(pod, opts))
+	r.HugepageLimits = hugepages(requests) // of which limits are no more
+	return r
+}
+
+// PodLimits returns what the pod as a whole may use of CPU and memory. A resource
+// has a limit only if the pod sets one, or each of its containers does: what the
+// others may use is no bound on one that may use everything.
+func PodLimits(pod *v1.Pod, opts resourcehelper.PodResourcesOptions) v1.ResourceList {
+	limits := v1.ResourceList{}
+	for name, q := range resourcehelper.PodLimits(pod, opts) {
+		if (name == v1.ResourceCPU || name == v1.ResourceMemory) && limited(pod, name) {
+			limits[name] = q
+		}
+	}
+	return limits
+}
+
+func limited(pod *v1.Pod, name v1.ResourceName) bool {
+	sets := func(limits v1.ResourceList) bool {
+		q := limits[name]
+		return !q.IsZero()
+	}
+	if r := pod.Spec.Resources; r != nil && sets(r.Limits) {
+		return true
+	}
+	return !slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), func(c v1.Container) bool {
+		return !sets(c.Resources.Limits)
+	})
 }
 
 func linuxResources(requests, limits v1.ResourceList) *runtimeapi.LinuxContainerResources {

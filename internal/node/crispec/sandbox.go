@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/node/runtimepod"
@@ -49,11 +48,10 @@ func (n Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig
 }
 
 func (n Node) linuxSandbox(pod *v1.Pod) (*runtimeapi.LinuxPodSandboxConfig, error) {
-	opts := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
 	linux := &runtimeapi.LinuxPodSandboxConfig{
 		CgroupParent: n.CgroupPath(pod),
 		Sysctls:      map[string]string{},
-		Resources:    linuxResources(resourcehelper.PodRequests(pod, opts), resourcehelper.PodLimits(pod, opts)),
+		Resources:    podResources(pod),
 		Overhead:     linuxResources(pod.Spec.Overhead, pod.Spec.Overhead),
 		SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			Privileged:       anyPrivileged(pod),

@@ -13,6 +13,8 @@ import (
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/resource"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
+
+	"errand.dev/errand/internal/node/crispec"
 )
 
 // setupEmptyDir makes an emptyDir, or finds it as an earlier call left it.
@@ -89,34 +91,12 @@ func memorySize(src *v1.EmptyDirVolumeSource, pod *v1.Pod, info Info) int64 {
 			size = limit
 		}
 	}
-	if limit, ok := podMemoryLimit(pod); ok {
-		bound(limit)
-	}
+	limits := crispec.PodLimits(pod, resource.PodResourcesOptions{})
+	bound(limits.Memory().Value())
 	if src.SizeLimit != nil {
 		bound(src.SizeLimit.Value())
 	}
 	return size
-}
-
-// podMemoryLimit is the limit of the pod's cgroup. A pod has one if it sets its
-// own or if all its containers set theirs.
-func podMemoryLimit(pod *v1.Pod) (int64, bool) {
-	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
-	limit, ok := limits[v1.ResourceMemory]
-	if !ok {
-		return 0, false
-	}
-	if r := pod.Spec.Resources; r != nil && !r.Limits.Memory().IsZero() {
-		return limit.Value(), true
-	}
-	for _, containers := range [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for i := range containers {
-			if containers[i].Resources.Limits.Memory().IsZero() {
-				return 0, false
-			}
-		}
-	}
-	return limit.Value(), true
 }
 
 // hugePageOptions chooses the page size: the medium's (HugePages-2Mi) or, for
