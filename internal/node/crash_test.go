@@ -1,10 +1,15 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 )
 
@@ -213,6 +218,42 @@ func TestOrphan(t *testing.T) {
 		t.Errorf("%d sandboxes left", all)
 	}
 	w.mustBeEmpty()
+}
+
+// slowSweep is a runtime in which the search for orphans takes until proceed.
+type slowSweep struct {
+	internalapi.RuntimeService
+	begun, proceed chan struct{}
+}
+
+func (s slowSweep) ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error) {
+	if filter == nil { // workers ask for their own pod's
+		close(s.begun)
+		<-s.proceed
+	}
+	return s.RuntimeService.ListPodSandbox(ctx, filter)
+}
+
+// A pod that is bound while orphans are being looked for is none.
+func TestBoundDuringAdoption(t *testing.T) {
+	w := newWorld(t)
+	sweep := slowSweep{begun: make(chan struct{}), proceed: make(chan struct{})}
+	a := w.start(func(a *agent) {
+		sweep.RuntimeService = a.conn
+		a.cri = sweep
+	})
+	<-sweep.begun
+	pod := makePod("p").obj()
+	w.api.create(pod)
+	w.waitPhase(pod, v1.PodRunning)
+	close(sweep.proceed)
+	a.waitIdle()
+	if running := w.runtime.Running("uid-p"); len(running) != 1 {
+		t.Errorf("the pod was taken for an orphan: %v runs", running)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "logs", "ns_p_uid-p")); err != nil {
+		t.Error(err)
+	}
 }
 
 // The events of the runtime are cut off: nothing may be missed.

@@ -129,6 +129,23 @@ func (w *worker) gone(pod *v1.Pod) {
 	w.kick()
 }
 
+// orphaned is gone for a pod of which only traces were found. It does nothing, and
+// returns false, if the API turns out to have had the pod.
+func (w *worker) orphaned() bool {
+	w.mu.Lock()
+	known := w.pod != nil
+	if !known {
+		w.isGone, w.news = true, true
+	}
+	w.mu.Unlock()
+	if known {
+		return false
+	}
+	w.status.stop()
+	w.kick()
+	return true
+}
+
 // refreshVolumes has volumes brought up to date, or set up anew if they failed.
 func (w *worker) refreshVolumes() {
 	w.mu.Lock()

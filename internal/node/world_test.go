@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2/ktesting"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -51,6 +52,7 @@ type agent struct {
 	w      *world
 	node   *Node
 	conn   *fakecri.Client
+	cri    internalapi.RuntimeService // conn, or what a test puts before it
 	client *fake.Clientset
 	stop   func()
 }
@@ -59,7 +61,7 @@ type agent struct {
 func (w *world) start(configure ...func(*agent)) *agent {
 	w.t.Helper()
 	conn := w.runtime.Connect()
-	a := &agent{w: w, conn: conn, client: w.api.client(conn)}
+	a := &agent{w: w, conn: conn, cri: conn, client: w.api.client(conn)}
 	for _, f := range configure {
 		f(a)
 	}
@@ -68,7 +70,7 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		Client:           a.client,
 		Informers:        factory,
 		NodeName:         "node-1",
-		Runtime:          conn,
+		Runtime:          a.cri,
 		Images:           w.runtime.Images(),
 		RootDir:          filepath.Join(w.dir, "pods"),
 		LogDir:           filepath.Join(w.dir, "logs"),
