@@ -84,17 +84,19 @@ type Pod struct {
 	Name      string
 	// Sandboxes, the newest attempt first.
 	Sandboxes []Sandbox
-	// Containers, the newest first.
+	// Containers, of each name the newest run first.
 	Containers []*Container
 }
 
-// Sort orders sandboxes and containers newest first, as the methods expect.
+// Sort orders sandboxes and containers newest first, as the methods expect. They
+// are numbered; the clock, which may have been set back, decides only between
+// equals.
 func (p *Pod) Sort() {
 	slices.SortStableFunc(p.Sandboxes, func(a, b Sandbox) int {
 		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
 	})
 	slices.SortStableFunc(p.Containers, func(a, b *Container) int {
-		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.RestartCount, a.RestartCount))
+		return cmp.Or(cmp.Compare(b.RestartCount, a.RestartCount), b.CreatedAt.Compare(a.CreatedAt))
 	})
 }
 

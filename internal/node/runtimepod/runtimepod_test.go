@@ -87,3 +87,23 @@ func TestSort(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// A clock that was set back doesn't make an old run the latest.
+func TestSortAfterClockWasSetBack(t *testing.T) {
+	p := &Pod{
+		Sandboxes: []Sandbox{{ID: "1", CreatedAt: begin}, {ID: "2", Attempt: 1, CreatedAt: begin.Add(-time.Hour)}},
+		Containers: []*Container{
+			{ID: "a", Name: "c", State: Exited, CreatedAt: begin},
+			{ID: "b", Name: "c", State: Exited, RestartCount: 1, CreatedAt: begin.Add(-time.Hour)},
+			{ID: "d", Name: "c", State: Running, RestartCount: 2, CreatedAt: begin.Add(-time.Minute)},
+		},
+	}
+	p.Sort()
+	var runs []string
+	for _, c := range p.Runs("c") {
+		runs = append(runs, c.ID)
+	}
+	if diff := cmp.Diff([]string{"d", "b", "a"}, runs); diff != "" || p.Latest("c").ID != "d" || p.Sandbox().ID != "2" {
+		t.Errorf("%s%+v", diff, p)
+	}
+}
