@@ -17,7 +17,8 @@ import (
 )
 
 // act carries out the first part of the plan that can be. changed tells that the
-// runtime has to be observed, and planned for, again.
+// runtime has to be observed, and planned for, again: at once, or after a while if
+// there is an error.
 func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a plan.Actions) (changed bool, err error) {
 	switch {
 	case len(a.Kill) > 0:
@@ -26,7 +27,7 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a pla
 		}
 		return false, nil // their ends wake us
 	case len(a.Discard) > 0:
-		return true, w.discard(ctx, a.Discard)
+		return true, w.discard(ctx, pod, a.Discard)
 	case a.NewSandbox:
 		return w.newSandbox(ctx, pod, a)
 	}
@@ -59,14 +60,15 @@ func (w *worker) startRegular(ctx context.Context, pod *v1.Pod, rt *runtimepod.P
 			break
 		}
 	}
-	return changed && len(errs) == 0, errors.Join(errs...)
+	return changed, errors.Join(errs...)
 }
 
 // discard removes containers that were created and never started: what they
 // were made from may be out of date.
-func (w *worker) discard(ctx context.Context, containers []*runtimepod.Container) error {
+func (w *worker) discard(ctx context.Context, pod *v1.Pod, containers []*runtimepod.Container) error {
 	for _, c := range containers {
 		if err := w.n.cfg.Runtime.RemoveContainer(ctx, c.ID); err != nil {
+			w.n.podEvent(pod, v1.EventTypeWarning, eventFailedSync, "error removing container %s, which was never started: %s", c.Name, errorMessage(err))
 			return fmt.Errorf("remove container %s, which was never started: %w", c.ID, err)
 		}
 	}

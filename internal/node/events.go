@@ -24,6 +24,7 @@ const (
 	eventFailedSandbox  = "FailedCreatePodSandBox"
 	eventSandboxChanged = "SandboxChanged"
 	eventFailedKillPod  = "FailedKillPod"
+	eventFailedSync     = "FailedSync"
 	eventPullSecret     = "FailedToRetrieveImagePullSecret"
 )
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -226,6 +227,29 @@ func TestCreateFails(t *testing.T) {
 	if n := w.runtime.Starts("uid-p", "main"); n != 1 {
 		t.Errorf("%d starts", n)
 	}
+}
+
+// A container that was never started and can't be removed is tried again after a
+// while, and told of.
+func TestDiscardFails(t *testing.T) {
+	w := newWorld(t)
+	pod := makePod("p").obj()
+	w.api.create(pod)
+	first := w.start(func(a *agent) { a.conn.DieAfter(2) }) // RunPodSandbox, CreateContainer
+	<-first.conn.Died()
+	first.kill()
+	w.runtime.Fail("RemoveContainer", errors.New("busy"))
+	defer w.runtime.Fail("RemoveContainer", nil)
+	a := w.start()
+	a.waitIdle()
+	if n := len(slices.DeleteFunc(a.conn.Calls(), func(m string) bool { return m != "RemoveContainer" })); n != 1 {
+		t.Errorf("tried %d times", n)
+	}
+	if !w.events.has("Warning FailedSync: error removing container main, which was never started: busy") {
+		t.Error(w.events)
+	}
+	w.runtime.Fail("RemoveContainer", nil)
+	w.stepUntil(func() bool { p, _ := w.api.get(pod); return p.Status.Phase == v1.PodRunning })
 }
 
 func TestRunAsNonRoot(t *testing.T) {

@@ -80,7 +80,7 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 		if !w.hasNews() {
 			changed, actErr = w.act(ctx, pod, rt, actions)
 		}
-		if changed {
+		if changed && actErr == nil {
 			continue
 		}
 		if actErr != nil {
