@@ -44,6 +44,9 @@ type Config struct {
 	// MemoryCapacity of the machine in bytes; 0 makes all burstable pods equal when
 	// memory runs out.
 	MemoryCapacity int64
+	// CgroupV2 tells that the machine's controllers are on cgroup version 2, where
+	// all of a container is killed when its memory runs out.
+	CgroupV2 bool
 	// DNS says how pods resolve names; the zero value gives them the host's servers
 	// and the domain cluster.local.
 	DNS crispec.DNS
@@ -105,6 +108,7 @@ func (c *Config) spec() crispec.Node {
 		CgroupParent:       c.CgroupParent,
 		HostIPs:            c.HostIPs,
 		MemoryCapacity:     c.MemoryCapacity,
+		CgroupV2:           c.CgroupV2,
 		Allocatable:        c.Allocatable,
 		SeccompDefault:     c.SeccompDefault,
 		SeccompProfileRoot: c.SeccompProfileRoot,

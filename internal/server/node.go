@@ -149,6 +149,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		HostIPs:        []string{reg.NodeIP().String()},
 		Allocatable:    reg.Allocatable(),
 		MemoryCapacity: facts.Memory,
+		CgroupV2:       s.runtime.cgroups.V2(),
 		SeccompDefault: true,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),

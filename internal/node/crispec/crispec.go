@@ -28,6 +28,8 @@ type Node struct {
 	HostIPs []string
 	// MemoryCapacity of the machine in bytes, for oom_score_adj.
 	MemoryCapacity int64
+	// CgroupV2 tells that the machine's controllers are on cgroup version 2.
+	CgroupV2 bool
 	// Allocatable stands in for limits that a container doesn't set, in
 	// resourceFieldRefs.
 	Allocatable v1.ResourceList

@@ -214,6 +214,24 @@ func TestResources(t *testing.T) {
 	}
 }
 
+// When memory runs out the kernel kills all of a container, where it can.
+func TestOOMGroup(t *testing.T) {
+	for _, v2 := range []bool{false, true} {
+		n, pod := testNode(t), testPod()
+		n.CgroupV2 = v2
+		var want map[string]string
+		if v2 {
+			want = map[string]string{"memory.oom.group": "1"}
+		}
+		if diff := cmp.Diff(want, n.Resources(pod, &pod.Spec.Containers[0]).Unified); diff != "" {
+			t.Errorf("v2=%v: %s", v2, diff)
+		}
+		if u := mustSandbox(t, n, pod).Linux.Resources.Unified; u != nil {
+			t.Errorf("the whole pod would be killed: %v", u)
+		}
+	}
+}
+
 // The pod's cgroup has the limits that the pod or each of its containers sets.
 func TestPodResources(t *testing.T) {
 	type r struct{ quota, memory, huge int64 }

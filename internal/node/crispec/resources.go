@@ -46,6 +46,10 @@ func (n Node) Resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainer
 	r := linuxResources(c.Resources.Requests, limits)
 	r.OomScoreAdj = n.oomScoreAdj(pod, c)
 	r.HugepageLimits = hugepages(limits)
+	if n.CgroupV2 {
+		// A container that lost one of its processes would go on half dead.
+		r.Unified = map[string]string{"memory.oom.group": "1"}
+	}
 	return r
 }
 
