@@ -119,6 +119,7 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 // failed concerns the pod as a whole.
 func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container) (started bool, err error) {
 	now := w.n.cfg.Clock.Now()
+	w.redefined(c)
 	if hold := w.holds[c.Name]; hold.After(now) {
 		w.holdUntil(c.Name, hold)
 		return false, nil
@@ -137,7 +138,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod
 	}
 	delete(w.images, c.Name)
 	if last != nil {
-		w.crashes[c.Name] = w.crash(c.Name, last).Next(last, now)
+		w.crashes[c.Name] = w.crash(c, last).Next(last, now)
 	}
 	if failure := w.launch(ctx, pod, rt, c, image); failure != nil {
 		w.n.metrics.startErrors.WithLabelValues(failure.Reason).Inc()
@@ -158,10 +159,13 @@ func (w *worker) holdAfterFailure(name string) {
 	w.tries[name]++
 }
 
-// crash returns the container's back-off.
-func (w *worker) crash(name string, last *runtimepod.Container) plan.CrashLoop {
-	if b, ok := w.crashes[name]; ok {
+// crash returns the container's back-off. Runs of another definition don't count.
+func (w *worker) crash(c *v1.Container, last *runtimepod.Container) plan.CrashLoop {
+	if b, ok := w.crashes[c.Name]; ok {
 		return b
+	}
+	if last.Definition != "" && last.Definition != w.defined[c.Name] {
+		return plan.CrashLoop{}
 	}
 	return plan.Recall(last)
 }
@@ -171,7 +175,7 @@ func (w *worker) crashLooping(pod *v1.Pod, c *v1.Container, last *runtimepod.Con
 	if last == nil {
 		return false
 	}
-	b := w.crash(c.Name, last)
+	b := w.crash(c, last)
 	until := b.Until(last)
 	if !until.After(w.n.cfg.Clock.Now()) {
 		return false

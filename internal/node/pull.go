@@ -62,6 +62,7 @@ func (w *worker) prefetch(ctx context.Context, pod *v1.Pod) {
 	if len(pod.Spec.InitContainers) > 0 {
 		c = &pod.Spec.InitContainers[0]
 	}
+	w.redefined(c)
 	if !w.once("prefetch") || !w.holds[c.Name].IsZero() {
 		return
 	}

@@ -264,6 +264,43 @@ func TestRunAsNonRoot(t *testing.T) {
 	}
 }
 
+// An image that is set on a container which is held back for the old one gets its
+// try at once.
+func TestImageChangedInBackOff(t *testing.T) {
+	change := func(w *world, pod *v1.Pod) {
+		w.t.Helper()
+		w.api.change(pod, func(p *v1.Pod) { p.Spec.Containers[0].Image = "img:2" })
+		w.wait(pod, "the new image to run", func(p *v1.Pod) bool {
+			cs := p.Status.ContainerStatuses[0]
+			return cs.Image == "img:2" && cs.State.Running != nil
+		})
+	}
+	t.Run("ImagePullBackOff", func(t *testing.T) {
+		w := newWorld(t)
+		w.runtime.AddImage("img:2")
+		w.runtime.PullFails("gone:1", errors.New("no such image"))
+		pod := makePod("p").main(func(c *v1.Container) { c.Image = "gone:1" }).obj()
+		w.api.create(pod)
+		a := w.start()
+		w.waitWaiting(pod, "ErrImagePull")
+		a.waitIdle()
+		change(w, pod)
+	})
+	t.Run("CrashLoopBackOff", func(t *testing.T) {
+		w := newWorld(t)
+		w.runtime.AddImage("img:2")
+		w.runtime.Behave = func(c *runtimeapi.ContainerConfig) fakecri.Behaviour {
+			return fakecri.Behaviour{Exits: c.Image.UserSpecifiedImage == "img:1", ExitCode: 1}
+		}
+		pod := makePod("p").restart(v1.RestartPolicyAlways).obj()
+		w.api.create(pod)
+		a := w.start()
+		w.waitWaiting(pod, "CrashLoopBackOff")
+		a.waitIdle()
+		change(w, pod)
+	})
+}
+
 func TestImageChanged(t *testing.T) {
 	w := newWorld(t)
 	w.runtime.AddImage("img:2")

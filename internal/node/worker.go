@@ -51,6 +51,7 @@ type worker struct {
 	tries    map[string]int                   // failed attempts to start them in a row
 	crashes  map[string]plan.CrashLoop        // back-off by container
 	images   map[string]imagepull.Image       // for the next start of containers
+	defined  map[string]string                // definitions that the four above are about
 	vols     map[string]volumes.Volume        // nil until set up
 	metadata string                           // that volumes show
 	ending   *ending                          // set once nothing is started any more
@@ -82,6 +83,7 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 		tries:   map[string]int{},
 		crashes: map[string]plan.CrashLoop{},
 		images:  map[string]imagepull.Image{},
+		defined: map[string]string{},
 		told:    map[string]bool{},
 	}
 	w.status = newStatusWriter(n, uid)
@@ -250,6 +252,19 @@ func (w *worker) settle(ctx context.Context, err error) {
 func (w *worker) holdUntil(container string, at time.Time) {
 	w.holds[container] = at
 	w.wakeAt = earliest(w.wakeAt, at)
+}
+
+// redefined drops what held a container back, or was fetched for it, if it has been
+// given another definition since: its new image deserves a try at once.
+func (w *worker) redefined(c *v1.Container) {
+	definition := runtimepod.Definition(c)
+	if w.defined[c.Name] != definition {
+		delete(w.holds, c.Name)
+		delete(w.tries, c.Name)
+		delete(w.crashes, c.Name)
+		delete(w.images, c.Name)
+	}
+	w.defined[c.Name] = definition
 }
 
 func (w *worker) retryDelay() time.Duration {
