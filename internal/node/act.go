@@ -120,6 +120,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container) (started bool, err error) {
 	now := w.n.cfg.Clock.Now()
 	w.redefined(c)
+	if w.awaits[c.Name] {
+		return false, nil
+	}
 	if hold := w.holds[c.Name]; hold.After(now) {
 		w.holdUntil(c.Name, hold)
 		return false, nil
@@ -143,7 +146,9 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod
 	if failure := w.launch(ctx, pod, rt, c, image); failure != nil {
 		w.n.metrics.startErrors.WithLabelValues(failure.Reason).Inc()
 		w.waiting[c.Name] = *failure
-		w.holdAfterFailure(c.Name)
+		if !w.awaits[c.Name] {
+			w.holdAfterFailure(c.Name)
+		}
 		return failure.Reason == reasonRun, nil // it may have had its run
 	}
 	delete(w.waiting, c.Name)
@@ -208,6 +213,7 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 	restarts := w.nextRestart(pod, rt, c)
 	config, err := w.containerConfig(ctx, pod, rt, c, restarts, image)
 	if err != nil {
+		w.awaits[c.Name] = errors.As(err, new(*crispec.MissingError))
 		return fail("", reasonConfig, err)
 	}
 	sandbox := rt.Sandbox()
@@ -232,6 +238,10 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 
 // containerConfig gathers what the run needs.
 func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container, restarts int32, image image) (*runtimeapi.ContainerConfig, error) {
+	// Before anything is read: it subscribes to changes of what is.
+	if err := w.setUpVolumes(ctx, pod); err != nil {
+		return nil, err
+	}
 	podIPs := rt.IPs()
 	if pod.Spec.HostNetwork {
 		podIPs = w.n.cfg.HostIPs

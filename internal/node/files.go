@@ -36,7 +36,7 @@ type mountInput struct {
 // volumes, hosts file and termination message file.
 func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, in mountInput) ([]*runtimeapi.Mount, error) {
 	logDir := filepath.Join(w.n.spec.PodLogDir(pod.Namespace, pod.Name, pod.UID), c.Name)
-	if err := errors.Join(makeDirs(logDir, w.n.podDir(w.uid)), w.setUpVolumes(ctx, pod)); err != nil {
+	if err := makeDirs(logDir, w.n.podDir(w.uid)); err != nil {
 		return nil, err
 	}
 	values := make(map[string]string, len(in.env))

@@ -66,7 +66,7 @@ func New(cfg Config) (*Node, error) {
 		Client:            cfg.Client,
 		ConfigMaps:        core.ConfigMaps(),
 		Secrets:           core.Secrets(),
-		OnChange:          n.volumesChanged,
+		OnChange:          n.objectsChanged,
 		RecursiveReadOnly: cfg.RecursiveReadOnly,
 		Clock:             cfg.Clock,
 	})
@@ -186,9 +186,9 @@ func (n *Node) forget(uid types.UID) {
 	delete(n.workers, uid)
 }
 
-func (n *Node) volumesChanged(uid types.UID) {
+func (n *Node) objectsChanged(uid types.UID) {
 	if w := n.existing(uid); w != nil {
-		w.refreshVolumes()
+		w.objectsChanged()
 	}
 }
 

@@ -34,18 +34,26 @@ func newObjects(cfg Config) *objects {
 func (o *objects) ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error) {
 	cm, err := o.configMaps.ConfigMaps(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
-		return o.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+		cm, err = o.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 	}
-	return cm, err
+	return cm, inWords(err, "configmap", name)
 }
 
 // Secret implements crispec.Objects.
 func (o *objects) Secret(ctx context.Context, namespace, name string) (*v1.Secret, error) {
 	secret, err := o.secrets.Secrets(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
-		return o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		secret, err = o.client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
 	}
-	return secret, err
+	return secret, inWords(err, "secret", name)
+}
+
+// inWords words NotFound as the kubelet does: with the kind, not the resource.
+func inWords(err error, kind, name string) error {
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewNotFound(v1.Resource(kind), name)
+	}
+	return err
 }
 
 // Services implements crispec.Objects.

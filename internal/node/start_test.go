@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/node/fakecri"
@@ -149,30 +150,65 @@ func TestStartError(t *testing.T) {
 	})
 }
 
+// A container whose environment refers to what isn't there starts as soon as it is.
 func TestConfigError(t *testing.T) {
-	w := newWorld(t)
-	pod := makePod("p").main(func(c *v1.Container) {
-		c.Env = []v1.EnvVar{{Name: "X", ValueFrom: &v1.EnvVarSource{ConfigMapKeyRef: &v1.ConfigMapKeySelector{
-			LocalObjectReference: v1.LocalObjectReference{Name: "cm"}, Key: "k",
-		}}}}
-	}).obj()
-	w.api.create(pod)
-	a := w.start()
-	got := w.waitWaiting(pod, "CreateContainerConfigError")
-	if m := got.Status.ContainerStatuses[0].State.Waiting.Message; m != `configmaps "cm" not found` && m != `configmap "cm" not found` {
-		t.Error(m)
+	meta := metav1.ObjectMeta{Namespace: "ns", Name: "obj"}
+	later := metav1.ObjectMeta{Namespace: "ns", Name: "obj", ResourceVersion: "2"}
+	ref := v1.LocalObjectReference{Name: "obj"}
+	for name, c := range map[string]struct {
+		source  v1.EnvVarSource
+		before  runtime.Object
+		message string
+		create  runtime.Object
+	}{
+		"ConfigMap": {
+			source:  v1.EnvVarSource{ConfigMapKeyRef: &v1.ConfigMapKeySelector{LocalObjectReference: ref, Key: "k"}},
+			message: `configmap "obj" not found`,
+			create:  &v1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"k": "v"}},
+		},
+		"Secret": {
+			source:  v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: ref, Key: "k"}},
+			message: `secret "obj" not found`,
+			create:  &v1.Secret{ObjectMeta: meta, Data: map[string][]byte{"k": []byte("v")}},
+		},
+		"key": {
+			source:  v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: ref, Key: "k"}},
+			before:  &v1.Secret{ObjectMeta: meta},
+			message: `couldn't find key k in Secret ns/obj`,
+			create:  &v1.Secret{ObjectMeta: later, Data: map[string][]byte{"k": []byte("v")}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			pod := makePod("p").main(func(k *v1.Container) { k.Env = []v1.EnvVar{{Name: "X", ValueFrom: &c.source}} }).obj()
+			w.api.create(pod)
+			a := w.start(func(a *agent) {
+				if c.before != nil {
+					mustDo(t, a.client.Tracker().Add(c.before))
+				}
+			})
+			got := w.waitWaiting(pod, "CreateContainerConfigError")
+			if m := got.Status.ContainerStatuses[0].State.Waiting.Message; m != c.message {
+				t.Error(m)
+			}
+			a.waitIdle()
+			if c.before != nil {
+				mustDo(t, a.client.Tracker().Update(v1.SchemeGroupVersion.WithResource("secrets"), c.create, "ns"))
+			} else {
+				mustDo(t, a.client.Tracker().Add(c.create))
+			}
+			w.waitPhase(pod, v1.PodRunning)
+			if env := w.runtime.Config("uid-p", "main").Envs; len(env) != 1 || string(env[0].Value) != "v" {
+				t.Error(env)
+			}
+		})
 	}
-	cm := &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "cm"}, Data: map[string]string{"k": "v"}}
-	if _, err := a.client.CoreV1().ConfigMaps("ns").Create(t.Context(), cm, metav1.CreateOptions{}); err != nil {
+}
+
+func mustDo(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
-	}
-	w.stepUntil(func() bool { p, _ := w.api.get(pod); return p.Status.Phase == v1.PodRunning })
-	var env string
-	for _, e := range w.runtime.Config("uid-p", "main").Envs {
-		env += e.Key + "=" + string(e.Value)
-	}
-	if env != "X=v" {
-		t.Error(env)
 	}
 }
 

@@ -53,6 +53,7 @@ func (w *worker) mustEnd(pod *v1.Pod, gone bool) *ending {
 // run does for a pod what its plan says, until there is nothing to do or
 // something to wait for, and reports.
 func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
+	w.stopAwaiting()
 	release := func() {}
 	defer func() { release() }()
 	started := false

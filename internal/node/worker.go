@@ -38,6 +38,7 @@ type worker struct {
 	dirty  bool
 	active bool
 	stale  bool // volumes are to be refreshed
+	fresh  bool // what containers await may be there
 	pulls  map[string]*pull
 	stops  map[string]*stop
 
@@ -48,10 +49,11 @@ type worker struct {
 	ended    map[string]*runtimepod.Container // runs that are over, by container ID
 	waiting  map[string]podstatus.Waiting     // why containers couldn't be started
 	holds    map[string]time.Time             // containers not to be started before
+	awaits   map[string]bool                  // containers whose environment lacks an object
 	tries    map[string]int                   // failed attempts to start them in a row
 	crashes  map[string]plan.CrashLoop        // back-off by container
 	images   map[string]imagepull.Image       // for the next start of containers
-	defined  map[string]string                // definitions that the four above are about
+	defined  map[string]string                // definitions that the five above are about
 	vols     map[string]volumes.Volume        // nil until set up
 	metadata string                           // that volumes show
 	ending   *ending                          // set once nothing is started any more
@@ -80,6 +82,7 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 		ended:   map[string]*runtimepod.Container{},
 		waiting: map[string]podstatus.Waiting{},
 		holds:   map[string]time.Time{},
+		awaits:  map[string]bool{},
 		tries:   map[string]int{},
 		crashes: map[string]plan.CrashLoop{},
 		images:  map[string]imagepull.Image{},
@@ -148,10 +151,11 @@ func (w *worker) orphaned() bool {
 	return true
 }
 
-// refreshVolumes has volumes brought up to date, or set up anew if they failed.
-func (w *worker) refreshVolumes() {
+// objectsChanged has volumes brought up to date, or set up anew if they failed, and
+// containers tried again for whose environment an object was missing.
+func (w *worker) objectsChanged() {
 	w.mu.Lock()
-	w.stale = true
+	w.stale, w.fresh = true, true
 	w.mu.Unlock()
 	w.kick()
 }
@@ -218,6 +222,17 @@ func (w *worker) takeStale() bool {
 	return stale
 }
 
+// stopAwaiting lets containers be tried again if what they await may be there. It is
+// asked before any object is read, so that none is missed.
+func (w *worker) stopAwaiting() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fresh {
+		clear(w.awaits)
+	}
+	w.fresh = false
+}
+
 // settle arranges for the next look: at the end of a back-off, at a deadline,
 // or some time after an error.
 func (w *worker) settle(ctx context.Context, err error) {
@@ -260,6 +275,7 @@ func (w *worker) redefined(c *v1.Container) {
 	definition := runtimepod.Definition(c)
 	if w.defined[c.Name] != definition {
 		delete(w.holds, c.Name)
+		delete(w.awaits, c.Name)
 		delete(w.tries, c.Name)
 		delete(w.crashes, c.Name)
 		delete(w.images, c.Name)

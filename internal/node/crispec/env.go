@@ -28,6 +28,13 @@ type Objects interface {
 	Services(namespace string) ([]*v1.Service, error)
 }
 
+// MissingError tells of an object or a key that isn't there, perhaps not yet.
+type MissingError struct{ Err error }
+
+func (e *MissingError) Error() string { return e.Err.Error() }
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
 // EnvVar is a variable with its final value.
 type EnvVar struct{ Name, Value string }
 
@@ -46,7 +53,7 @@ type envBuilder struct {
 
 // Env returns the container's environment: envFrom, then env, then the services'
 // variables that neither of them sets. References $(NAME) see what comes before
-// them and the services. An error names the object or key that is missing.
+// them and the services. The error is a *MissingError if an object or key is missing.
 func (n Node) Env(ctx context.Context, objects Objects, pod *v1.Pod, c *v1.Container, podIPs []string) ([]EnvVar, error) {
 	b := &envBuilder{node: n, objects: objects, pod: pod, c: c, podIPs: podIPs, values: map[string]string{}}
 	services, err := b.serviceVars()
@@ -115,10 +122,13 @@ func (b *envBuilder) from(ctx context.Context, src *v1.EnvFromSource) error {
 }
 
 func unlessOptional(err error, optional *bool) error {
-	if apierrors.IsNotFound(err) && optional != nil && *optional {
+	switch {
+	case !apierrors.IsNotFound(err):
+		return err
+	case optional != nil && *optional:
 		return nil
 	}
-	return err
+	return &MissingError{err}
 }
 
 // valueFrom returns the value of a source; set is false if it is optional and
@@ -148,7 +158,7 @@ func (b *envBuilder) configMapKey(ctx context.Context, ref *v1.ConfigMapKeySelec
 	if ref.Optional != nil && *ref.Optional {
 		return "", false, nil
 	}
-	return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, b.pod.Namespace, ref.Name)
+	return "", false, &MissingError{fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, b.pod.Namespace, ref.Name)}
 }
 
 func (b *envBuilder) secretKey(ctx context.Context, ref *v1.SecretKeySelector) (string, bool, error) {
@@ -162,7 +172,7 @@ func (b *envBuilder) secretKey(ctx context.Context, ref *v1.SecretKeySelector) (
 	if ref.Optional != nil && *ref.Optional {
 		return "", false, nil
 	}
-	return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, b.pod.Namespace, ref.Name)
+	return "", false, &MissingError{fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, b.pod.Namespace, ref.Name)}
 }
 
 func (b *envBuilder) field(ref *v1.ObjectFieldSelector) (string, error) {

@@ -17,14 +17,14 @@ type store struct{}
 
 func (store) ConfigMap(_ context.Context, _, name string) (*v1.ConfigMap, error) {
 	if name != "cm" {
-		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "configmaps"}, name)
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "configmap"}, name)
 	}
 	return &v1.ConfigMap{Data: map[string]string{"b": "2", "a": "1"}}, nil
 }
 
 func (store) Secret(_ context.Context, _, name string) (*v1.Secret, error) {
 	if name != "sec" {
-		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secret"}, name)
 	}
 	return &v1.Secret{Data: map[string][]byte{"pw": []byte("x")}}, nil
 }
@@ -108,7 +108,7 @@ func TestEnv(t *testing.T) {
 			env:  []v1.EnvVar{{Name: "pw", Value: "$(P_a)"}},
 			want: []EnvVar{{"P_a", "1"}, {"P_b", "2"}, {"pw", "1"}},
 		},
-		"no such map":    {env: []v1.EnvVar{{Name: "A", ValueFrom: cmRef("none", "a", false)}}, err: `configmaps "none" not found`},
+		"no such map":    {env: []v1.EnvVar{{Name: "A", ValueFrom: cmRef("none", "a", false)}}, err: `configmap "none" not found`},
 		"no such key":    {env: []v1.EnvVar{{Name: "A", ValueFrom: cmRef("cm", "z", false)}}, err: "couldn't find key z in ConfigMap ns/cm"},
 		"no such secret": {env: []v1.EnvVar{{Name: "A", ValueFrom: secretRef("sec", "z", false)}}, err: "couldn't find key z in Secret ns/sec"},
 	} {

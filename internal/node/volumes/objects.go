@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
 // objectKind names the kinds that volumes mirror, as the kubelet's messages do.
@@ -24,35 +25,23 @@ type objectKey struct {
 	namespace, name string
 }
 
-// objectsOf lists the ConfigMaps and Secrets that the pod's volumes mirror.
+// objectsOf lists the ConfigMaps and Secrets that the pod's volumes mirror or its
+// containers' environments refer to.
 func objectsOf(pod *v1.Pod) []objectKey {
 	var keys []objectKey
-	add := func(kind objectKind, name string) {
-		keys = append(keys, objectKey{kind, pod.Namespace, name})
-	}
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
-		switch {
-		case v.ConfigMap != nil:
-			add(kindConfigMap, v.ConfigMap.Name)
-		case v.Secret != nil:
-			add(kindSecret, v.Secret.SecretName)
-		case v.Projected != nil:
-			for _, s := range v.Projected.Sources {
-				if s.ConfigMap != nil {
-					add(kindConfigMap, s.ConfigMap.Name)
-				}
-				if s.Secret != nil {
-					add(kindSecret, s.Secret.Name)
-				}
-			}
+	visitor := func(kind objectKind) podutil.Visitor {
+		return func(name string) bool {
+			keys = append(keys, objectKey{kind, pod.Namespace, name})
+			return true
 		}
 	}
+	podutil.VisitPodConfigmapNames(pod, visitor(kindConfigMap))
+	podutil.VisitPodSecretNames(pod, visitor(kindSecret))
 	return keys
 }
 
 // useObjects notes, before anything is read, that the pod is to be told of
-// changes to the objects it mirrors. m.mu must be held.
+// changes to the objects it uses. m.mu must be held.
 func (m *Manager) useObjects(pod *v1.Pod, st *podState) {
 	for _, key := range objectsOf(pod) {
 		st.objects[key] = struct{}{}
@@ -101,7 +90,7 @@ func resourceVersion(obj any) string {
 	return ""
 }
 
-// changed tells every pod that mirrors the object.
+// changed tells every pod that uses the object.
 func (m *Manager) changed(kind objectKind, obj any) {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj

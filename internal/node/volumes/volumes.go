@@ -61,7 +61,8 @@ type Config struct {
 	Secrets    coreinformers.SecretInformer
 	// OnChange is called when Refresh (or, if it failed before, Setup) has
 	// something to do for a pod: a ConfigMap or Secret it uses has changed, or a
-	// token nears its end. It must not block. Optional.
+	// token nears its end. From the first Setup on it tells of those, too, that
+	// only environments refer to. It must not block. Optional.
 	OnChange func(types.UID)
 	// RecursiveReadOnly tells that the runtime supports recursive read-only
 	// mounts (KEP-3857).
