@@ -39,6 +39,9 @@ type container struct {
 	user       user
 	startedAt  time.Time
 	exit       *metadata.Exit
+	// unrecorded says that exit isn't on record, for want of space say. Until
+	// it is the parent must not forget the container: only it knows.
+	unrecorded bool
 	pid        int
 	cpu        cpuSample
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -134,9 +135,22 @@ func (s *Service) startFailed(ctx context.Context, c *container, err error) erro
 	}
 	exit := metadata.Exit{Code: codeStartError, FinishedAt: s.cfg.Clock.Now(), Reason: reasonStartError, Message: err.Error()}
 	if errors.Is(err, oci.ErrParentLost) {
-		// Whether it ran isn't known; that it doesn't now must be.
-		err = errors.Join(err, s.cfg.Runtime.Delete(clean, c.id))
 		exit.Code, exit.Reason, exit.Message = codeLost, oci.ReasonShimLost, lostMessage
+		err = errors.Join(err, s.endLost(clean, c, exit))
 	}
 	return errors.Join(err, s.finish(c, exit), s.cleanContainer(clean, c))
+}
+
+// endLost sees to it that a container of which nobody knows whether it ran
+// doesn't run now. Its end is on record before the parent forgets it; where it
+// can't be, the parent keeps it.
+func (s *Service) endLost(ctx context.Context, c *container, exit metadata.Exit) error {
+	c.mu.Lock()
+	record := c.record()
+	c.mu.Unlock()
+	record.Phase, record.Exit = metadata.Ended, &exit
+	if s.containerRecords.Put(c.id, record) != nil { // finish meets the same error, and returns it
+		return s.signal(ctx, c, syscall.SIGKILL, true)
+	}
+	return s.cfg.Runtime.Delete(ctx, c.id)
 }

@@ -93,6 +93,11 @@ func (s *Service) cleanContainer(ctx context.Context, c *container) error {
 	if c.clean {
 		return nil
 	}
+	// An end that is acknowledged before it is on record would be lost with
+	// this process, and the container be taken for one that was never started.
+	if err := s.recordExit(c); err != nil {
+		return err
+	}
 	if err := s.cfg.Runtime.Delete(ctx, c.id); err != nil {
 		return err
 	}
@@ -146,6 +151,9 @@ func (s *Service) removeContainer(ctx context.Context, c *container) error {
 	if c.state() == containerRemoved {
 		return nil // another call was faster
 	}
+	if err := s.settleRecord(c); err != nil {
+		return err
+	}
 	if err := s.unmakeContainer(ctx, c); err != nil {
 		return err
 	}
@@ -159,4 +167,21 @@ func (s *Service) removeContainer(ctx context.Context, c *container) error {
 	s.dropContainer(c)
 	s.events.tell(runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, c.id, c.sandbox.id, s.cfg.Clock.Now())
 	return err
+}
+
+// settleRecord makes a record that an end couldn't be written to no obstacle to
+// the container's removal, which may be what gives the disk its space back. What
+// has no record is an orphan, should this errand die now: it goes, and never
+// starts.
+func (s *Service) settleRecord(c *container) error {
+	if s.recordExit(c) == nil {
+		return nil
+	}
+	if err := s.containerRecords.Delete(c.id); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unrecorded = false
+	return nil
 }

@@ -166,13 +166,14 @@ func (s *Service) finishAndClean(ctx context.Context, c *container, exit metadat
 		c.work.Lock()
 		defer c.work.Unlock()
 		if err := s.cleanContainer(ctx, c); err != nil {
-			logger.Error(err, "Could not clean up after a container; its removal will try again", "container", c.id)
+			logger.Error(err, "Could not clean up after a container; its removal, or the next start of errand, will try again", "container", c.id)
 		}
 	})
 }
 
 // finish notes the container's end, on record before anyone is told. The first
-// end told counts.
+// end told counts. Where it can't be recorded it is told all the same, and
+// stays with the parent until recordExit succeeds.
 func (s *Service) finish(c *container, exit metadata.Exit) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,13 +191,29 @@ func (s *Service) finish(c *container, exit metadata.Exit) error {
 	if err := advance(&c.phase, containerExited, c.what()); err != nil {
 		return err
 	}
-	c.exit, c.startedAt = &exit, exit.StartedAt
-	err := s.containerRecords.Put(c.id, c.record())
+	c.exit, c.startedAt, c.unrecorded = &exit, exit.StartedAt, true
+	err := s.recordExitLocked(c)
 	close(c.ended)
 	s.events.tell(runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, c.id, c.sandbox.id, exit.FinishedAt)
-	if err != nil {
+	return err
+}
+
+// recordExit writes the container's end down, if that hasn't succeeded yet.
+func (s *Service) recordExit(c *container) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return s.recordExitLocked(c)
+}
+
+// recordExitLocked is recordExit with c.mu held.
+func (s *Service) recordExitLocked(c *container) error {
+	if !c.unrecorded {
+		return nil
+	}
+	if err := s.containerRecords.Put(c.id, c.record()); err != nil {
 		return fmt.Errorf("%s: %w", c.what(), err)
 	}
+	c.unrecorded = false
 	return nil
 }
 

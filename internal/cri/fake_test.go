@@ -134,20 +134,24 @@ func (r fakeRuntime) Run(_ context.Context, req oci.RunRequest) (int, error) {
 		if _, err := os.Stat(filepath.Join(req.Bundle, "config.json")); err != nil {
 			return err
 		}
-		if r.fails(req) {
+		if r.runs(req, "no-such-command") {
 			return &oci.StartError{ID: req.ID, Message: "no such command"}
 		}
 		r.starts[req.ID]++
+		if r.runs(req, "parent-dies") {
+			r.containers[req.ID] = &oci.Status{ID: req.ID, State: oci.Exited, ExitCode: 137, Reason: oci.ReasonShimLost}
+			return oci.ErrParentLost
+		}
 		r.containers[req.ID] = &oci.Status{ID: req.ID, Pid: 42, State: oci.Running, StartedAt: time.Now()}
 		return nil
 	})
 	return 42, err
 }
 
-// fails says whether the container's command is one that doesn't exist.
-func (fakeRuntime) fails(req oci.RunRequest) bool {
+// runs says whether that is the container's command.
+func (fakeRuntime) runs(req oci.RunRequest, command string) bool {
 	built, err := (&container{bundle: req.Bundle}).getSpec()
-	return err == nil && built.Process.Args[0] == "no-such-command"
+	return err == nil && built.Process.Args[0] == command
 }
 
 func (r fakeRuntime) Signal(_ context.Context, id string, sig syscall.Signal, _ bool) error {
