@@ -127,15 +127,19 @@ func (s *Service) fromRecord(r *metadata.Container, sb *sandbox) *container {
 }
 
 func (s *Service) addContainer(c *container) {
+	labels := c.settings().GetLabels()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.containers[c.id] = c
 	c.sandbox.members[c.id] = c
+	s.podContainers.add(labels, c)
 }
 
 func (s *Service) dropContainer(c *container) {
+	labels := c.settings().GetLabels()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.containers, c.id)
 	delete(c.sandbox.members, c.id)
+	s.podContainers.drop(labels, c)
 }

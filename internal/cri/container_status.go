@@ -3,8 +3,6 @@ package cri
 import (
 	"context"
 	"encoding/json"
-	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -97,29 +95,14 @@ func signalOf(n int) runtimeapi.Signal {
 func (s *Service) ListContainers(_ context.Context, f *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error) {
 	var out []*runtimeapi.Container
 	for _, c := range s.selected(f.GetId(), f.GetPodSandboxId(), f.GetLabelSelector()) {
-		st := c.status()
-		if f.GetState() != nil && f.GetState().GetState() != st.GetState() {
+		if f.GetState() != nil && f.GetState().GetState() != c.state().cri() {
 			continue
 		}
+		st := c.status()
 		out = append(out, &runtimeapi.Container{
 			Id: st.Id, PodSandboxId: c.sandbox.id, Metadata: st.Metadata, Image: st.Image, ImageRef: st.ImageRef, ImageId: st.ImageId,
 			State: st.State, CreatedAt: st.CreatedAt, Labels: st.Labels, Annotations: st.Annotations,
 		})
 	}
 	return out, nil
-}
-
-// selected returns the containers whose IDs begin as given and whose labels
-// match, oldest first.
-func (s *Service) selected(id, sandboxID string, labels map[string]string) []*container {
-	s.mu.RLock()
-	var out []*container
-	for _, c := range s.containers {
-		if strings.HasPrefix(c.id, id) && strings.HasPrefix(c.sandbox.id, sandboxID) && matches(labels, c.settings().GetLabels()) {
-			out = append(out, c)
-		}
-	}
-	s.mu.RUnlock()
-	slices.SortFunc(out, func(a, b *container) int { return a.createdAt.Compare(b.createdAt) })
-	return out
 }

@@ -64,7 +64,7 @@ func (s *Service) loadSandboxes(ctx context.Context, alive map[string]oci.Status
 				return err
 			}
 		}
-		s.sandboxes[id] = sb
+		s.addSandbox(sb)
 		s.names[sandboxName(sb.config)] = id
 	}
 	return nil

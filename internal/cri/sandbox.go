@@ -168,6 +168,22 @@ func (sb *sandbox) record() *metadata.Sandbox {
 	}
 }
 
+func (s *Service) addSandbox(sb *sandbox) {
+	_, config := sb.state()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sandboxes[sb.id] = sb
+	s.podSandboxes.add(config.GetLabels(), sb)
+}
+
+func (s *Service) dropSandbox(sb *sandbox) {
+	_, config := sb.state()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sandboxes, sb.id)
+	s.podSandboxes.drop(config.GetLabels(), sb)
+}
+
 // move changes the sandbox's phase and writes it down.
 func (s *Service) moveSandbox(sb *sandbox, to sandboxPhase) error {
 	sb.mu.Lock()

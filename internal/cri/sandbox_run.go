@@ -42,9 +42,7 @@ func (s *Service) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandb
 		s.release(name)
 		return "", toStatus(fmt.Errorf("failed to create pod sandbox: %w", err))
 	}
-	s.mu.Lock()
-	s.sandboxes[sb.id] = sb
-	s.mu.Unlock()
+	s.addSandbox(sb)
 	klog.FromContext(ctx).V(3).Info("Sandbox is ready", "sandbox", sb.id, "pod", klog.KRef(config.GetMetadata().GetNamespace(), config.GetMetadata().GetName()), "address", sb.address)
 	return sb.id, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
-	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -83,37 +82,15 @@ func (s *Service) statusesOf(sandboxID string) []*runtimeapi.ContainerStatus {
 // ListPodSandbox lists the sandboxes that match the filter, oldest first.
 func (s *Service) ListPodSandbox(_ context.Context, f *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error) {
 	var out []*runtimeapi.PodSandbox
-	for _, sb := range s.allSandboxes() {
-		st := sb.status()
-		if f.GetState() != nil && f.GetState().GetState() != st.GetState() ||
-			!strings.HasPrefix(sb.id, f.GetId()) || !matches(f.GetLabelSelector(), st.GetLabels()) {
+	for _, sb := range s.selectedSandboxes(f.GetId(), f.GetLabelSelector()) {
+		if phase, _ := sb.state(); f.GetState() != nil && f.GetState().GetState() != phase.cri() {
 			continue
 		}
+		st := sb.status()
 		out = append(out, &runtimeapi.PodSandbox{
 			Id: st.Id, Metadata: st.Metadata, State: st.State, CreatedAt: st.CreatedAt,
 			Labels: st.Labels, Annotations: st.Annotations, RuntimeHandler: st.RuntimeHandler,
 		})
 	}
 	return out, nil
-}
-
-// allSandboxes returns them oldest first.
-func (s *Service) allSandboxes() []*sandbox {
-	s.mu.RLock()
-	all := make([]*sandbox, 0, len(s.sandboxes))
-	for _, sb := range s.sandboxes {
-		all = append(all, sb)
-	}
-	s.mu.RUnlock()
-	slices.SortFunc(all, func(a, b *sandbox) int { return a.createdAt.Compare(b.createdAt) })
-	return all
-}
-
-func matches(selector, labels map[string]string) bool {
-	for k, v := range selector {
-		if got, ok := labels[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
 }

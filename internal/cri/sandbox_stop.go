@@ -115,9 +115,7 @@ func (s *Service) removeSandbox(ctx context.Context, sb *sandbox) error {
 	}
 	_, config := sb.state()
 	s.release(sandboxName(config))
-	s.mu.Lock()
-	delete(s.sandboxes, sb.id)
-	s.mu.Unlock()
+	s.dropSandbox(sb)
 	sb.mu.Lock()
 	defer sb.mu.Unlock()
 	return advance(&sb.phase, sandboxRemoved, sb.what())

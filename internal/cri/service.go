@@ -43,6 +43,9 @@ type Service struct {
 	mu         sync.RWMutex
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
+	// The same by their pods' label.
+	podSandboxes  byPod[*sandbox]
+	podContainers byPod[*container]
 	// names are those in use, of sandboxes and containers: a name given twice
 	// is a caller that asks a second time.
 	names map[string]string
@@ -61,6 +64,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		sandboxes:  map[string]*sandbox{},
 		containers: map[string]*container{},
 		names:      map[string]string{},
+
+		podSandboxes:  byPod[*sandbox]{},
+		podContainers: byPod[*container]{},
 	}
 	s.cgroupUsers.count = map[string]int{}
 	s.events = newHub(s.describe)
