@@ -43,7 +43,8 @@ func (s *Service) takeOverCgroup(sb *sandbox) {
 	s.cgroupUsers.count[s.cgroup(sb)]++
 }
 
-// removeCgroup removes the pod's cgroup with its last sandbox, killing what a
+// removeCgroup removes the pod's cgroup with its last sandbox that isn't
+// stopped, killing what a
 // container may have left in it. A killed process leaves its cgroup only once
 // the kernel has taken it apart, and version 1 gives no notice of that: hence
 // the few, bounded retries.

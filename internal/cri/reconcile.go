@@ -67,7 +67,21 @@ func (s *Service) loadSandboxes(ctx context.Context, alive map[string]oci.Status
 		s.addSandbox(sb)
 		s.names[sandboxName(sb.config)] = id
 	}
+	s.dropStoppedCgroups(ctx)
 	return nil
+}
+
+// dropStoppedCgroups makes up for stops that were cut short, now that all users
+// of each cgroup are counted. What fails is left to the sandbox's removal.
+func (s *Service) dropStoppedCgroups(ctx context.Context) {
+	for _, sb := range s.allSandboxes() {
+		if phase, _ := sb.state(); phase != sandboxStopped {
+			continue
+		}
+		if err := s.removeCgroup(ctx, sb); err != nil {
+			klog.FromContext(ctx).Error(err, "The cgroup of a stopped sandbox stays until the sandbox is removed", "sandbox", sb.id)
+		}
+	}
 }
 
 // takeOver finds out whether a sandbox that was ready still is.

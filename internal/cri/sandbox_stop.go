@@ -13,8 +13,9 @@ import (
 	"errand.dev/errand/internal/cri/cgroups"
 )
 
-// StopPodSandbox kills what runs in the sandbox and takes its network back. It
-// is idempotent, also for a sandbox that isn't there.
+// StopPodSandbox kills what runs in the sandbox and takes its network and its
+// pod's cgroup back: stopped sandboxes may stay for long and in great numbers,
+// and the kernel has 65,535 memory cgroups to give. It is idempotent, also for a sandbox that isn't there.
 func (s *Service) StopPodSandbox(ctx context.Context, id string) error {
 	sb, err := s.sandbox(id)
 	if errdefs.IsNotFound(err) {
@@ -45,7 +46,7 @@ func (s *Service) stopLocked(ctx context.Context, sb *sandbox) error {
 	if phase, _ := sb.state(); phase != sandboxReady {
 		return nil
 	}
-	if err := s.unmakeSandbox(ctx, sb); err != nil {
+	if err := errors.Join(s.unmakeSandbox(ctx, sb), s.removeCgroup(ctx, sb)); err != nil {
 		return err
 	}
 	return s.moveSandbox(sb, sandboxStopped)
@@ -121,7 +122,7 @@ func (s *Service) removeSandbox(ctx context.Context, sb *sandbox) error {
 	return advance(&sb.phase, sandboxRemoved, sb.what())
 }
 
-// forgetSandbox removes the pod's cgroup and then the record, without which
+// forgetSandbox removes the pod's cgroup, if it is there still, and then the record, without which
 // nothing of the sandbox is found any more.
 func (s *Service) forgetSandbox(ctx context.Context, sb *sandbox) error {
 	if err := s.removeCgroup(ctx, sb); err != nil {

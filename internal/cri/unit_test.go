@@ -222,6 +222,68 @@ func TestCgroupGoesWithTheLastSandbox(t *testing.T) {
 	w.checkEmpty()
 }
 
+// Stopped sandboxes stay until their API objects go, and there may be many.
+func TestStopTakesThePodsCgroup(t *testing.T) {
+	w := newWorld(t)
+	s := restart(w)
+	var ids []string
+	for _, name := range []string{"a", "b"} {
+		id, err := s.RunPodSandbox(t.Context(), podConfig(name), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	for range 2 {
+		if err := s.StopPodSandbox(t.Context(), ids[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.cgroups; len(got) != 1 || !got["/errand/b"] {
+		t.Errorf("left with a stopped: %v", got)
+	}
+	s = restart(w)
+	if got := w.cgroups; len(got) != 1 {
+		t.Errorf("left by the successor: %v", got)
+	}
+	for _, id := range ids {
+		if err := s.RemovePodSandbox(t.Context(), id); err != nil {
+			t.Errorf("remove: %v", err)
+		}
+	}
+	w.checkEmpty()
+}
+
+// A stop that died before it took the cgroup, or one of a build that didn't, is
+// made up for by the successor.
+func TestCgroupOfAStoppedSandboxGoesAtStart(t *testing.T) {
+	w := newWorld(t)
+	s := restart(w)
+	old, fresh := podConfig("pod"), podConfig("pod")
+	fresh.Metadata.Attempt = 1
+	id, err := s.RunPodSandbox(t.Context(), old, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StopPodSandbox(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	w.cgroups["/errand/pod"] = true
+	s = restart(w)
+	if len(w.cgroups) != 0 {
+		t.Errorf("left: %v", w.cgroups)
+	}
+	if _, err := s.RunPodSandbox(t.Context(), fresh, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := restart(w).RemovePodSandbox(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.cgroups) != 1 {
+		t.Error("the cgroup of the second sandbox went with the first")
+	}
+}
+
 func TestUpdateBeforeStart(t *testing.T) {
 	old := &runtimeapi.LinuxContainerResources{CpuShares: 2, MemoryLimitInBytes: 5, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}}
 	got := merged(old, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 6, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "1GB"}}})
