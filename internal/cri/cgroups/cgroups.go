@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,14 +30,16 @@ type Tree struct {
 	// hierarchies are the directories of all mounted hierarchies: one on
 	// version 2.
 	hierarchies []string
+	// write writes a file of the kernel's.
+	write func(file, value string) error
 }
 
 // Open looks at what is mounted at root.
 func Open(root string) (*Tree, error) {
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return &Tree{root: root, v2: true, hierarchies: []string{root}}, nil
+		return &Tree{root: root, v2: true, hierarchies: []string{root}, write: write}, nil
 	}
-	t := &Tree{root: root}
+	t := &Tree{root: root, write: write}
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return nil, fmt.Errorf("look for cgroups: %w", err)
@@ -87,60 +88,6 @@ func valid(path string) error {
 		return fmt.Errorf("cgroup path %q: want an absolute, clean path below the root", path)
 	}
 	return nil
-}
-
-// delegate enables in each ancestor the controllers that it has, so that path
-// gets the files that carry its limits, and in path those for its children.
-func (t *Tree) delegate(path string) error {
-	dir := t.root
-	for _, part := range strings.Split(strings.TrimPrefix(path, "/"), "/") {
-		if err := enable(dir); err != nil {
-			return err
-		}
-		dir = filepath.Join(dir, part)
-	}
-	return enable(dir)
-}
-
-func enable(dir string) error {
-	available, err := fields(filepath.Join(dir, "cgroup.controllers"))
-	if err != nil {
-		return fmt.Errorf("list the controllers: %w", err)
-	}
-	enabled, err := fields(filepath.Join(dir, "cgroup.subtree_control"))
-	if err != nil {
-		return fmt.Errorf("list the enabled controllers: %w", err)
-	}
-	var missing []string
-	for _, c := range available {
-		if !slices.Contains(enabled, c) {
-			missing = append(missing, "+"+c)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	file := filepath.Join(dir, "cgroup.subtree_control")
-	if write(file, strings.Join(missing, " ")) == nil {
-		return nil
-	}
-	// One controller that can't be delegated (cpu beside real-time tasks, say)
-	// must not keep the others away.
-	var errs []error
-	for _, c := range missing {
-		if err := write(file, c); err != nil {
-			errs = append(errs, fmt.Errorf("enable the controller %s in %s: %w", c[1:], dir, err))
-		}
-	}
-	if len(errs) == len(missing) {
-		return errors.Join(errs...)
-	}
-	return nil
-}
-
-func fields(file string) ([]string, error) {
-	b, err := os.ReadFile(file)
-	return strings.Fields(string(b)), err
 }
 
 // write sets a cgroup's file, which must be there already: a file that the
