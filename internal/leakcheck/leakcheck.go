@@ -1,6 +1,6 @@
 // Package leakcheck finds what an errand has left on its host: processes,
-// mounts, pinned namespaces, network interfaces, firewall tables, cgroups and
-// files. It is for tests.
+// mounts, pinned namespaces, network interfaces, firewall tables and rules,
+// cgroups and files. It is for tests.
 //
 // It knows an instance by the names that follow from its data directory
 // (package instance), so that several tests, and a real errand, may use the
@@ -72,7 +72,7 @@ func find(t testing.TB, names instance.Names, dataDir string) []string {
 func Find(names instance.Names, dataDir string) ([]string, error) {
 	var left []string
 	var errs []error
-	for _, look := range []func(instance.Names, string) ([]string, error){processes, mounts, interfaces, tables, cgroups, files} {
+	for _, look := range []func(instance.Names, string) ([]string, error){processes, mounts, interfaces, tables, rules, cgroups, files} {
 		found, err := look(names, dataDir)
 		left, errs = append(left, found...), append(errs, err)
 	}
@@ -164,6 +164,15 @@ func tables(names instance.Names, _ string) ([]string, error) {
 			left = append(left, "nftables table "+t.Name)
 		}
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return left, nil // without root there can be none of ours
+	}
+	return left, err
+}
+
+// rules are those in chains that aren't the instance's own.
+func rules(names instance.Names, _ string) ([]string, error) {
+	left, err := network.AcceptRules(names.NFTable)
 	if errors.Is(err, fs.ErrPermission) {
 		return left, nil // without root there can be none of ours
 	}

@@ -6,71 +6,101 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
 // A packet must be accepted by every base chain on its hook, so an accept in a
 // table of our own doesn't help against a host whose forward chain drops by
-// policy, as Docker sets it up. Such chains get the two accept rules at their
-// head, marked with the table's name so that they are found again.
+// policy, as Docker sets it up. Such chains get accept rules at their head,
+// marked with the table's name so that they are found again.
 
-// admit puts the accept rules into each forward chain that drops by policy and
-// doesn't have them yet.
-func (f *firewall) admit() error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+// admit sees to it that each forward chain that drops by policy has the accept
+// rules, and no other. With afresh it writes even those anew that are there:
+// another build's may read otherwise.
+func (f *firewall) admit(afresh bool) error {
+	err := f.tryAdmit(afresh)
+	if afresh && errors.Is(err, unix.ENOENT) {
+		// The kernel doesn't have iptables' matches: then nobody lists by
+		// iptables either.
+		f.noMatches = true
+		err = f.tryAdmit(afresh)
 	}
-	chains, err := droppingForwardChains(c)
-	if err != nil {
-		return err
-	}
-	for _, chain := range chains {
-		mine, err := f.marked(c, chain)
-		if err != nil {
-			return err
-		}
-		if len(mine) > 0 {
-			continue
-		}
-		for _, r := range acceptRules(f.bridge) {
-			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: r, UserData: f.mark()})
-		}
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("accept pods' packets in the host's forward chain: %w", err)
-	}
-	return nil
+	return err
 }
 
-// dismiss takes the accept rules out again.
-func (f *firewall) dismiss() error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
-	}
-	chains, err := droppingForwardChains(c)
-	if err != nil {
-		return err
-	}
-	for _, chain := range chains {
-		mine, err := f.marked(c, chain)
-		if err != nil {
-			return err
+func (f *firewall) tryAdmit(afresh bool) error {
+	return f.eachForwardChain(func(c *nftables.Conn, chain *nftables.Chain, mine []*nftables.Rule) error {
+		var want [][]expr.Any
+		if chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
+			want = f.acceptRulesFor(chain)
+		}
+		if !afresh && len(mine) == len(want) {
+			return nil
 		}
 		for _, r := range mine {
 			if err := c.DelRule(r); err != nil {
-				return fmt.Errorf("remove a rule from the host's chain %q: %w", chain.Name, err)
+				return err
 			}
 		}
+		for _, r := range want {
+			c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: r, UserData: mark(f.table.Name)})
+		}
+		return nil
+	})
+}
+
+// acceptRulesFor are the rules in the form that suits whose chain it is.
+func (f *firewall) acceptRulesFor(chain *nftables.Chain) [][]expr.Any {
+	if !f.noMatches && chain.Table.Family == nftables.TableFamilyIPv4 && chain.Table.Name == "filter" && chain.Name == "FORWARD" {
+		return iptablesRules(f.bridge)
 	}
-	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove rules from the host's forward chain: %w", err)
+	return acceptRules(f.bridge)
+}
+
+// dismiss takes the accept rules out again, also of chains that don't drop any
+// more.
+func (f *firewall) dismiss() error {
+	err := f.eachForwardChain(func(c *nftables.Conn, _ *nftables.Chain, mine []*nftables.Rule) error {
+		var errs []error
+		for _, r := range mine {
+			errs = append(errs, c.DelRule(r))
+		}
+		return errors.Join(errs...)
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil // somebody has just removed them
+	}
+	return err
+}
+
+// eachForwardChain calls change for each of the host's forward chains with the
+// rules in it that bear our mark, and makes the changes at once.
+func (f *firewall) eachForwardChain(change func(c *nftables.Conn, chain *nftables.Chain, mine []*nftables.Rule) error) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := forwardChains(c)
+	if err != nil {
+		return err
+	}
+	for _, chain := range chains {
+		mine, err := marked(c, chain, f.table.Name)
+		if err != nil {
+			return err
+		}
+		if err := change(c, chain, mine); err != nil {
+			return fmt.Errorf("change the host's chain %q: %w", chain.Name, err)
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("change the host's forward chains: %w", err)
 	}
 	return nil
 }
 
-func droppingForwardChains(c *nftables.Conn) ([]*nftables.Chain, error) {
+func forwardChains(c *nftables.Conn) ([]*nftables.Chain, error) {
 	var out []*nftables.Chain
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyINet} {
 		chains, err := c.ListChainsOfTableFamily(family)
@@ -78,7 +108,7 @@ func droppingForwardChains(c *nftables.Conn) ([]*nftables.Chain, error) {
 			return nil, fmt.Errorf("list the host's nftables chains: %w", err)
 		}
 		for _, ch := range chains {
-			if ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward && ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
+			if ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward {
 				out = append(out, ch)
 			}
 		}
@@ -86,23 +116,47 @@ func droppingForwardChains(c *nftables.Conn) ([]*nftables.Chain, error) {
 	return out, nil
 }
 
-func (f *firewall) marked(c *nftables.Conn, chain *nftables.Chain) ([]*nftables.Rule, error) {
+func marked(c *nftables.Conn, chain *nftables.Chain, table string) ([]*nftables.Rule, error) {
 	rules, err := c.GetRules(chain.Table, chain)
 	if err != nil {
 		return nil, fmt.Errorf("list the rules of the host's chain %q: %w", chain.Name, err)
 	}
 	var mine []*nftables.Rule
 	for _, r := range rules {
-		if bytes.Equal(r.UserData, f.mark()) {
+		if bytes.Equal(r.UserData, mark(table)) {
 			mine = append(mine, r)
 		}
 	}
 	return mine, nil
 }
 
-// mark is the rule's comment in the encoding of nft: type, length, text.
-func (f *firewall) mark() []byte {
+// mark is a rule's comment in the encoding of nft: type, length, text.
+func mark(table string) []byte {
 	const typeComment = 0
-	text := append([]byte(f.table.Name), 0)
+	text := append([]byte(table), 0)
 	return append([]byte{typeComment, byte(len(text))}, text...)
+}
+
+// AcceptRules says in words which of the host's own chains hold rules of the
+// instance with that table, for package leakcheck.
+func AcceptRules(table string) ([]string, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	chains, err := forwardChains(c)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, chain := range chains {
+		mine, err := marked(c, chain, table)
+		if err != nil {
+			return nil, err
+		}
+		if len(mine) > 0 {
+			out = append(out, fmt.Sprintf("%d rules in the nftables chain %s %s", len(mine), chain.Table.Name, chain.Name))
+		}
+	}
+	return out, nil
 }

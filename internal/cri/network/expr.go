@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,10 +57,13 @@ func toLocal() []expr.Any {
 }
 
 // dnatted matches packets whose destination was translated.
-func dnatted() []expr.Any {
+func dnatted() []expr.Any { return ct(expr.CtKeySTATUS, ctStatusDNAT) }
+
+// ct matches packets of which the connection has any of the bits.
+func ct(key expr.CtKey, bits uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Ct{Register: reg, Key: expr.CtKeySTATUS},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ctStatusDNAT), Xor: make([]byte, 4)},
+		&expr.Ct{Register: reg, Key: key},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, 4)},
 	}
 }
@@ -97,18 +102,50 @@ func portWord(port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(nil, port), 0, 0)
 }
 
-// acceptRules accept what comes from the bridge and what goes to it. Each has
-// the form that iptables-nft writes itself, so that `iptables -L` still reads
-// a chain that holds them.
+// acceptRules accept what comes from the bridge, and what goes to it as long as
+// it answers a pod or was sent to a host port: a chain that drops by default
+// keeps the neighbours, who may have a route to the pods, from calling them.
 func acceptRules(bridge string) [][]expr.Any {
-	name := append([]byte(bridge), 0)
-	rule := func(key expr.MetaKey) []expr.Any {
-		return []expr.Any{
-			&expr.Meta{Key: key, Register: reg},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: name},
-			&expr.Counter{},
-			&expr.Verdict{Kind: expr.VerdictAccept},
-		}
+	return [][]expr.Any{
+		accept(iface(expr.MetaKeyIIFNAME, bridge)),
+		accept(iface(expr.MetaKeyOIFNAME, bridge), answers()),
+		accept(iface(expr.MetaKeyOIFNAME, bridge), dnatted()),
 	}
-	return [][]expr.Any{rule(expr.MetaKeyIIFNAME), rule(expr.MetaKeyOIFNAME)}
+}
+
+// iptablesRules are acceptRules in the form that iptables-nft writes itself:
+// it refuses to list or change a table with a rule in any other.
+func iptablesRules(bridge string) [][]expr.Any {
+	states := &expr.Match{Name: "conntrack", Rev: 3, Info: &xt.ConntrackMtinfo3{ConntrackMtinfo2: xt.ConntrackMtinfo2{
+		ConntrackMtinfoBase: xt.ConntrackMtinfoBase{MatchFlags: uint16(xt.ConntrackState)},
+		StateMask:           xtEstablished | xtRelated | xtDNAT,
+	}}}
+	return [][]expr.Any{
+		accept(iface(expr.MetaKeyIIFNAME, bridge)),
+		accept(iface(expr.MetaKeyOIFNAME, bridge), one(states)),
+	}
+}
+
+// The bits of the iptables match's --ctstate.
+const (
+	xtEstablished = 1 << 1
+	xtRelated     = 1 << 2
+	xtDNAT        = 1 << 7
+)
+
+func accept(parts ...[]expr.Any) []expr.Any {
+	return append(slices.Concat(parts...), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
+}
+
+// iface matches packets that come by the interface, or leave by it.
+func iface(key expr.MetaKey, name string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: append([]byte(name), 0)},
+	}
+}
+
+// answers matches packets of connections that have been let through.
+func answers() []expr.Any {
+	return ct(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 }

@@ -23,6 +23,8 @@ type firewall struct {
 	bridge         string
 	cidr           netip.Prefix
 	ports, ipPorts *nftables.Set
+	// noMatches says that rules can't have the form of iptables-nft's.
+	noMatches bool
 }
 
 // newFirewall replaces the table by one with empty maps, in one transaction,
@@ -50,7 +52,7 @@ func newFirewall(name, bridge string, cidr netip.Prefix) (*firewall, error) {
 	if err := c.Flush(); err != nil {
 		return nil, fmt.Errorf("write the nftables table %q: %w", name, err)
 	}
-	if err := f.admit(); err != nil {
+	if err := f.admit(true); err != nil {
 		return nil, err
 	}
 	return f, nil

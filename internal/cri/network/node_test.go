@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/cri/namespace"
@@ -234,20 +236,131 @@ func TestDestroyLeavesNothing(t *testing.T) {
 	}
 }
 
+// neighbour is a machine with a cable to the host, and the host as its router.
+func (h *host) neighbour(m *Manager) {
+	h.t.Helper()
+	var pod *Pod
+	spec := namespace.Spec{Kinds: []namespace.Kind{namespace.Net}, Inside: func() (err error) {
+		pod, err = OpenPod()
+		return err
+	}}
+	if err := h.dir.Create("lan", spec); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if err := h.dir.Remove("lan"); err != nil {
+			h.t.Error(err)
+		}
+	})
+	defer pod.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Flags = "lan0", net.FlagUp
+	cable := &netlink.Veth{LinkAttrs: attrs, PeerName: podInterface, PeerNamespace: netlink.NsFd(int(pod.NS.Fd()))}
+	err := errors.Join(
+		m.host.LinkAdd(cable),
+		m.host.AddrAdd(cable, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("192.0.2.1/24"))}),
+		configure(pod, netip.MustParsePrefix("192.0.2.2/24"), netip.MustParseAddr("192.0.2.1")),
+	)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// A host that drops by default has its neighbours kept from its pods, but for
+// host ports; and what pods call answers.
+func TestNeighboursReachOnlyHostPorts(t *testing.T) {
+	for name, chain := range map[string]*nftables.Chain{"iptables": hostForward, "nft": nftForward} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			drop(t, chain)
+			m := h.start()
+			h.neighbour(m)
+			a := h.addPod(m, "pod-a", PortMapping{Protocol: unix.IPPROTO_TCP, HostPort: 8080, ContainerPort: 80})
+			h.serve("pod-a", 80)
+			h.serve("lan", 90)
+			err := h.dir.Run("lan", func() error {
+				if _, err := ask(netip.MustParseAddr("192.0.2.1"), 8080); err != nil {
+					return fmt.Errorf("neighbour → host port: %w", err)
+				}
+				if c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(a, 80).String(), 200*time.Millisecond); err == nil {
+					return errors.Join(errors.New("neighbour → pod: it is let through"), c.Close())
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			err = h.dir.Run("pod-a", func() error { _, err := ask(netip.MustParseAddr("192.0.2.2"), 90); return err })
+			if err != nil {
+				t.Errorf("pod → neighbour: %v", err)
+			}
+		})
+	}
+}
+
+// A chain that has stopped dropping since is nobody's to be forgotten.
+func TestNoRuleStaysInAChainThatStoppedDropping(t *testing.T) {
+	h := newHost(t)
+	dropForwarding(t)
+	m := h.start()
+	if len(forwardRules(t)) == 0 {
+		t.Fatal("no rule was put into the host's dropping chain")
+	}
+	setPolicy(t, hostForward, nftables.ChainPolicyAccept)
+	left, err := AcceptRules(h.cfg.Table)
+	if err != nil || len(left) != 1 {
+		t.Errorf("found %q, %v", left, err)
+	}
+	if err := m.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(forwardRules(t)); n != 0 {
+		t.Errorf("%d rules are left in the host's chain", n)
+	}
+}
+
+// What another build has put there reads otherwise.
+func TestAcceptRulesAreReplacedAtStart(t *testing.T) {
+	h := newHost(t)
+	dropForwarding(t)
+	c := &nftables.Conn{}
+	c.InsertRule(&nftables.Rule{
+		Table: hostForward.Table, Chain: hostForward, Exprs: accept(iface(expr.MetaKeyOIFNAME, h.cfg.Bridge)), UserData: mark(h.cfg.Table),
+	})
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h.start().Close()
+		if n := len(forwardRules(t)); n != 2 {
+			t.Errorf("%d rules in the host's chain, want 2", n)
+		}
+	}
+}
+
+var nftForward = &nftables.Chain{
+	Name: "forward", Table: &nftables.Table{Name: "filter", Family: nftables.TableFamilyINet},
+	Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+}
+
 var hostForward = &nftables.Chain{
 	Name: "FORWARD", Table: &nftables.Table{Name: "filter", Family: nftables.TableFamilyIPv4},
 	Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
 }
 
 // dropForwarding sets the namespace up as Docker does a host.
-func dropForwarding(t *testing.T) {
+func dropForwarding(t *testing.T) { drop(t, hostForward) }
+
+func drop(t *testing.T, chain *nftables.Chain) { setPolicy(t, chain, nftables.ChainPolicyDrop) }
+
+// setPolicy sets that of a chain, which is made where it is missing.
+func setPolicy(t *testing.T, chain *nftables.Chain, policy nftables.ChainPolicy) {
 	t.Helper()
 	c := &nftables.Conn{}
-	c.AddTable(hostForward.Table)
-	chain := *hostForward
-	drop := nftables.ChainPolicyDrop
-	chain.Policy = &drop
-	c.AddChain(&chain)
+	c.AddTable(chain.Table)
+	changed := *chain
+	changed.Policy = &policy
+	c.AddChain(&changed)
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)
 	}
