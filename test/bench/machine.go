@@ -62,52 +62,76 @@ func busyTime() time.Duration {
 	return busy
 }
 
-// family is errand and its shim, which is not its child for long.
-func family(e *harness.Errand) ([]int, error) {
+// usage is what an errand and the machine have spent by a moment.
+type usage struct {
+	at time.Time
+	// machine is all of it; runtime is what the shim's children have spent that
+	// have ended: OCI runtimes and containers.
+	machine, errand, shim, runtime time.Duration
+	// resident and anonymous are bytes of errand's and the shim's memory.
+	resident, anonymous int64
+}
+
+func look(e *harness.Errand) (usage, error) {
+	u := usage{at: time.Now(), machine: busyTime()}
 	shim, err := e.ShimPID()
 	if err != nil {
-		return nil, err
+		return u, err
 	}
-	return []int{e.PID(), shim}, nil
+	if u.errand, _, err = cpuTime(e.PID()); err != nil {
+		return u, err
+	}
+	if u.shim, u.runtime, err = cpuTime(shim); err != nil {
+		return u, err
+	}
+	for _, pid := range []int{e.PID(), shim} {
+		if err := addMemory(&u, pid); err != nil {
+			return u, err
+		}
+	}
+	return u, nil
 }
 
-// cpuTime is the user and system time of the processes, in steps of a tick.
-func cpuTime(pids []int) (time.Duration, error) {
-	var sum time.Duration
-	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return 0, err
-		}
-		// The second field, in parentheses, may hold blanks.
-		_, rest, _ := strings.Cut(string(b), ") ")
-		fields := strings.Fields(rest)
-		for _, f := range fields[11:13] {
-			n, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += time.Duration(n) * tick
+// cpuTime is the user and system time of a process and of its children that
+// have ended, in steps of a tick.
+func cpuTime(pid int) (own, children time.Duration, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	// The second field, in parentheses, may hold blanks.
+	_, rest, _ := strings.Cut(string(b), ") ")
+	var ticks [4]int64
+	for i, f := range strings.Fields(rest)[11:15] {
+		if ticks[i], err = strconv.ParseInt(f, 10, 64); err != nil {
+			return 0, 0, err
 		}
 	}
-	return sum, nil
+	return time.Duration(ticks[0]+ticks[1]) * tick, time.Duration(ticks[2]+ticks[3]) * tick, nil
 }
 
-// residentBytes is the resident set of the processes, shared pages included.
-func residentBytes(pids []int) (int64, error) {
-	var sum int64
-	for _, pid := range pids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-		if err != nil {
-			return 0, err
-		}
-		n, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += n * int64(os.Getpagesize())
+// addMemory adds a process's resident memory, shared pages included.
+func addMemory(u *usage, pid int) error {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err
 	}
-	return sum, nil
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "VmRSS" && name != "RssAnon" {
+			continue
+		}
+		kb, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
+		if err != nil {
+			return fmt.Errorf("read %s of process %d: %w", name, pid, err)
+		}
+		if name == "VmRSS" {
+			u.resident += kb << 10
+		} else {
+			u.anonymous += kb << 10
+		}
+	}
+	return nil
 }
 
 // pass lets time pass, which is what is measured here.

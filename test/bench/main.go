@@ -12,9 +12,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,16 +40,19 @@ type bench struct {
 	pods   int
 	idle   time.Duration
 	config harness.Config
-	dir    string
+	// runtime is the path of the OCI runtime.
+	runtime string
+	dir     string
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	b := &bench{out: out}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	bin := flags.String("bin", "bin", "`folder` of errand, errand-shim, runc and kubectl")
+	bin := flags.String("bin", "bin", "`folder` of errand, errand-shim and kubectl")
+	runtime := flags.String("runtime", "bin/runc", "`path` of the OCI runtime to measure with")
 	flags.IntVar(&b.runs, "runs", 7, "runs of what is repeated")
 	flags.IntVar(&b.pods, "pods", 200, "pods of the Job that measures throughput")
-	flags.DurationVar(&b.idle, "idle", time.Minute, "how long to look at an idle errand")
+	flags.DurationVar(&b.idle, "idle", 20*time.Second, "how long to look at an idle errand, each time")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -57,6 +62,10 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if b.config.Bin, err = filepath.Abs(*bin); err != nil {
 		return err
 	}
+	if b.runtime, err = findRuntime(*runtime); err != nil {
+		return err
+	}
+	b.config.Args = []string{"--runtime", "bench=" + b.runtime, "--default-runtime", "bench"}
 	if b.dir, err = os.MkdirTemp("/tmp", "errand-bench-"); err != nil {
 		return err
 	}
@@ -66,9 +75,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer images.Close()
-	fmt.Fprintf(out, "%s\n\n", machine())
-	fmt.Fprintf(out, "| measure | median | min | max |\n|---|---|---|---|\n")
-	for _, measure := range []func(context.Context) error{b.start, b.job, b.throughput, b.atRest} {
+	fmt.Fprintf(out, "%s\n%s, %s\nmedians of %d\n\n", machine(), firstLine(filepath.Join(b.config.Bin, "errand"), "version"), firstLine(b.runtime, "--version"), b.runs)
+	fmt.Fprintf(out, "| measure | goal | median | min | max |\n|---|---|---|---|---|\n")
+	for _, measure := range []func(context.Context) error{b.start, b.job, b.bare, b.throughput, b.atRest} {
 		if err := measure(ctx); err != nil {
 			return err
 		}
@@ -96,11 +105,35 @@ func (b *bench) serveImages() (*registry.Server, error) {
 	return images, nil
 }
 
-// row prints one measure's figures.
-func (b *bench) row(name, unit string, figures []float64) {
+// row prints one measure's figures beside what the project wants of it, or
+// nothing where the figure only explains another.
+func (b *bench) row(name, goal, unit string, figures []float64) {
 	slices.Sort(figures)
 	format := func(f float64) string { return fmt.Sprintf("%.4g %s", f, unit) }
-	fmt.Fprintf(b.out, "| %s | %s | %s | %s |\n", name, format(figures[len(figures)/2]), format(figures[0]), format(figures[len(figures)-1]))
+	fmt.Fprintf(b.out, "| %s | %s | %s | %s | %s |\n", name, goal, format(figures[len(figures)/2]), format(figures[0]), format(figures[len(figures)-1]))
+}
+
+// findRuntime is the runtime at path, or else the one of that name in $PATH:
+// make build makes none where the host has one that serves.
+func findRuntime(path string) (string, error) {
+	if _, err := os.Stat(path); err != nil {
+		found, lookErr := exec.LookPath(filepath.Base(path))
+		if lookErr != nil {
+			return "", fmt.Errorf("%w: run scripts/runc.sh bin/runc, or name one with -runtime", err)
+		}
+		path = found
+	}
+	return filepath.Abs(path)
+}
+
+// firstLine is the first line that a command prints, or why it doesn't.
+func firstLine(command ...string) string {
+	out, err := exec.Command(command[0], command[1:]...).Output()
+	if err != nil {
+		return err.Error()
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
 }
 
 // with runs do against an errand of its own, in a fresh data directory.

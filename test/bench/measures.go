@@ -27,7 +27,7 @@ func (b *bench) start(ctx context.Context) error {
 			return err
 		}
 	}
-	b.row("errand serve, empty data directory → ready, node Ready", "ms", figures)
+	b.row("errand serve, empty data directory → ready, node Ready", "1000 ms", "ms", figures)
 	return nil
 }
 
@@ -48,7 +48,7 @@ func (b *bench) job(ctx context.Context) error {
 				figures = append(figures, float64(took.Milliseconds()))
 			}
 		}
-		b.row("the tour's Job (2 pods, image present), patch → Complete", "ms", figures)
+		b.row("the tour's Job (2 pods, image present), patch → Complete", "300 ms", "ms", figures)
 		return nil
 	})
 }
@@ -71,11 +71,13 @@ func resume(ctx context.Context, client kubernetes.Interface, name string) (time
 	return time.Since(began), err
 }
 
-// throughput measures one Job of many short pods, twenty at a time, and what
-// each costs the whole machine.
+// parallelism is how many pods of the Job of many run at a time.
+const parallelism = 20
+
+// throughput measures one Job of many short pods, and who spends what on each.
 func (b *bench) throughput(ctx context.Context) error {
-	var rates, cpus []float64
-	for range 3 {
+	var rates, all, errands, shims, runtimes []float64
+	for range b.runs {
 		err := b.with(ctx, func(e *harness.Errand) error {
 			client, err := e.Client()
 			if err != nil {
@@ -84,24 +86,37 @@ func (b *bench) throughput(ctx context.Context) error {
 			if _, err := resume(ctx, client, "warm-up"); err != nil {
 				return err
 			}
-			busy, began := busyTime(), time.Now()
-			job := echoJob("many", b.pods, 20)
-			if _, err := client.BatchV1().Jobs("default").Create(ctx, job, metav1.CreateOptions{}); err != nil {
+			before, err := look(e)
+			if err != nil {
+				return err
+			}
+			if _, err := client.BatchV1().Jobs("default").Create(ctx, echoJob("many", b.pods, parallelism), metav1.CreateOptions{}); err != nil {
 				return err
 			}
 			if _, err := await(ctx, client, "many", batchv1.JobComplete); err != nil {
 				return err
 			}
-			rates = append(rates, float64(b.pods)/time.Since(began).Seconds())
-			cpus = append(cpus, float64((busyTime()-busy).Milliseconds())/float64(b.pods))
+			after, err := look(e)
+			if err != nil {
+				return err
+			}
+			each := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(b.pods) }
+			rates = append(rates, float64(b.pods)/after.at.Sub(before.at).Seconds())
+			all = append(all, each(after.machine-before.machine))
+			errands = append(errands, each(after.errand-before.errand))
+			shims = append(shims, each(after.shim-before.shim))
+			runtimes = append(runtimes, each(after.runtime-before.runtime))
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	b.row(fmt.Sprintf("one Job of %d echo pods, parallelism 20", b.pods), "pods/s", rates)
-	b.row("the same, CPU a pod, whole machine", "ms", cpus)
+	b.row(fmt.Sprintf("one Job of %d echo pods, parallelism %d", b.pods, parallelism), "25 pods/s", "pods/s", rates)
+	b.row("of that, CPU a pod: whole machine", "", "ms", all)
+	b.row("the OCI runtime and the container", "", "ms", runtimes)
+	b.row("errand", "", "ms", errands)
+	b.row("errand-shim", "", "ms", shims)
 	return nil
 }
 
@@ -111,30 +126,30 @@ const settle = 10 * time.Second
 // atRest measures what an errand costs that has nothing to do.
 func (b *bench) atRest(ctx context.Context) error {
 	return b.with(ctx, func(e *harness.Errand) error {
-		pids, err := family(e)
-		if err != nil {
-			return err
-		}
 		if err := pass(ctx, settle); err != nil {
 			return err
 		}
-		before, err := cpuTime(pids)
-		if err != nil {
-			return err
+		var resident, anonymous, cpu []float64
+		for range b.runs {
+			before, err := look(e)
+			if err != nil {
+				return err
+			}
+			if err := pass(ctx, b.idle); err != nil {
+				return err
+			}
+			after, err := look(e)
+			if err != nil {
+				return err
+			}
+			spent := after.errand + after.shim - before.errand - before.shim
+			cpu = append(cpu, float64(spent.Milliseconds())*float64(time.Minute)/float64(b.idle))
+			resident = append(resident, float64(after.resident)/1e6)
+			anonymous = append(anonymous, float64(after.anonymous)/1e6)
 		}
-		if err := pass(ctx, b.idle); err != nil {
-			return err
-		}
-		after, err := cpuTime(pids)
-		if err != nil {
-			return err
-		}
-		rss, err := residentBytes(pids)
-		if err != nil {
-			return err
-		}
-		b.row("idle: RSS of errand and errand-shim", "MB", []float64{float64(rss) / 1e6})
-		b.row("idle: CPU a minute, errand and errand-shim", "ms", []float64{float64((after - before).Milliseconds()) * float64(time.Minute) / float64(b.idle)})
+		b.row("idle: RSS of errand and errand-shim", "150 MB", "MB", resident)
+		b.row("of that, anonymous memory (the rest is the programs' own pages)", "", "MB", anonymous)
+		b.row("idle: CPU a minute, errand and errand-shim", "300 ms", "ms", cpu)
 		return nil
 	})
 }
