@@ -236,6 +236,15 @@ func TestPodsOfAnEarlierBinderAreNotToldAgain(t *testing.T) {
 	w.wantEvent(t, scheduled("q")) // and nothing about p
 }
 
+// What a pod had is free when a watch that was cut off shows another of its name.
+func TestPodReplacedUnseen(t *testing.T) {
+	w := newWorld(t, makeNode("n", "cpu", "1", "pods", "110"))
+	w.create(t, makePod("p").requests("cpu", "1").obj())
+	w.wantEvent(t, scheduled("p"))
+	w.update(t, "p", func(p *v1.Pod) { p.UID, p.Spec.NodeName = "another", "" })
+	w.wantEvent(t, scheduled("p"))
+}
+
 // Events don't last for ever; a pod that still waits says so again.
 func TestPodsThatWaitLongSaySoAgain(t *testing.T) {
 	w := newWorld(t, makeNode("n", "cpu", "1", "pods", "110"))

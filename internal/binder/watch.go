@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -31,18 +32,24 @@ func (b *Binder) watch() error {
 }
 
 // handle is a handler for objects of one type, to which adding and updating
-// are the same.
-func handle[T any](set, gone func(T)) cache.ResourceEventHandler {
+// are the same. An update may be to another object of the same name, if the watch
+// was cut off when the old one was deleted.
+func handle[T metav1.Object](set, gone func(T)) cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if o, ok := obj.(T); ok {
 				set(o)
 			}
 		},
-		UpdateFunc: func(_, obj any) {
-			if o, ok := obj.(T); ok {
-				set(o)
+		UpdateFunc: func(before, obj any) {
+			o, ok := obj.(T)
+			if !ok {
+				return
 			}
+			if old, ok := before.(T); ok && old.GetUID() != o.GetUID() {
+				gone(old)
+			}
+			set(o)
 		},
 		DeleteFunc: func(obj any) {
 			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {

@@ -256,6 +256,22 @@ func TestBoundDuringAdoption(t *testing.T) {
 	}
 }
 
+// A pod that was deleted and made again while the watch was cut off.
+func TestReplacedUnseen(t *testing.T) {
+	w := newWorld(t)
+	pod := makePod("p").obj()
+	w.api.create(pod)
+	a := w.start()
+	w.waitPhase(pod, v1.PodRunning)
+	a.waitIdle()
+	w.api.change(pod, func(p *v1.Pod) { p.UID, p.Status = "another", v1.PodStatus{Phase: v1.PodPending} })
+	w.waitPhase(pod, v1.PodRunning)
+	a.waitForgotten(pod)
+	if old, now := w.runtime.Running("uid-p"), w.runtime.Running("another"); len(old) != 0 || len(now) != 1 {
+		t.Errorf("of the old pod runs %v, of the new one %v", old, now)
+	}
+}
+
 // The events of the runtime are cut off: nothing may be missed.
 func TestEventsCutOff(t *testing.T) {
 	w := newWorld(t)

@@ -105,7 +105,7 @@ func (n *Node) Run(ctx context.Context) error {
 		FilterFunc: n.mine,
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { n.podSeen(obj.(*v1.Pod)) },
-			UpdateFunc: func(_, obj any) { n.podSeen(obj.(*v1.Pod)) },
+			UpdateFunc: func(old, obj any) { n.podChanged(old.(*v1.Pod), obj.(*v1.Pod)) },
 			DeleteFunc: n.podGone,
 		},
 	})
@@ -138,6 +138,15 @@ func (n *Node) mine(obj any) bool {
 
 func (n *Node) podSeen(pod *v1.Pod) {
 	n.worker(pod.UID).update(pod)
+}
+
+// podChanged takes a pod's new version. After a watch was cut off it may be another
+// pod of the same name, the end of the old one having been missed.
+func (n *Node) podChanged(old, pod *v1.Pod) {
+	if old.UID != pod.UID {
+		n.podGone(old)
+	}
+	n.podSeen(pod)
 }
 
 func (n *Node) podGone(obj any) {
