@@ -68,16 +68,18 @@ func (b *Binder) retryLater(w *waiting) {
 	})
 }
 
-// report says on a pod, and in an event, why it has no node.
-func (b *Binder) report(ctx context.Context, pod *v1.Pod, why *diagnosis) {
-	text := why.String()
+// report says on a pod, and perhaps in an event, why it has no node.
+func (b *Binder) report(ctx context.Context, u *untold) {
+	pod, text := u.pod, u.why.String()
 	logger := klog.FromContext(ctx)
 	logger.V(2).Info("Unable to schedule pod; waiting", "pod", klog.KObj(pod), "reason", text)
 	err := b.setUnscheduled(ctx, pod, text)
 	switch {
 	case err == nil:
 		b.remindLater()
-		b.cfg.Recorder.Event(pod, v1.EventTypeWarning, reasonFailedScheduling, truncate(text))
+		if u.event {
+			b.cfg.Recorder.Event(pod, v1.EventTypeWarning, reasonFailedScheduling, truncate(text))
+		}
 		return
 	case ctx.Err() != nil, apierrors.IsNotFound(err):
 		return
@@ -90,7 +92,7 @@ func (b *Binder) report(ctx context.Context, pod *v1.Pod, why *diagnosis) {
 	if w == nil {
 		return
 	}
-	w.told = ""
+	b.queue.failedToTell(w)
 	if w.pod.ResourceVersion != pod.ResourceVersion && w.class != nil {
 		b.queue.tell(w) // the newer pod is here already; no event will bring it
 		b.signal()

@@ -178,12 +178,11 @@ func (b *Binder) next(ctx context.Context) func(context.Context) {
 // nextReport takes the next pod that hasn't been told why it waits. b.mu must
 // be held.
 func (b *Binder) nextReport() func(context.Context) {
-	p, why := b.queue.takeUntold()
-	if p == nil {
+	u := b.queue.takeUntold()
+	if u == nil {
 		return nil
 	}
-	pod := p.pod
-	return func(ctx context.Context) { b.report(ctx, pod, why) }
+	return func(ctx context.Context) { b.report(ctx, u) }
 }
 
 func (b *Binder) signal() {

@@ -183,6 +183,39 @@ func TestAClassWaitsTogether(t *testing.T) {
 	}
 }
 
+// When a class waits for another reason than before, each pod's condition says so,
+// and one event does.
+func TestAClassIsToldOfANewReason(t *testing.T) {
+	w := newWorld(t, makeNode("n", "cpu", "1", "pods", "110"))
+	names := []string{"p0", "p1", "p2"}
+	for _, name := range names {
+		w.create(t, makePod(name).requests("cpu", "2").obj())
+		w.wantEvent(t, name+" Warning FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu."+noHelp)
+	}
+	pods, err := w.client.CoreV1().Pods("ns").Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pods.Stop()
+	const cordoned = "0/1 nodes are available: 1 node(s) were unschedulable." + noHelp
+	updateNode(t, w, changedNode(makeNode("n", "cpu", "1", "pods", "110"), func(n *v1.Node) { n.Spec.Unschedulable = true }))
+	w.wantEvent(t, "p0 Warning FailedScheduling: "+cordoned)
+	told := map[string]bool{}
+	for len(told) < len(names) {
+		select {
+		case e := <-pods.ResultChan():
+			pod := e.Object.(*v1.Pod)
+			if _, c := podutil.GetPodCondition(&pod.Status, v1.PodScheduled); c != nil && c.Message == cordoned {
+				told[pod.Name] = true
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("only these were told: %v", told)
+		}
+	}
+	updateNode(t, w, makeNode("n", "cpu", "1", "pods", "110"))
+	w.wantEvent(t, "p0 Warning FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu."+noHelp)
+}
+
 // Other pods' anti-affinity concerns a pod by its labels, which don't make a
 // class: the pod behind must not be held up.
 func TestIndividualReasonsDontBlockTheClass(t *testing.T) {

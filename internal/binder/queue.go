@@ -39,6 +39,7 @@ type class struct {
 	pods     list.List  // of *waiting, first come first
 	index    int        // in queue.active; -1 if blocked
 	blocked  *diagnosis // why none of them fits
+	told     string     // what all of them have been told or are about to be
 }
 
 func newQueue() *queue {
@@ -74,12 +75,14 @@ func (q *queue) add(w *waiting) {
 	}
 	w.class = c
 	w.place = insertInOrder(&c.pods, w)
-	switch {
-	case c.blocked != nil:
+	if c.blocked != nil {
 		q.tell(w)
-	case c.index < 0:
+		return
+	}
+	c.told = ""
+	if c.index < 0 {
 		heap.Push(&q.active, c)
-	default:
+	} else {
 		heap.Fix(&q.active, c.index)
 	}
 }
@@ -139,7 +142,7 @@ func (q *queue) leaveClass(w *waiting) {
 }
 
 // block notes that a pod, and with it its class, fits nowhere, and that those
-// of the class who don't know are to be told.
+// of the class who don't know, or know another reason, are to be told.
 func (q *queue) block(w *waiting, why *diagnosis) {
 	if why.individual && !w.solo {
 		q.leaveClass(w)
@@ -147,19 +150,27 @@ func (q *queue) block(w *waiting, why *diagnosis) {
 		q.add(w)
 	}
 	c := w.class
-	first := c.blocked == nil
 	c.blocked = why
 	if c.index >= 0 {
 		heap.Remove(&q.active, c.index)
 	}
-	q.tell(w)
-	if !first {
-		return
+	text := why.String()
+	if text == c.told {
+		return // as after most events, so that a large class costs no more
 	}
+	c.told = text
 	for e := c.pods.Front(); e != nil; e = e.Next() {
-		if other := e.Value.(*waiting); other.told == "" {
+		if other := e.Value.(*waiting); other.told != text {
 			q.tell(other)
 		}
+	}
+}
+
+// failedToTell notes that a pod's condition doesn't say what it was to say.
+func (q *queue) failedToTell(w *waiting) {
+	w.told = ""
+	if w.class != nil {
+		w.class.told = ""
 	}
 }
 
@@ -179,13 +190,21 @@ func (q *queue) tellAll() {
 	}
 }
 
-// takeUntold returns the next pod whose condition doesn't say what it should,
-// with what it should say.
-func (q *queue) takeUntold() (*waiting, *diagnosis) {
+// untold is a pod whose condition doesn't say what it should, with what it should
+// say. event tells that an event is to say it too: not for each pod of a class that
+// waits for another reason than before.
+type untold struct {
+	pod   *v1.Pod
+	why   *diagnosis
+	event bool
+}
+
+// takeUntold returns the next pod to be told, nil if there is none.
+func (q *queue) takeUntold() *untold {
 	for {
 		e := q.untold.Front()
 		if e == nil {
-			return nil, nil
+			return nil
 		}
 		w := q.untold.Remove(e).(*waiting)
 		w.untold = nil
@@ -193,8 +212,9 @@ func (q *queue) takeUntold() (*waiting, *diagnosis) {
 			continue
 		}
 		if text := w.class.blocked.String(); text != w.told {
+			u := &untold{pod: w.pod, why: w.class.blocked, event: w.told == "" || w == w.class.first()}
 			w.told = text
-			return w, w.class.blocked
+			return u
 		}
 	}
 }
