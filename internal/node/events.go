@@ -25,6 +25,7 @@ const (
 	eventSandboxChanged = "SandboxChanged"
 	eventFailedKillPod  = "FailedKillPod"
 	eventFailedSync     = "FailedSync"
+	eventDNS            = "DNSConfigForming"
 	eventPullSecret     = "FailedToRetrieveImagePullSecret"
 )
 

@@ -2,6 +2,8 @@ package node
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -286,6 +288,25 @@ func TestDiscardFails(t *testing.T) {
 	}
 	w.runtime.Fail("RemoveContainer", nil)
 	w.stepUntil(func() bool { p, _ := w.api.get(pod); return p.Status.Phase == v1.PodRunning })
+}
+
+// A pod that gets a resolver on the host's loopback is told so, once.
+func TestUnreachableDNS(t *testing.T) {
+	w := newWorld(t)
+	resolv := filepath.Join(w.dir, "resolv.conf")
+	mustDo(t, os.WriteFile(resolv, []byte("nameserver 127.0.0.53\n"), 0o644))
+	w.runtime.Fail("RunPodSandbox", errors.New("not yet"))
+	pod := makePod("p").with(func(p *v1.Pod) { p.Spec.DNSPolicy = v1.DNSClusterFirst }).obj()
+	w.api.create(pod)
+	a := w.start(func(a *agent) { a.dns.ResolvConf = resolv })
+	w.waitWaiting(pod, "ContainerCreating")
+	a.waitIdle()
+	w.runtime.Fail("RunPodSandbox", nil)
+	w.stepUntil(func() bool { p, _ := w.api.get(pod); return p.Status.Phase == v1.PodRunning })
+	warning := "Warning DNSConfigForming: the pod can't resolve names: " + resolv + " names only servers on the host's loopback (127.0.0.53); "
+	if n := strings.Count(w.events.String(), warning); n != 1 {
+		t.Errorf("%d warnings in:\n%s", n, w.events)
+	}
 }
 
 func TestRunAsNonRoot(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
+	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/fakecri"
 )
 
@@ -54,6 +55,7 @@ type agent struct {
 	conn   *fakecri.Client
 	cri    internalapi.RuntimeService // conn, or what a test puts before it
 	client *fake.Clientset
+	dns    crispec.DNS
 	stop   func()
 }
 
@@ -78,6 +80,7 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		HostIPs:          []string{"192.0.2.7"},
 		Allocatable:      v1.ResourceList{v1.ResourceCPU: resource.MustParse("4"), v1.ResourceMemory: resource.MustParse("8Gi")},
 		MemoryCapacity:   8 << 30,
+		DNS:              a.dns,
 		Recorder:         w.events,
 		Clock:            w.clock,
 		StartConcurrency: 4,

@@ -157,6 +157,29 @@ func TestDNS(t *testing.T) {
 	}
 }
 
+func TestUnreachable(t *testing.T) {
+	for name, c := range map[string]struct {
+		servers []string
+		pod     func(*v1.PodSpec)
+		want    bool
+	}{
+		"a stub":                {[]string{"127.0.0.53", "::1"}, func(*v1.PodSpec) {}, true},
+		"one can be reached":    {[]string{"127.0.0.53", "192.0.2.53"}, func(*v1.PodSpec) {}, false},
+		"none":                  {nil, func(*v1.PodSpec) {}, false},
+		"on the host's network": {[]string{"127.0.0.53"}, func(s *v1.PodSpec) { s.HostNetwork = true }, false},
+		"a resolver in the pod": {[]string{"127.0.0.1"}, func(s *v1.PodSpec) { s.DNSPolicy = v1.DNSNone }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := testPod()
+			c.pod(&pod.Spec)
+			got := DNS{}.Unreachable(pod, &runtimeapi.DNSConfig{Servers: c.servers})
+			if (got != "") != c.want || c.want && !strings.Contains(got, "/etc/resolv.conf names only servers on the host's loopback (127.0.0.53, ::1)") {
+				t.Error(got)
+			}
+		})
+	}
+}
+
 func TestHosts(t *testing.T) {
 	pod := testPod()
 	pod.Spec.Subdomain = "s"

@@ -3,6 +3,7 @@ package crispec
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -20,6 +21,8 @@ const (
 	maxSearches    = 32
 	maxSearchChars = 2048
 )
+
+const hostResolvConf = "/etc/resolv.conf"
 
 // systemdUpstream is where systemd-resolved keeps the servers behind its stub.
 const systemdUpstream = "/run/systemd/resolve/resolv.conf"
@@ -86,7 +89,7 @@ func (d DNS) host(onHostNetwork bool) (*runtimeapi.DNSConfig, error) {
 	if d.ResolvConf != "" {
 		return readResolvConf(d.ResolvConf)
 	}
-	config, err := readResolvConf("/etc/resolv.conf")
+	config, err := readResolvConf(hostResolvConf)
 	if err != nil || onHostNetwork || !onlyLoopback(config.Servers) {
 		return config, err
 	}
@@ -94,6 +97,18 @@ func (d DNS) host(onHostNetwork bool) (*runtimeapi.DNSConfig, error) {
 		return upstream, nil
 	}
 	return config, nil
+}
+
+// Unreachable says what is wrong with the resolver configuration made for the pod, ""
+// if nothing is: that all servers are on loopback, where the host has one and the pod
+// hasn't. What the pod itself asks for is its own affair.
+func (d DNS) Unreachable(pod *v1.Pod, config *runtimeapi.DNSConfig) string {
+	servers := config.GetServers()
+	if pod.Spec.HostNetwork || pod.Spec.DNSPolicy == v1.DNSNone || len(servers) == 0 || !onlyLoopback(servers) {
+		return ""
+	}
+	return fmt.Sprintf("the pod can't resolve names: %s names only servers on the host's loopback (%s); name one there that pods can reach, or set dnsPolicy: None and dnsConfig.nameservers on the pod",
+		cmp.Or(d.ResolvConf, hostResolvConf), strings.Join(servers, ", "))
 }
 
 func onlyLoopback(servers []string) bool {
