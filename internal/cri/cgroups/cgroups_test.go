@@ -129,6 +129,22 @@ func TestCreateV1(t *testing.T) {
 	}
 }
 
+// Where the kernel offers no limit on a size of huge pages there is none to set.
+func TestHugePagesThatCantBeLimited(t *testing.T) {
+	_, v1 := makeV1(t)
+	f, v2 := makeV2(t)
+	f.put("errand/pod/hugetlb.2MB.max", "max")
+	for name, tree := range map[string]*Tree{"v1": v1, "v2": v2} {
+		err := tree.Update("/errand/pod", &runtimeapi.LinuxContainerResources{HugepageLimits: []*runtimeapi.HugepageLimit{
+			{PageSize: "1GB", Limit: 1 << 30}, {PageSize: "2MB", Limit: 2 << 20},
+		}})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	f.want("errand/pod/hugetlb.2MB.max", "2097152")
+}
+
 func TestPathsStayInside(t *testing.T) {
 	_, tree := makeV2(t)
 	for _, bad := range []string{"", "/", "relative", "/a/../..", "/a/"} {

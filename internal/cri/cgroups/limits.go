@@ -3,6 +3,7 @@ package cgroups
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -56,6 +57,8 @@ func scaled(overhead Limits, period int64) int64 {
 // 1 the file begins with the hierarchy's name.
 type setting struct{ file, value string }
 
+func (s setting) ofHugePages() bool { return strings.HasPrefix(filepath.Base(s.file), "hugetlb.") }
+
 // Update sets the cgroup's limits.
 func (t *Tree) Update(path string, limits Limits) error {
 	settings, err := t.settings(limits)
@@ -65,6 +68,9 @@ func (t *Tree) Update(path string, limits Limits) error {
 	var again []setting
 	for _, s := range settings {
 		err := t.set(path, s)
+		if errors.Is(err, fs.ErrNotExist) && s.ofHugePages() {
+			continue // a size that can't be limited can't be exceeded either
+		}
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 			// Two of them may bound each other (quota and period, memory with
 			// and without swap): which goes first depends on the direction.
