@@ -59,6 +59,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err := s.nodeName.retireFormer(ctx, s.api.Client()); err != nil {
 		return err
 	}
+	s.group.Start(ctx, "pod network", s.runtime.network.Run)
 	s.group.Start(ctx, "container runtime", s.runtime.service.Run)
 	if err := s.startControl(ctx); err != nil {
 		return err

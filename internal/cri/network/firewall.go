@@ -23,34 +23,21 @@ type firewall struct {
 	bridge         string
 	cidr           netip.Prefix
 	ports, ipPorts *nftables.Set
+	// rules counts those of the table, by chain.
+	rules map[string]int
 	// noMatches says that rules can't have the form of iptables-nft's.
 	noMatches bool
 }
 
-// newFirewall replaces the table by one with empty maps, in one transaction,
-// and lets pods' packets through the host's own forward chains where those
-// drop by default.
+// newFirewall replaces the table by one with empty maps and lets pods' packets
+// through the host's own forward chains where those drop by default.
 func newFirewall(name, bridge string, cidr netip.Prefix) (*firewall, error) {
 	f := &firewall{
 		table:  &nftables.Table{Name: name, Family: nftables.TableFamilyIPv4},
 		bridge: bridge, cidr: cidr,
 	}
-	c, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
-	}
-	// Adding first makes the deletion succeed where there is no table yet.
-	c.AddTable(f.table)
-	c.DelTable(f.table)
-	c.AddTable(f.table)
-	if err := f.addMaps(c); err != nil {
+	if err := f.write(nil); err != nil {
 		return nil, err
-	}
-	f.addPostrouting(c)
-	f.addNATChains(c)
-	f.addForward(c)
-	if err := c.Flush(); err != nil {
-		return nil, fmt.Errorf("write the nftables table %q: %w", name, err)
 	}
 	if err := f.admit(true); err != nil {
 		return nil, err
@@ -58,7 +45,36 @@ func newFirewall(name, bridge string, cidr netip.Prefix) (*firewall, error) {
 	return f, nil
 }
 
-func (f *firewall) addMaps(c *nftables.Conn) error {
+// write replaces the table, in one transaction, by one with those host ports.
+func (f *firewall) write(open []openPort) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	f.rules = map[string]int{}
+	// Adding first makes the deletion succeed where there is no table yet.
+	c.AddTable(f.table)
+	c.DelTable(f.table)
+	c.AddTable(f.table)
+	if err := f.addMaps(c, open); err != nil {
+		return err
+	}
+	f.addPostrouting(c)
+	f.addNATChains(c)
+	f.addForward(c)
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write the nftables table %q: %w", f.table.Name, err)
+	}
+	return nil
+}
+
+// openPort is a host port and the pod that has it.
+type openPort struct {
+	PortMapping
+	addr netip.Addr
+}
+
+func (f *firewall) addMaps(c *nftables.Conn, open []openPort) error {
 	dest := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
 	f.ports = &nftables.Set{
 		Table: f.table, Name: portsMap, IsMap: true, Concatenation: true, DataType: dest,
@@ -68,7 +84,43 @@ func (f *firewall) addMaps(c *nftables.Conn) error {
 		Table: f.table, Name: ipPortsMap, IsMap: true, Concatenation: true, DataType: dest,
 		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
 	}
-	return errors.Join(c.AddSet(f.ports, nil), c.AddSet(f.ipPorts, nil))
+	elements := map[*nftables.Set][]nftables.SetElement{}
+	for _, p := range open {
+		set := f.mapOf(p.PortMapping)
+		elements[set] = append(elements[set], element(p.addr, p.PortMapping))
+	}
+	return errors.Join(c.AddSet(f.ports, elements[f.ports]), c.AddSet(f.ipPorts, elements[f.ipPorts]))
+}
+
+// mapOf is the map that holds such a port.
+func (f *firewall) mapOf(p PortMapping) *nftables.Set {
+	if p.HostIP.IsValid() {
+		return f.ipPorts
+	}
+	return f.ports
+}
+
+// whole says whether the table is as it was written, with so many host ports.
+// What can't be read isn't.
+func (f *firewall) whole(open int) (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("open nftables: %w", err)
+	}
+	for chain, want := range f.rules {
+		rules, err := c.GetRules(f.table, &nftables.Chain{Name: chain})
+		if err != nil || len(rules) != want {
+			return false, nil
+		}
+	}
+	for _, set := range []*nftables.Set{f.ports, f.ipPorts} {
+		elements, err := c.GetSetElements(set)
+		if err != nil {
+			return false, nil
+		}
+		open -= len(elements)
+	}
+	return open == 0, nil
 }
 
 // addPostrouting masquerades what leaves the pods' range, and what one pod
@@ -124,6 +176,7 @@ func (f *firewall) rule(c *nftables.Conn, chain *nftables.Chain, parts ...[]expr
 		all = append(all, p...)
 	}
 	c.AddRule(&nftables.Rule{Table: f.table, Chain: chain, Exprs: all})
+	f.rules[chain.Name]++
 }
 
 func (f *firewall) addPorts(addr netip.Addr, ports []PortMapping) error {
@@ -148,11 +201,7 @@ func (f *firewall) changePorts(addr netip.Addr, ports []PortMapping, change func
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	for _, p := range ports {
-		set, e := f.ports, element(addr, p)
-		if p.HostIP.IsValid() {
-			set = f.ipPorts
-		}
-		if err := change(c, set, []nftables.SetElement{e}); err != nil {
+		if err := change(c, f.mapOf(p), []nftables.SetElement{element(addr, p)}); err != nil {
 			return fmt.Errorf("host port %s: %w", p, err)
 		}
 	}

@@ -33,8 +33,9 @@ type Config struct {
 	MTU int
 	// StateDir holds how far the range has been used. It is made if missing.
 	StateDir string
-	// Clock times the delay before a freed address is used again.
-	Clock clock.PassiveClock
+	// Clock times the delay before a freed address is used again, and Run's
+	// retries.
+	Clock clock.Clock
 }
 
 // Manager owns the bridge, the table and the addresses. It is safe for

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -335,6 +336,120 @@ func TestAcceptRulesAreReplacedAtStart(t *testing.T) {
 		if n := len(forwardRules(t)); n != 2 {
 			t.Errorf("%d rules in the host's chain, want 2", n)
 		}
+	}
+}
+
+// run runs the manager in the test's network namespace until the test ends.
+func (h *host) run(m *Manager) {
+	h.t.Helper()
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+		ended <- errors.Join(err, m.Run(ctx))
+	}()
+	h.t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-ended, ns.Close()); err != nil {
+			h.t.Error(err)
+		}
+	})
+}
+
+// changes are those of the namespace's firewall from now on.
+func changes(t *testing.T) <-chan *nftables.MonitorEvents {
+	t.Helper()
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch, err := c.AddGenerationalMonitor(nftables.NewMonitor(nftables.WithMonitorEventBuffer(1000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.CloseLasting() })
+	return ch
+}
+
+// until takes changes in until the condition holds.
+func until(t *testing.T, ch <-chan *nftables.MonitorEvents, what string, holds func() bool) {
+	t.Helper()
+	late := time.After(20 * time.Second)
+	for !holds() {
+		select {
+		case <-ch:
+		case <-late:
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+func change(t *testing.T, do func(c *nftables.Conn)) {
+	t.Helper()
+	c := &nftables.Conn{}
+	do(c)
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The firewall is loaded anew, as on Debian: all of it goes at once.
+func TestFirewallIsRestored(t *testing.T) {
+	h := newHost(t)
+	dropForwarding(t)
+	m := h.start()
+	h.addPod(m, "pod-a",
+		PortMapping{Protocol: unix.IPPROTO_TCP, HostPort: 8080, ContainerPort: 80},
+		PortMapping{Protocol: unix.IPPROTO_TCP, HostPort: 8081, ContainerPort: 80, HostIP: m.Gateway()})
+	h.serve("pod-a", 80)
+	h.run(m)
+	ch := changes(t)
+	reach := func() bool {
+		_, any := ask(m.Gateway(), 8080)
+		_, one := ask(m.Gateway(), 8081)
+		return any == nil && one == nil
+	}
+	for _, chain := range []*nftables.Chain{hostForward, nftForward} {
+		change(t, func(c *nftables.Conn) { c.FlushRuleset() })
+		drop(t, chain)
+		until(t, ch, "host ports after a flush", reach)
+		until(t, ch, "rules in the new chain", func() bool { left, err := AcceptRules(h.cfg.Table); return err == nil && len(left) == 1 })
+	}
+	setPolicy(t, nftForward, nftables.ChainPolicyAccept)
+	until(t, ch, "no rules in a chain that stopped dropping", func() bool { left, err := AcceptRules(h.cfg.Table); return err == nil && len(left) == 0 })
+	change(t, func(c *nftables.Conn) { c.FlushSet(m.nft.ports) })
+	until(t, ch, "host ports after their map was emptied", reach)
+}
+
+// What errand writes makes it look once more, and no more than that.
+func TestOwnChangesDoNotKeepItGoing(t *testing.T) {
+	h := newHost(t)
+	dropForwarding(t)
+	m := h.start()
+	pm := PortMapping{Protocol: unix.IPPROTO_TCP, HostPort: 8080, ContainerPort: 80}
+	h.addPod(m, "pod-a", pm)
+	change(t, func(c *nftables.Conn) { c.DelTable(m.nft.table) })
+	ch := changes(t)
+	for range 3 {
+		if err := m.restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(t, func(c *nftables.Conn) { c.AddTable(&nftables.Table{Name: "end", Family: nftables.TableFamilyIPv4}) })
+	n := 0
+	for c := range ch {
+		if table, ok := c.Changes[0].Data.(*nftables.Table); ok && table.Name == "end" {
+			break
+		}
+		n++
+	}
+	if n != 1 {
+		t.Errorf("it took %d transactions to write the table, want 1", n)
 	}
 }
 
