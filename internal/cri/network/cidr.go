@@ -13,14 +13,25 @@ import (
 var ErrNoFreeRange = errors.New("no free range of pod addresses")
 
 // DefaultCIDRs are the ranges that are tried in order when none is configured.
-// They stay clear of what Docker, libvirt, k3s and kubeadm take by default.
+// They stay clear of what others take by default, also of what those take only
+// later and the host doesn't show yet:
+//
+//	Docker                172.17.0.0 to 172.31.255.255, 192.168.0.0/16
+//	podman, CNI           10.88.0.0/16, then 10.89.0.0 to 10.255.255.255
+//	CRI-O, nerdctl        10.85.0.0/16, 10.4.0.0/16
+//	k3s, kind, kubeadm    10.42.0.0/15, 10.244.0.0/16, 10.96.0.0/12
+//	flannel, Calico       10.244.0.0/16, 192.168.0.0/16
+//	MicroK8s, Weave       10.1.0.0/16, 10.152.183.0/24, 10.32.0.0/12
+//	libvirt, minikube     192.168.122.0/24, 192.168.49.0/24, 192.168.39.0/24
+//	OpenShift, AWS, GCE   10.128.0.0/9, 172.30.0.0/16, 172.31.0.0/16
+//
+// The last one is for hosts with a route to all of 10.0.0.0/8.
 func DefaultCIDRs() []netip.Prefix {
 	return []netip.Prefix{
-		netip.MustParsePrefix("10.88.0.0/16"),
-		netip.MustParsePrefix("10.89.0.0/16"),
-		netip.MustParsePrefix("10.213.0.0/16"),
-		netip.MustParsePrefix("172.29.0.0/16"),
-		netip.MustParsePrefix("192.168.192.0/20"),
+		netip.MustParsePrefix("10.57.0.0/16"),
+		netip.MustParsePrefix("10.71.0.0/16"),
+		netip.MustParsePrefix("10.83.0.0/16"),
+		netip.MustParsePrefix("172.16.0.0/16"),
 	}
 }
 

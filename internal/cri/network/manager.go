@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -36,6 +37,8 @@ type Config struct {
 	// Clock times the delay before a freed address is used again, and Run's
 	// retries.
 	Clock clock.Clock
+
+	asked []netip.Prefix // CIDRs as configured
 }
 
 // Manager owns the bridge, the table and the addresses. It is safe for
@@ -77,7 +80,7 @@ func (c *Config) complete() error {
 	if c.Table == "" || c.StateDir == "" {
 		return errors.New("network: Table and StateDir must be set")
 	}
-	if len(c.CIDRs) == 0 {
+	if c.asked = c.CIDRs; len(c.CIDRs) == 0 {
 		c.CIDRs = DefaultCIDRs()
 	}
 	if c.Clock == nil {
@@ -104,6 +107,9 @@ func (m *Manager) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if note := ignored(m.cfg, cidr); note != "" {
+		klog.FromContext(ctx).Info(note)
+	}
 	if m.ipam, err = newIPAM(cidr, m.cfg.Clock, cursorFile(filepath.Join(m.cfg.StateDir, "cursor"))); err != nil {
 		return err
 	}
@@ -123,6 +129,16 @@ func (m *Manager) start(ctx context.Context) error {
 	}
 	klog.FromContext(ctx).V(2).Info("Pod network is up", "bridge", m.cfg.Bridge, "cidr", cidr, "mtu", m.mtu)
 	return nil
+}
+
+// ignored says that the bridge keeps a range other than those that were asked
+// for: pods that run have addresses in it.
+func ignored(cfg Config, cidr netip.Prefix) string {
+	if len(cfg.asked) == 0 || slices.ContainsFunc(cfg.asked, func(p netip.Prefix) bool { return p.Masked() == cidr }) {
+		return ""
+	}
+	return fmt.Sprintf("The pod range %v is ignored: the bridge %s already has %s, and pods may use it. To change the range, end all pods, stop errand and remove the bridge (ip link delete %s), and start errand again",
+		cfg.asked, cfg.Bridge, cidr, cfg.Bridge)
 }
 
 // CIDR is the range of pod addresses.
