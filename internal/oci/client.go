@@ -26,19 +26,20 @@ type Client struct {
 	inFlight map[string]chan struct{} // Runs by ID; closed when they return
 	err      error                    // see Err
 	drained  bool
+	started  bool // the shim that runs was started by this client
 }
 
 var _ Runtime = (*Client)(nil)
 
 // Connect connects to the parent of containers in cfg.RuntimeDir and starts it if there is none. Any number of processes may do
-// so at the same time.
+// so at the same time. A parent of another build than cfg.ShimPath is replaced if it has no containers.
 func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	cfg, handlers, err := cfg.complete()
 	if err != nil {
 		return nil, fmt.Errorf("invalid OCI runtime configuration: %w", err)
 	}
 	c := &Client{cfg: cfg, handlers: handlers, inFlight: map[string]chan struct{}{}}
-	return c, c.simple(ctx, shimapi.OpPing, "", nil)
+	return c, c.adopt(ctx)
 }
 
 func (c *Client) socket() string { return filepath.Join(c.cfg.RuntimeDir, shimapi.SocketName) }
@@ -218,6 +219,11 @@ func (c *Client) Drain(ctx context.Context, kill bool) error {
 	c.mu.Lock()
 	c.drained = true
 	c.mu.Unlock()
+	return c.drain(ctx, kill)
+}
+
+// drain is Drain for a client that is of use afterwards.
+func (c *Client) drain(ctx context.Context, kill bool) error {
 	l, err := c.dial(ctx)
 	if noShim(err) {
 		return nil

@@ -52,6 +52,9 @@ func (c *Client) start(ctx context.Context) error {
 		}
 		return fmt.Errorf("start the containers' parent: %w", err)
 	}
+	c.mu.Lock()
+	c.started = true
+	c.mu.Unlock()
 	return nil
 }
 
