@@ -94,6 +94,11 @@ func (b *builder) refuse(context.Context) error {
 		return fmt.Errorf("%w: CDI devices aren't supported by errand's embedded runtime; run errand on a containerd socket for them", ErrInvalid)
 	case UserNamespace(b.security.GetNamespaceOptions()):
 		return fmt.Errorf("%w: user namespaces (hostUsers: false) aren't supported by errand's embedded runtime", ErrInvalid)
+	case b.Host.SELinux && b.security.GetSelinuxOptions() != nil:
+		// The label alone would only lock the container out of its files: the
+		// image's layers and the pod's volumes would have to bear it, too. A host
+		// without SELinux has no use for it, there or under any other runtime.
+		return fmt.Errorf("%w: SELinux labels (securityContext.seLinuxOptions) aren't supported by errand's embedded runtime; run errand on a containerd socket for them", ErrInvalid)
 	}
 	return nil
 }

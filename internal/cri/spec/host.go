@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	profile "github.com/containerd/containerd/v2/contrib/apparmor"
 	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"github.com/containerd/containerd/v2/pkg/cap"
 )
@@ -25,15 +26,21 @@ type Host struct {
 	Capabilities []string
 	// MinOOMScoreAdj is the lowest oom_score_adj that may be set.
 	MinOOMScoreAdj int
-	// AppArmor says that the kernel confines by AppArmor profiles.
+	// AppArmor says that the kernel confines by AppArmor profiles, and that
+	// there is an apparmor_parser to load one with.
 	AppArmor bool
+	// LoadProfile loads the default AppArmor profile under a name, if that isn't
+	// loaded yet.
+	LoadProfile func(name string) error
+	// SELinux says that the kernel confines by SELinux labels.
+	SELinux bool
 	// Compat32 says that the kernel runs 32-bit programs.
 	Compat32 bool
 }
 
 // ReadHost looks at the machine. cgroupRoot is where cgroups are mounted.
 func ReadHost(cgroupRoot string, cgroupV2 bool) (*Host, error) {
-	h := &Host{CgroupV2: cgroupV2, AppArmor: apparmor.HostSupports()}
+	h := &Host{CgroupV2: cgroupV2, AppArmor: apparmor.HostSupports(), LoadProfile: profile.LoadDefaultProfile, SELinux: exists("/sys/fs/selinux/enforce")}
 	var err error
 	if h.Capabilities, err = cap.Current(); err != nil {
 		return nil, fmt.Errorf("read this process's capabilities: %w", err)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/contrib/apparmor"
 	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -159,9 +158,11 @@ func architectures(all []specs.Arch, compat32 bool) []specs.Arch {
 	})
 }
 
+// apparmor confines a container that names no profile by the default one, as
+// containerd does: only Unconfined, or a host without AppArmor, leaves it out.
 func (b *builder) apparmor() error {
 	p := b.security.GetApparmor()
-	if p == nil || p.GetProfileType() == runtimeapi.SecurityProfile_Unconfined {
+	if p != nil && p.GetProfileType() == runtimeapi.SecurityProfile_Unconfined {
 		return nil
 	}
 	localhost := p.GetProfileType() == runtimeapi.SecurityProfile_Localhost
@@ -174,8 +175,8 @@ func (b *builder) apparmor() error {
 	name := p.GetLocalhostRef()
 	if !localhost {
 		name = defaultProfile
-		if err := apparmor.LoadDefaultProfile(name); err != nil {
-			return fmt.Errorf("load the default AppArmor profile: %w", err)
+		if err := b.Host.LoadProfile(name); err != nil {
+			return fmt.Errorf("load the default AppArmor profile (with apparmor_parser): %w", err)
 		}
 	}
 	b.spec.Process.ApparmorProfile = strings.TrimPrefix(name, "localhost/")

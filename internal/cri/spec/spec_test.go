@@ -212,6 +212,48 @@ func TestConfinement(t *testing.T) {
 	f.wantInvalid(t, "no AppArmor")
 }
 
+func TestAppArmor(t *testing.T) {
+	profile := func(p runtimeapi.SecurityProfile_ProfileType, ref string) *runtimeapi.SecurityProfile {
+		return &runtimeapi.SecurityProfile{ProfileType: p, LocalhostRef: ref}
+	}
+	for name, tc := range map[string]struct {
+		asked      *runtimeapi.SecurityProfile
+		privileged bool
+		want       string
+	}{
+		"nothing":         {nil, false, "errand-default"},
+		"runtime default": {profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), false, "errand-default"},
+		"unconfined":      {profile(runtimeapi.SecurityProfile_Unconfined, ""), false, ""},
+		"localhost":       {profile(runtimeapi.SecurityProfile_Localhost, "localhost/own"), false, "own"},
+		"privileged":      {nil, true, ""},
+	} {
+		f := makeInput(t)
+		loaded := ""
+		f.Host.AppArmor, f.Host.LoadProfile = true, func(name string) error { loaded = name; return nil }
+		f.security().Apparmor, f.security().Privileged = tc.asked, tc.privileged
+		if got := f.build(t).Process.ApparmorProfile; got != tc.want || got == "errand-default" && loaded != got {
+			t.Errorf("%s: got %q (loaded %q), want %q", name, got, loaded, tc.want)
+		}
+		f.Host.AppArmor = false
+		if tc.want != "own" && f.build(t).Process.ApparmorProfile != "" {
+			t.Errorf("%s: a profile on a host without AppArmor", name)
+		}
+	}
+	f := makeInput(t)
+	f.Host.AppArmor, f.Host.LoadProfile = true, func(string) error { return errors.New("no parser") }
+	if _, err := Build(t.Context(), f.Input); err == nil || !strings.Contains(err.Error(), "no parser") {
+		t.Errorf("a container that can't be confined: %v", err)
+	}
+}
+
+func TestSELinuxLabelsAreNotIgnored(t *testing.T) {
+	f := makeInput(t)
+	f.security().SelinuxOptions = &runtimeapi.SELinuxOption{Level: "s0:c1,c2"}
+	f.build(t) // the host has no SELinux
+	f.Host.SELinux = true
+	f.wantInvalid(t, "seLinuxOptions")
+}
+
 func TestArchitectures(t *testing.T) {
 	all := []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32}
 	if got := architectures(all, true); !slices.Equal(got, all[:2]) {
