@@ -47,17 +47,19 @@ func (s *Service) takeOverCgroup(sb *sandbox) {
 // stopped, killing what a
 // container may have left in it. A killed process leaves its cgroup only once
 // the kernel has taken it apart, and version 1 gives no notice of that: hence
-// the few, bounded retries.
+// the few, bounded retries, which version 2 makes short.
 func (s *Service) removeCgroup(ctx context.Context, sb *sandbox) error {
 	err := s.tryRemoveCgroup(sb)
 	for delay := cgroupRetryFirst; errors.Is(err, unix.EBUSY) && delay <= cgroupRetryLast; delay *= 2 {
 		if err := s.cfg.Cgroups.Kill(s.cgroup(sb)); err != nil {
 			return err
 		}
-		select {
-		case <-s.cfg.Clock.After(delay):
-		case <-ctx.Done():
-			return ctx.Err()
+		if !s.cfg.Cgroups.AwaitEmpty(s.cgroup(sb), delay) {
+			select {
+			case <-s.cfg.Clock.After(delay):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 		err = s.tryRemoveCgroup(sb)
 	}

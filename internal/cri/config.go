@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"k8s.io/utils/clock"
@@ -81,6 +82,7 @@ type CgroupTree interface {
 	Update(path string, limits cgroups.Limits) error
 	Kill(path string) error
 	Remove(path string) error
+	AwaitEmpty(path string, patience time.Duration) (waited bool)
 	Stats(path string) (*cgroups.Stats, error)
 }
 

@@ -304,8 +304,9 @@ func (fakeCgroups) Root() string { return "/nonexistent" }
 func (c fakeCgroups) Create(path string, _ cgroups.Limits) error {
 	return c.do(func() error { c.cgroups[path] = true; return nil })
 }
-func (c fakeCgroups) Update(string, cgroups.Limits) error { return nil }
-func (c fakeCgroups) Kill(string) error                   { return nil }
+func (c fakeCgroups) AwaitEmpty(string, time.Duration) bool { return false }
+func (c fakeCgroups) Update(string, cgroups.Limits) error   { return nil }
+func (c fakeCgroups) Kill(string) error                     { return nil }
 func (c fakeCgroups) Remove(path string) error {
 	return c.do(func() error { delete(c.cgroups, path); return nil })
 }

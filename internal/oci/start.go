@@ -10,9 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/oci/shim/cgroup"
 )
 
 // shimCgroup is the shim's cgroup below Config.CgroupParent.
@@ -127,13 +130,37 @@ func (c *Client) removeCgroup(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// How long removeEmpty waits for what has just ended in a cgroup to leave it, and between its tries where the kernel doesn't
+// tell of that.
+const (
+	cgroupPatience = 2 * time.Second
+	cgroupPause    = time.Millisecond
+)
+
 // removeEmpty removes a cgroup, and its parent unless something else is in it.
 func removeEmpty(ctx context.Context, dir string) error {
-	if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := rmdir(ctx, dir, syscall.Rmdir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
 	}
 	if err := syscall.Rmdir(filepath.Dir(dir)); err != nil {
 		klog.FromContext(ctx).V(4).Info("Parent cgroup stays", "dir", filepath.Dir(dir), "err", err)
 	}
 	return nil
+}
+
+// rmdir removes a cgroup by remove. A process that has ended, and been waited for, may still occupy it for a moment.
+func rmdir(ctx context.Context, dir string, remove func(string) error) error {
+	deadline := time.Now().Add(cgroupPatience)
+	err := remove(dir)
+	for pause := cgroupPause; errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); pause *= 2 {
+		if !cgroup.AwaitEmpty(dir, time.Until(deadline)) {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return err
+			}
+		}
+		err = remove(dir)
+	}
+	return err
 }

@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/oci/shim/cgroup"
 )
 
 // Kill kills every process in the cgroup and below. It returns once all have
@@ -29,6 +32,13 @@ func (t *Tree) Kill(path string) error {
 		}
 	}
 	return t.killOneByOne(path)
+}
+
+// AwaitEmpty waits until the cgroup and those below it have no processes any
+// more, or patience has passed. It returns false at once where there is nothing
+// to wait for, and on version 1, where the kernel doesn't tell.
+func (t *Tree) AwaitEmpty(path string, patience time.Duration) (waited bool) {
+	return t.v2 && cgroup.AwaitEmpty(filepath.Join(t.root, path), patience)
 }
 
 // killOneByOne holds the processes still while it kills, so that none can

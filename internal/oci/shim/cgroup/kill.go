@@ -205,7 +205,10 @@ func (t *Tree) Remove(path string, patience time.Duration) error {
 				return err
 			}
 			// A process that has ended may still occupy its cgroup for a moment, and v1 has no event for that.
-			if time.Sleep(pause); time.Now().After(deadline) {
+			if !AwaitEmpty(t.unified(path), time.Until(deadline)) {
+				time.Sleep(pause)
+			}
+			if time.Now().After(deadline) {
 				return fmt.Errorf("%w: %s can't be removed", ErrBusy, dir)
 			}
 			err = remove(dir)
