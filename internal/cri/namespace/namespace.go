@@ -138,17 +138,27 @@ func pin(ns, path string) error {
 	return nil
 }
 
-// setSysctl writes a sysctl of the calling thread's namespaces. A dot in an
-// interface's name is written as a slash, as sysctl(8) has it.
+// setSysctl writes a sysctl of the calling thread's namespaces.
 func setSysctl(name, value string) error {
-	swap := strings.NewReplacer(".", "/", "/", ".")
-	if strings.Contains(name, "..") {
-		return fmt.Errorf("sysctl %q is no valid name", name)
+	path, err := sysctlPath(name)
+	if err != nil {
+		return err
 	}
-	if err := os.WriteFile(filepath.Join("/proc/sys", swap.Replace(name)), []byte(value), 0); err != nil {
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
 		return fmt.Errorf("set the sysctl %s to %q: %w", name, value, err)
 	}
 	return nil
+}
+
+// sysctlPath is the file of a sysctl. A dot in an interface's name is written
+// as a slash, as sysctl(8) has it; so it is the path, not the name, that must
+// not lead to another, "net.//.kernel.core_pattern" say.
+func sysctlPath(name string) (string, error) {
+	path := strings.NewReplacer(".", "/", "/", ".").Replace(name)
+	if path == "." || filepath.Clean(path) != path || !filepath.IsLocal(path) {
+		return "", fmt.Errorf("sysctl %q is no valid name", name)
+	}
+	return filepath.Join("/proc/sys", path), nil
 }
 
 // Pinned says whether the sandbox's namespace of that kind is there. A bare
