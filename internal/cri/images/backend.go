@@ -30,6 +30,9 @@ func (b backend) overlay() bool { return b.name == SnapshotterOverlay }
 
 // openBackend opens the snapshotter that cfg asks for, or the best one that works in cfg.Root.
 func openBackend(ctx context.Context, cfg Config) (backend, error) {
+	if err := removeProbes(cfg.Root); err != nil {
+		return backend{}, err
+	}
 	name, options := cfg.Snapshotter, defaultOverlayOptions()
 	if name == "" {
 		var err error
@@ -77,9 +80,29 @@ func defaultOverlayOptions() []string {
 	return options
 }
 
+// probePrefix begins the names of the directories that probeOverlay works in.
+const probePrefix = "probe-"
+
+// removeProbes removes what an errand that was killed while it probed has left, with its mount.
+func removeProbes(root string) error {
+	left, err := filepath.Glob(filepath.Join(root, probePrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range left {
+		if err := mount.UnmountAll(filepath.Join(dir, "merged"), unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount what is left of a test of overlays: %w", err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove what is left of a test of overlays: %w", err)
+		}
+	}
+	return nil
+}
+
 // probeOverlay mounts an overlay in root and returns the options with which that worked.
 func probeOverlay(root string) (options []string, err error) {
-	dir, err := os.MkdirTemp(root, "probe-")
+	dir, err := os.MkdirTemp(root, probePrefix)
 	if err != nil {
 		return nil, err
 	}
