@@ -161,9 +161,16 @@ func (e *errand) refused(stdin string, args ...string) string {
 	return r.Stderr
 }
 
+// try runs kubectl and returns what came of it.
 func (e *errand) try(stdin string, args ...string) harness.Result {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+	return e.tryFor(patience, stdin, args...)
+}
+
+// tryFor does so with a kubectl that may take so long.
+func (e *errand) tryFor(limit time.Duration, stdin string, args ...string) harness.Result {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(e.t.Context(), limit)
 	defer cancel()
 	r, err := e.Kubectl(ctx, stdin, args...)
 	if err != nil {

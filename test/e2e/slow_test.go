@@ -13,7 +13,7 @@ func TestSlowTTL(t *testing.T) {
 	e.kubectl("apply", "-f", "../../examples/job-echo.yaml")
 	e.kubectl("patch", "job/job-echo", "--patch", `{"spec":{"suspend":false}}`)
 	j := e.until("job-echo", finished)
-	e.kubectl("wait", "--for=delete", "job/job-echo", "--timeout=130s")
+	e.waitFor(130*time.Second, "delete", "job/job-echo")
 	if lived := time.Since(j.Status.CompletionTime.Time); lived < 100*time.Second || lived > 105*time.Second {
 		t.Errorf("the Job went %s after its end, want 100 s", lived)
 	}
@@ -24,6 +24,6 @@ func TestSlowTTL(t *testing.T) {
 func TestSlowCronJob(t *testing.T) {
 	e := start(t)
 	e.kubectl("apply", "-f", "../../examples/cronjob.yaml")
-	e.kubectl("wait", "--for=jsonpath={.status.lastSuccessfulTime}", "cronjob/every-minute", "--timeout=90s")
-	wantLines(t, e.kubectl("logs", "-l", "batch.kubernetes.io/cronjob-scheduled-timestamp", "--tail=1"), "<any>")
+	e.waitFor(90*time.Second, "jsonpath={.status.lastSuccessfulTime}", "cronjob/every-minute")
+	wantLines(t, e.kubectl("logs", "-l", "batch.kubernetes.io/job-name", "--tail=1"), "<any>")
 }
