@@ -57,6 +57,7 @@ func TestBadManifests(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			e := e.with(t)
 			msg := e.refused(tc.manifest, append([]string{"apply", "-f", "-"}, tc.args...)...)
 			for _, want := range tc.want {
 				if !strings.Contains(msg, want) {
@@ -67,6 +68,7 @@ func TestBadManifests(t *testing.T) {
 	}
 
 	t.Run("unknown field, warned of", func(t *testing.T) {
+		e := e.with(t)
 		r := e.try(job("warned", "true", "suspend: true", "paralelism: 2"), "apply", "--validate=warn", "-f", "-")
 		if r.Code != 0 || !strings.Contains(r.Stderr, `Warning: unknown field "spec.paralelism"`) {
 			t.Errorf("exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)

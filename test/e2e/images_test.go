@@ -57,6 +57,7 @@ func TestBadImages(t *testing.T) {
 		"wrong architecture": {"foreign:latest", "no match for platform in manifest"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			e := e.with(t)
 			pod := "bad-" + strings.ReplaceAll(name, " ", "-")
 			e.kubectl("run", pod, "--image="+tc.image, "--restart=Never", "--image-pull-policy=Always", "--", "true")
 			e.wait(`jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff`, "pod/"+pod)
@@ -71,12 +72,14 @@ func TestBadImages(t *testing.T) {
 	}
 
 	t.Run("never pulled", func(t *testing.T) {
+		e := e.with(t)
 		e.kubectl("run", "never", "--image=absent:latest", "--restart=Never", "--image-pull-policy=Never", "--", "true")
 		e.wait(`jsonpath={.status.containerStatuses[0].state.waiting.reason}=ErrImageNeverPull`, "pod/never")
 		e.kubectl("delete", "pod", "never")
 	})
 
 	t.Run("no such command", func(t *testing.T) {
+		e := e.with(t)
 		e.kubectl("run", "nosuch", "--image=busybox:latest", "--restart=Never", "--image-pull-policy=IfNotPresent", "--command", "--", "nosuch-command")
 		e.wait("jsonpath={.status.phase}=Failed", "pod/nosuch")
 		out := e.kubectl("describe", "pod", "nosuch")

@@ -104,6 +104,13 @@ func startIn(t *testing.T, dataDir string, args ...string) *errand {
 	return e
 }
 
+// with is the same errand for a subtest: what goes wrong fails t.
+func (e *errand) with(t *testing.T) *errand {
+	sub := *e
+	sub.t = t
+	return &sub
+}
+
 // start starts the process, at first or again after a stop or a crash.
 func (e *errand) start() {
 	e.t.Helper()

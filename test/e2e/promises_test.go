@@ -22,6 +22,7 @@ func TestPromises(t *testing.T) {
 	e := start(t)
 
 	t.Run("four completions, three at a time", func(t *testing.T) {
+		e := e.with(t)
 		e.apply(job("three-then-one", "true", "completions: 4", "parallelism: 3"))
 		e.wait("condition=complete", "job/three-then-one")
 		pods := e.pods("three-then-one")
@@ -40,6 +41,7 @@ func TestPromises(t *testing.T) {
 	})
 
 	t.Run("suspend while running", func(t *testing.T) {
+		e := e.with(t)
 		e.apply(job("paused", "sleep 3600", "completions: 2", "parallelism: 2"))
 		e.wait("jsonpath={.status.ready}=2", "job/paused")
 		e.kubectl("patch", "job/paused", "--patch", `{"spec":{"suspend":true}}`)
@@ -56,6 +58,7 @@ func TestPromises(t *testing.T) {
 	})
 
 	t.Run("a pod deleted by hand is replaced", func(t *testing.T) {
+		e := e.with(t)
 		e.apply(job("replaced", "sleep 3600"))
 		e.wait("jsonpath={.status.ready}=1", "job/replaced")
 		first := e.pods("replaced")[0].Name
@@ -68,12 +71,14 @@ func TestPromises(t *testing.T) {
 	})
 
 	t.Run("TTL 0", func(t *testing.T) {
+		e := e.with(t)
 		e.apply(job("brief", "true", "ttlSecondsAfterFinished: 0"))
 		e.wait("delete", "job/brief")
 		e.wait("delete", "pod", "-l", "batch.kubernetes.io/job-name=brief")
 	})
 
 	t.Run("a Job that fails", func(t *testing.T) {
+		e := e.with(t)
 		e.apply(job("fails", "echo about to fail >&2; exit 3", "backoffLimit: 0"))
 		e.wait("condition=failed", "job/fails")
 		wantLines(t, e.kubectl("get", "job", "fails"), `
@@ -91,6 +96,7 @@ func TestPromises(t *testing.T) {
 	})
 
 	t.Run("OnFailure restarts in place", func(t *testing.T) {
+		e := e.with(t)
 		manifest := strings.Replace(job("restarts", "echo try; exit 1", "backoffLimit: 1"), "Never", "OnFailure", 1)
 		e.apply(manifest)
 		e.wait("condition=failed", "job/restarts")
@@ -101,6 +107,7 @@ func TestPromises(t *testing.T) {
 	})
 
 	t.Run("activeDeadlineSeconds", func(t *testing.T) {
+		e := e.with(t)
 		e.apply(job("late", "sleep 3600", "activeDeadlineSeconds: 1"))
 		e.wait("condition=failed", "job/late")
 		reason := e.kubectl("get", "job", "late", "-o", `jsonpath={.status.conditions[?(@.type=="Failed")].reason}`)
@@ -110,6 +117,7 @@ func TestPromises(t *testing.T) {
 	})
 
 	t.Run("the namespace goes with all in it", func(t *testing.T) {
+		e := e.with(t)
 		e.kubectl("create", "namespace", "leaving")
 		e.kubectlIn(job("busy", "sleep 3600", "parallelism: 2"), "apply", "-n", "leaving", "-f", "-")
 		e.wait("jsonpath={.status.ready}=2", "job/busy", "-n", "leaving")

@@ -20,6 +20,7 @@ func TestKubectl(t *testing.T) {
 	e := start(t)
 
 	t.Run("explain", func(t *testing.T) {
+		e := e.with(t)
 		out := e.kubectl("explain", "job.spec.suspend")
 		for _, want := range []string{"FIELD: suspend <boolean>", "suspend specifies whether the Job controller should create Pods or not"} {
 			if !strings.Contains(out, want) {
@@ -29,6 +30,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("apply --server-side", func(t *testing.T) {
+		e := e.with(t)
 		manifest := job("ssa", "true", "suspend: true")
 		wantLines(t, e.kubectlIn(manifest, "apply", "--server-side", "-f", "-"), "job.batch/ssa serverside-applied")
 		e.kubectl("patch", "job/ssa", "--field-manager=other", "--patch", `{"spec":{"parallelism":3}}`)
@@ -43,6 +45,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("diff", func(t *testing.T) {
+		e := e.with(t)
 		manifest := job("diffed", "true", "suspend: true")
 		e.apply(manifest)
 		if r := e.try(manifest, "diff", "-f", "-"); r.Code != 0 || r.Stdout != "" {
@@ -55,6 +58,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("auth can-i", func(t *testing.T) {
+		e := e.with(t)
 		wantLines(t, e.kubectl("auth", "can-i", "create", "jobs"), "yes")
 		e.kubectl("create", "serviceaccount", "reader")
 		e.kubectl("create", "role", "reader", "--verb=get,list", "--resource=jobs.batch")
@@ -67,6 +71,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("create token", func(t *testing.T) {
+		e := e.with(t)
 		e.kubectl("create", "serviceaccount", "bearer")
 		token := strings.TrimSpace(e.kubectl("create", "token", "bearer", "--duration=10m"))
 		out := e.kubectlAs(token, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}")
@@ -76,6 +81,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("get --watch and wait", func(t *testing.T) {
+		e := e.with(t)
 		seen := e.watchJob("watched")
 		e.apply(job("watched", "echo seen"))
 		e.wait("condition=complete", "job/watched")
@@ -86,6 +92,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("create job --from=cronjob", func(t *testing.T) {
+		e := e.with(t)
 		e.kubectl("apply", "-f", "../../examples/cronjob.yaml")
 		wantLines(t, e.kubectl("create", "job", "by-hand", "--from=cronjob/every-minute"), "job.batch/by-hand created")
 		e.wait("condition=complete", "job/by-hand")
@@ -97,6 +104,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("delete --cascade", func(t *testing.T) {
+		e := e.with(t)
 		for cascade, podsLeft := range map[string]int{"orphan": 1, "foreground": 0, "background": 0} {
 			name := "cascade-" + cascade
 			e.apply(job(name, "sleep 3600"))
@@ -120,6 +128,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("kinds that aren't served", func(t *testing.T) {
+		e := e.with(t)
 		msg := e.refused("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", "apply", "-f", "-")
 		if !strings.Contains(msg, `no matches for kind "Deployment" in version "apps/v1"`) {
 			t.Errorf("a Deployment: %s", msg)
@@ -127,6 +136,7 @@ func TestKubectl(t *testing.T) {
 	})
 
 	t.Run("errand kubectl and errand kubeconfig", func(t *testing.T) {
+		e := e.with(t)
 		out, err := e.errandCommand("kubectl", "get", "namespaces", "default")
 		if err != nil || !strings.Contains(out, "default   Active") {
 			t.Errorf("errand kubectl: %v\n%s", err, out)
