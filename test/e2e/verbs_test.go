@@ -178,46 +178,68 @@ func (e *errand) errandCommand(args ...string) (string, error) {
 }
 
 // watchJob returns, once a Job of that name is complete, each STATUS that
-// kubectl get --watch printed of it. The watch has begun when it returns.
+// kubectl get --watch printed of it. The watch has begun when it returns: kubectl
+// has printed what there was, a Job made for that, and watches from there.
 func (e *errand) watchJob(name string) <-chan []string {
 	e.t.Helper()
+	marker := name + "-before"
+	e.apply(job(marker, "true", "suspend: true"))
 	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "kubectl"), "get", "jobs", "--watch", "--output-watch-events", "-o", "json")
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+e.Kubeconfig())
 	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
 	if err != nil {
+		cancel()
 		e.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		e.t.Fatal(err)
-	}
-	result := make(chan []string, 1)
+	begun, result := make(chan bool, 1), make(chan []string, 1)
 	go func() {
 		defer func() {
 			cancel()
 			_ = cmd.Wait() // ended by cancel
 		}()
-		result <- readStatuses(json.NewDecoder(bufio.NewReader(out)), name)
+		events := json.NewDecoder(bufio.NewReader(out))
+		_, err := nextJob(events, marker)
+		if begun <- err == nil; err != nil {
+			return
+		}
+		result <- readStatuses(events, name)
 	}()
+	if !<-begun {
+		e.t.Fatal("kubectl get --watch ended before it printed anything")
+	}
 	return result
 }
 
-func readStatuses(d *json.Decoder, name string) []string {
+// jobEvent is what kubectl get --watch --output-watch-events prints.
+type jobEvent struct {
+	Object struct {
+		Metadata struct{ Name string }
+		Status   struct {
+			Conditions []struct{ Type, Status string }
+		}
+	}
+}
+
+// nextJob reads up to the next event about a Job.
+func nextJob(events *json.Decoder, name string) (jobEvent, error) {
+	for {
+		var event jobEvent
+		if err := events.Decode(&event); err != nil || event.Object.Metadata.Name == name {
+			return event, err
+		}
+	}
+}
+
+func readStatuses(events *json.Decoder, name string) []string {
 	var statuses []string
 	for {
-		var event struct {
-			Object struct {
-				Metadata struct{ Name string }
-				Status   struct {
-					Conditions []struct{ Type, Status string }
-				}
-			}
-		}
-		if err := d.Decode(&event); err != nil {
+		event, err := nextJob(events, name)
+		if err != nil {
 			return statuses
-		}
-		if event.Object.Metadata.Name != name {
-			continue
 		}
 		status := "Running"
 		for _, c := range event.Object.Status.Conditions {
