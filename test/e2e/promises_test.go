@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
 	watchtools "k8s.io/client-go/tools/watch"
+	"k8s.io/utils/ptr"
 )
 
 // A Job's promises on a machine where nothing breaks.
@@ -23,21 +24,21 @@ func TestPromises(t *testing.T) {
 
 	t.Run("four completions, three at a time", func(t *testing.T) {
 		e := e.with(t)
-		e.apply(job("three-then-one", "true", "completions: 4", "parallelism: 3"))
+		g := newGate(t)
+		seen := e.follow("three-then-one")
+		e.apply(job("three-then-one", passGate, "completions: 4", "parallelism: 3") + g.mount())
+		e.wait("jsonpath={.status.ready}=3", "job/three-then-one")
+		if n := len(e.pods("three-then-one")); n != 3 {
+			t.Errorf("there are %d pods before any has ended", n)
+		}
+		g.open(3)
+		e.until("three-then-one", func(j *batchv1.Job) bool { return j.Status.Succeeded == 3 && ptr.Deref(j.Status.Ready, 0) == 1 })
+		g.open(1)
 		e.wait("condition=complete", "job/three-then-one")
-		pods := e.pods("three-then-one")
-		if len(pods) != 4 {
-			t.Fatalf("it took %d pods", len(pods))
+		if n := len(e.pods("three-then-one")); n != 4 {
+			t.Errorf("it took %d pods", n)
 		}
-		slices.SortFunc(pods, func(a, b v1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
-		var ends []metav1.Time
-		for _, p := range pods {
-			ends = append(ends, p.Status.ContainerStatuses[0].State.Terminated.FinishedAt)
-		}
-		last := pods[3].CreationTimestamp
-		if !slices.ContainsFunc(ends[:3], func(end metav1.Time) bool { return !last.Before(&end) }) {
-			t.Errorf("the fourth pod was made at %s, before any of the three had ended: %v", last, ends)
-		}
+		wantThreeThenOne(t, <-seen)
 	})
 
 	t.Run("suspend while running", func(t *testing.T) {
@@ -124,6 +125,60 @@ func TestPromises(t *testing.T) {
 		e.wait("jsonpath={.status.ready}=2", "job/busy", "-n", "leaving")
 		e.kubectl("delete", "namespace", "leaving")
 	})
+}
+
+// wantThreeThenOne looks at a Job of four completions, three at a time, from
+// its creation to its end: of the four, the first three run at once, and the
+// last, which takes the place of the first that ends, at last alone.
+func wantThreeThenOne(t *testing.T, statuses []batchv1.JobStatus) {
+	t.Helper()
+	var seen []string
+	for _, s := range statuses {
+		// A pod that has ended is first listed, then counted.
+		succeeded := s.Succeeded
+		if u := s.UncountedTerminatedPods; u != nil {
+			succeeded += int32(len(u.Succeeded))
+		}
+		if s.Active > 3 || s.Active+succeeded > 4 || s.Failed > 0 {
+			t.Errorf("it had %d active, %d succeeded and %d failed pods", s.Active, succeeded, s.Failed)
+		}
+		seen = append(seen, fmt.Sprintf("%d active, %d succeeded", s.Active, succeeded))
+	}
+	seen = slices.Compact(seen)
+	begin, end := []string{"0 active, 0 succeeded", "3 active, 0 succeeded"}, []string{"1 active, 3 succeeded", "0 active, 4 succeeded"}
+	if len(seen) < 4 || !slices.Equal(seen[:2], begin) || !slices.Equal(seen[len(seen)-2:], end) {
+		t.Errorf("its status was, one after the other, %q; want it to begin with %q and to end with %q", seen, begin, end)
+	}
+}
+
+// follow watches a Job that is yet to be created, until its end: then it tells
+// each status that the Job had.
+func (e *errand) follow(name string) <-chan []batchv1.JobStatus {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+	// Once this returns, the server watches.
+	w, err := e.client.BatchV1().Jobs("default").Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	if err != nil {
+		cancel()
+		e.t.Fatal(err)
+	}
+	result := make(chan []batchv1.JobStatus, 1)
+	go func() {
+		defer cancel()
+		defer w.Stop()
+		var seen []batchv1.JobStatus
+		for ev := range w.ResultChan() {
+			j, ok := ev.Object.(*batchv1.Job)
+			if !ok {
+				break
+			}
+			if seen = append(seen, j.Status); finished(j) {
+				break
+			}
+		}
+		result <- seen
+	}()
+	return result
 }
 
 // pods are the pods of a Job that nobody has deleted.
