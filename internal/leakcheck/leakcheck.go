@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,13 +47,7 @@ func Check(t testing.TB, dataDir string) {
 		t.Errorf("before the test there already is: %s", left)
 	}
 	t.Cleanup(func() {
-		deadline := time.Now().Add(grace)
-		left := find(t, names, dataDir)
-		for delay := time.Millisecond; len(left) > 0 && time.Now().Before(deadline); delay *= 2 {
-			time.Sleep(delay) // the kernel tells nobody when it's done
-			left = find(t, names, dataDir)
-		}
-		for _, l := range left {
+		for _, l := range patiently(grace, func() []string { return find(t, names, dataDir) }) {
 			t.Errorf("the test left: %s", l)
 		}
 	})
@@ -67,6 +62,78 @@ func find(t testing.TB, names instance.Names, dataDir string) []string {
 	return left
 }
 
+// Stock takes stock of an instance that runs, with all that its data directory
+// holds. The function that it returns makes the test fail if by then there is
+// more: what pods that have gone left behind. Both must be called while no pod
+// comes or goes; the directories of every pod's parts are there only once the
+// first pod has been.
+func Stock(t testing.TB, dataDir string) (check func()) {
+	t.Helper()
+	return stock(t, dataDir, grace)
+}
+
+func stock(t testing.TB, dataDir string, patience time.Duration) (check func()) {
+	t.Helper()
+	names, err := instance.For(dataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := inventory(t, names, dataDir)
+	return func() {
+		t.Helper()
+		for _, l := range patiently(patience, func() []string { return more(before, inventory(t, names, dataDir)) }) {
+			t.Errorf("left behind: %s", l)
+		}
+	}
+}
+
+// patiently looks again for a while if something is left. The kernel tells
+// nobody when it's done.
+func patiently(patience time.Duration, look func() []string) []string {
+	deadline := time.Now().Add(patience)
+	left := look()
+	for delay := time.Millisecond; len(left) > 0 && time.Now().Before(deadline); delay *= 2 {
+		time.Sleep(delay)
+		left = look()
+	}
+	return left
+}
+
+// more returns what after has that before hasn't, as often as it has it more.
+func more(before, after []string) []string {
+	had := map[string]int{}
+	for _, s := range before {
+		had[s]++
+	}
+	return slices.DeleteFunc(after, func(s string) bool {
+		had[s]--
+		return had[s] >= 0
+	})
+}
+
+func inventory(t testing.TB, names instance.Names, dataDir string) []string {
+	t.Helper()
+	list, err := Inventory(names, dataDir)
+	if err != nil {
+		t.Errorf("take stock: %v", err)
+	}
+	return list
+}
+
+// Inventory returns what Find does, and more: each cgroup below the instance's,
+// each rule of its firewall, and each file in its data directory, except for
+// what the store and the images' content consist of. Processes come without
+// their ids.
+func Inventory(names instance.Names, dataDir string) ([]string, error) {
+	var stock []string
+	var errs []error
+	for _, look := range []func(instance.Names, string) ([]string, error){commands, mounts, interfaces, tables, firewall, allCgroups, files, dataFiles} {
+		found, err := look(names, dataDir)
+		stock, errs = append(stock, found...), append(errs, err)
+	}
+	return stock, errors.Join(errs...)
+}
+
 // Find returns what there is of an instance, in words. Of the data directory
 // only mounts in it count.
 func Find(names instance.Names, dataDir string) ([]string, error) {
@@ -79,14 +146,20 @@ func Find(names instance.Names, dataDir string) ([]string, error) {
 	return left, errors.Join(errs...)
 }
 
-// processes are those in the instance's cgroups, and those that name one of its
-// directories in their command line.
-func processes(names instance.Names, dataDir string) ([]string, error) {
+// process is one of an instance's.
+type process struct {
+	pid     int
+	command string
+}
+
+// processesOf are those in the instance's cgroups, and those that name one of
+// its directories in their command line.
+func processesOf(names instance.Names, dataDir string) ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
-	var left []string
+	var list []process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == os.Getpid() {
@@ -94,10 +167,28 @@ func processes(names instance.Names, dataDir string) ([]string, error) {
 		}
 		cmdline := readProc(pid, "cmdline")
 		if inCgroup(readProc(pid, "cgroup"), names.CgroupParent) || mentions(cmdline, names.RuntimeDir) || mentions(cmdline, dataDir) {
-			left = append(left, fmt.Sprintf("process %d: %s", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
+			list = append(list, process{pid, string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))})
 		}
 	}
-	return left, nil
+	return list, nil
+}
+
+func processes(names instance.Names, dataDir string) ([]string, error) {
+	list, err := processesOf(names, dataDir)
+	var left []string
+	for _, p := range list {
+		left = append(left, fmt.Sprintf("process %d: %s", p.pid, p.command))
+	}
+	return left, err
+}
+
+func commands(names instance.Names, dataDir string) ([]string, error) {
+	list, err := processesOf(names, dataDir)
+	var stock []string
+	for _, p := range list {
+		stock = append(stock, "process: "+p.command)
+	}
+	return stock, err
 }
 
 // readProc reads a file of a process's, nothing of one that has gone.
@@ -179,28 +270,111 @@ func rules(names instance.Names, _ string) ([]string, error) {
 	return left, err
 }
 
-func cgroups(names instance.Names, _ string) ([]string, error) {
-	const root = "/sys/fs/cgroup"
-	var left []string
-	for _, hierarchy := range []string{root, root + "/*"} {
-		dirs, err := filepath.Glob(hierarchy + names.CgroupParent)
-		if err != nil {
-			return nil, err
+// firewall are the rules and the sets' elements in the instance's table.
+func firewall(names instance.Names, _ string) ([]string, error) {
+	conn := &nftables.Conn{}
+	chains, err := conn.ListChains()
+	if err != nil {
+		return nil, err
+	}
+	var stock []string
+	var errs []error
+	for _, chain := range chains {
+		if chain.Table.Name != names.NFTable {
+			continue
 		}
-		for _, d := range dirs {
-			left = append(left, "cgroup "+d)
+		rules, err := conn.GetRules(chain.Table, chain)
+		errs = append(errs, err)
+		for _, r := range rules {
+			stock = append(stock, fmt.Sprintf("nftables rule %d in chain %s", r.Handle, chain.Name))
 		}
 	}
-	return left, nil
+	found, err := conn.ListTables()
+	errs = append(errs, err)
+	for _, table := range found {
+		if table.Name != names.NFTable {
+			continue
+		}
+		elements, err := setElements(conn, table)
+		stock, errs = append(stock, elements...), append(errs, err)
+	}
+	return stock, errors.Join(errs...)
+}
+
+func setElements(conn *nftables.Conn, table *nftables.Table) ([]string, error) {
+	sets, err := conn.GetSets(table)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	var errs []error
+	for _, set := range sets {
+		elements, err := conn.GetSetElements(set)
+		errs = append(errs, err)
+		for _, e := range elements {
+			found = append(found, fmt.Sprintf("nftables element %x in set %s", e.Key, set.Name))
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+// cgroupRoots are the instance's cgroup in each hierarchy that has it.
+func cgroupRoots(names instance.Names) ([]string, error) {
+	const root = "/sys/fs/cgroup"
+	v2, err := filepath.Glob(root + names.CgroupParent)
+	if err != nil {
+		return nil, err
+	}
+	v1, err := filepath.Glob(root + "/*" + names.CgroupParent)
+	return append(v2, v1...), err
+}
+
+func cgroups(names instance.Names, _ string) ([]string, error) {
+	roots, err := cgroupRoots(names)
+	return each("cgroup", roots), err
+}
+
+func allCgroups(names instance.Names, _ string) ([]string, error) {
+	roots, err := cgroupRoots(names)
+	var stock []string
+	for _, root := range roots {
+		stock = append(stock, each("cgroup", walk(root, fs.DirEntry.IsDir))...)
+	}
+	return stock, err
 }
 
 func files(names instance.Names, _ string) ([]string, error) {
-	var left []string
-	err := filepath.WalkDir(names.RuntimeDir, func(path string, _ fs.DirEntry, err error) error {
-		if err == nil {
-			left = append(left, "file "+path)
+	return each("file", walk(names.RuntimeDir, anything)), nil
+}
+
+// dataFiles leaves out what changes without pods: the database's files, and
+// what was pulled once and stays.
+func dataFiles(_ instance.Names, dataDir string) ([]string, error) {
+	kept := []string{"etcd", "images/content", "images/snapshots"}
+	return each("file", slices.DeleteFunc(walk(dataDir, anything), func(path string) bool {
+		return slices.ContainsFunc(kept, func(part string) bool { return below(path, filepath.Join(dataDir, part)) })
+	})), nil
+}
+
+func anything(fs.DirEntry) bool { return true }
+
+// walk lists what is in a directory, itself included, as far as it is wanted.
+// What goes meanwhile isn't there.
+func walk(dir string, wanted func(fs.DirEntry) bool) []string {
+	var paths []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && wanted(d) {
+			paths = append(paths, path)
 		}
 		return nil
 	})
-	return left, err
+	return paths
+}
+
+func each(what string, paths []string) []string {
+	var words []string
+	for _, p := range paths {
+		words = append(words, what+" "+p)
+	}
+	return words
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,38 @@ func TestFilesAreFound(t *testing.T) {
 	left, err := Find(names, filepath.Join(dir, "data"))
 	if err != nil || len(left) != 2 {
 		t.Errorf("found %q, %v", left, err)
+	}
+}
+
+// What came since the stock was taken is told, what was there or has gone isn't.
+func TestStockFindsWhatCame(t *testing.T) {
+	dir := t.TempDir()
+	path := func(elem ...string) string { return filepath.Join(append([]string{dir}, elem...)...) }
+	for _, d := range []string{path("etcd"), path("pods", "gone"), path("logs")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &recorder{TB: t}
+	check := stock(r, dir, 0)
+	for _, d := range []string{path("etcd", "new"), path("pods", "new"), path("images", "content", "new")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(path("pods", "gone")); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	want := []string{"left behind: file " + path("images"), "left behind: file " + path("pods", "new")}
+	if !slices.Equal(r.failures, want) {
+		t.Errorf("told: %q, want %q", r.failures, want)
+	}
+}
+
+func TestMoreCounts(t *testing.T) {
+	if got := more([]string{"a", "b"}, []string{"a", "a", "c"}); !slices.Equal(got, []string{"a", "c"}) {
+		t.Errorf("more: %q", got)
 	}
 }
 
