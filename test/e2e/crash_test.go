@@ -91,6 +91,7 @@ func finished(j *batchv1.Job) bool {
 // are failures with a reason that says so, and the Job replaces them.
 func TestKillShim(t *testing.T) {
 	e := start(t)
+	check := e.stock()
 	e.apply(job("orphaned", "sleep 3600", "parallelism: 2", "completions: 2"))
 	e.wait("jsonpath={.status.ready}=2", "job/orphaned")
 	before := e.pods("orphaned")
@@ -117,7 +118,8 @@ func TestKillShim(t *testing.T) {
 	// New pods run under a new shim.
 	e.apply(job("after", "true"))
 	e.wait("condition=complete", "job/after")
-	e.kubectl("delete", "job", "orphaned", "--cascade=foreground")
+	e.kubectl("delete", "job", "orphaned", "after", "--cascade=foreground")
+	check()
 }
 
 // A reboot ends every process and empties /run; the data directory stays.
