@@ -19,62 +19,124 @@ import (
 // kills is how often errand serve is killed while one Job runs.
 const kills = 50
 
-// errand serve dies fifty times at random moments while a Job of forty pods
-// runs. Every container appends a line to a ledger on the host at its start and
-// another at its end: none may have been cut off, none may have been started
-// twice, and the Job's count agrees.
+// Of the survivor's containers, in the order in which they start, each fifth
+// fails. Forty that succeed then take nine that fail.
+const (
+	succeeding  = 40
+	failing     = 9
+	failingCode = 7
+)
+
+// survivorScript is what they run. Each takes a number, appends a line to a
+// ledger on the host at its start, waits to be let through, and appends another
+// at its end.
+const survivorScript = `n=1; until mkdir /gate/number-$n 2>/dev/null; do n=$((n+1)); done
+echo "start $HOSTNAME" >> /gate/ledger; echo "line one"
+` + passGate + `; sleep 0.$((n % 4))
+code=0; if [ $((n % 5)) = 0 ]; then code=7; fi
+echo "line two"; echo "end $HOSTNAME $code" >> /gate/ledger; exit $code`
+
+// errand serve dies fifty times at random moments, half of them while it is
+// starting and may not be ready yet, while one Job runs: by the ledger no
+// container may have been cut off, none may have been started twice, and the
+// Job's counts and the pods' exit codes agree with it. The Job can't be finished
+// before the last kill, because too few of its containers are let through.
 func TestKillServe(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
-	e := start(t)
-	ledger := filepath.Join(t.TempDir(), "ledger")
-	if err := os.WriteFile(ledger, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	script := `echo "start $HOSTNAME" >> /ledger; echo "line one"; sleep 1; echo "line two"; echo "end $HOSTNAME" >> /ledger`
-	manifest := job("survivor", script, "completions: 40", "parallelism: 8", "backoffLimit: 0") + fmt.Sprintf(`        volumeMounts: [{name: ledger, mountPath: /ledger}]
-      volumes: [{name: ledger, hostPath: {path: %s, type: File}}]
-`, ledger)
-	e.apply(manifest)
+	e := start(t, "--pod-failure-backoff=10ms", "--max-pod-failure-backoff=100ms", "-v=2")
+	e.keepLogs()
+	g := newGate(t)
+	e.apply(job("survivor", survivorScript, "completions: 40", "parallelism: 8", "backoffLimit: 20") + g.mount())
 
-	for range kills {
+	var lastKill time.Time
+	for i := range kills {
+		if i%5 != 0 {
+			g.open(1)
+		}
 		// A pause of random length is the point here: what is waited for is any moment.
-		pause := time.NewTimer(time.Duration(random.IntN(300)) * time.Millisecond)
+		pause := time.NewTimer(time.Duration(random.IntN(600)) * time.Millisecond)
 		<-pause.C
+		lastKill = time.Now().Truncate(time.Second)
 		if err := e.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		e.start()
+		e.launch()
+		if i%2 == 0 {
+			continue // and kill it on its way
+		}
+		e.awaitReady()
+		if j := e.until("survivor", func(*batchv1.Job) bool { return true }); finished(j) {
+			t.Fatalf("after kill %d the Job has finished: %+v", i+1, j.Status)
+		}
 	}
+	g.open(succeeding + failing - kills*4/5)
 	done := e.until("survivor", finished)
 
-	if done.Status.Succeeded != 40 || done.Status.Failed != 0 {
-		t.Errorf("the Job counts %d succeeded and %d failed, want 40 and 0: %+v", done.Status.Succeeded, done.Status.Failed, done.Status)
+	if end := done.Status.CompletionTime; done.Status.Succeeded != succeeding || done.Status.Failed != failing || end == nil || end.Time.Before(lastKill) {
+		t.Errorf("the Job counts %d succeeded and %d failed, want %d and %d, and an end after %s: %+v",
+			done.Status.Succeeded, done.Status.Failed, succeeding, failing, lastKill, done.Status)
 	}
-	pods := e.pods("survivor")
-	if len(pods) != 40 {
-		t.Errorf("it took %d pods, want 40", len(pods))
+	wantLedger(t, g.path("ledger"), e.pods("survivor"))
+	for _, p := range e.pods("survivor") {
+		wantLines(t, e.kubectl("logs", p.Name), "line one\nline two")
 	}
-	counts := map[string]int{}
-	b, err := os.ReadFile(ledger)
+}
+
+// keepLogs makes a failed test tell what every process said that is started from
+// now on, not only the last.
+func (e *errand) keepLogs() {
+	e.t.Helper()
+	f, err := os.Create(filepath.Join(e.t.TempDir(), "errand.log"))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.cfg.Log = f
+	// Not to be closed here: the process goes on to write to it.
+	e.t.Cleanup(func() {
+		b, err := os.ReadFile(f.Name())
+		if e.t.Failed() {
+			e.t.Logf("one after the other, errand said (%v):\n%s", err, b)
+		}
+	})
+}
+
+// wantLedger compares the ledger with the pods: each one started and ended once,
+// with the exit code that its status tells.
+func wantLedger(t *testing.T, path string, pods []v1.Pod) {
+	t.Helper()
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	counts := map[string]int{}
 	for line := range strings.Lines(string(b)) {
 		counts[strings.TrimSpace(line)]++
 	}
+	if len(pods) != succeeding+failing || len(counts) != 2*len(pods) {
+		t.Errorf("there are %d pods, and %d different starts and ends in the ledger, want %d and twice that", len(pods), len(counts), succeeding+failing)
+	}
+	failed := 0
 	for _, p := range pods {
-		for _, what := range []string{"start", "end"} {
-			if n := counts[what+" "+p.Name]; n != 1 {
-				t.Errorf("pod %s: %d times %s, want once", p.Name, n, what)
+		c := p.Status.ContainerStatuses[0]
+		if c.State.Terminated == nil || c.RestartCount != 0 {
+			t.Errorf("pod %s: its container is %+v", p.Name, c)
+			continue
+		}
+		code := c.State.Terminated.ExitCode
+		if code == failingCode {
+			failed++
+		}
+		for _, line := range []string{"start " + p.Name, fmt.Sprintf("end %s %d", p.Name, code)} {
+			if n := counts[line]; n != 1 {
+				t.Errorf("the ledger says %d times %q, want once; the pod's container is %+v", n, line, c)
 			}
 		}
-		wantLines(t, e.kubectl("logs", p.Name), "line one\nline two")
 	}
-	if len(counts) != 80 {
-		t.Errorf("the ledger tells of %d starts and ends, want 80", len(counts))
+	if failed != failing {
+		t.Errorf("%d pods ended with exit code %d, want %d", failed, failingCode, failing)
 	}
 }
 

@@ -114,12 +114,28 @@ func (e *errand) with(t *testing.T) *errand {
 // start starts the process, at first or again after a stop or a crash.
 func (e *errand) start() {
 	e.t.Helper()
-	h, err := harness.Start(e.t.Context(), e.cfg)
+	e.launch()
+	e.awaitReady()
+}
+
+// launch starts the process without waiting for what comes of it.
+func (e *errand) launch() {
+	e.t.Helper()
+	h, err := harness.Launch(e.cfg)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.Errand = h
-	if e.client, err = h.Client(); err != nil {
+	e.Errand, e.client = h, nil
+}
+
+// awaitReady waits for the process launched. Only then there is an API to ask.
+func (e *errand) awaitReady() {
+	e.t.Helper()
+	if err := e.AwaitReady(e.t.Context()); err != nil {
+		e.t.Fatal(err)
+	}
+	var err error
+	if e.client, err = e.Client(); err != nil {
 		e.t.Fatal(err)
 	}
 }
@@ -195,5 +211,15 @@ func (e *errand) apply(manifest string) {
 // wait waits by kubectl wait.
 func (e *errand) wait(condition string, args ...string) {
 	e.t.Helper()
-	e.kubectl(append([]string{"wait", "--for=" + condition, "--timeout=" + patience.String()}, args...)...)
+	e.waitFor(patience, condition, args...)
+}
+
+// waitFor waits by kubectl wait for what takes its time by its nature. It is
+// kubectl that gives up: it says what it waited for.
+func (e *errand) waitFor(limit time.Duration, condition string, args ...string) {
+	e.t.Helper()
+	args = append([]string{"wait", "--for=" + condition, "--timeout=" + limit.String()}, args...)
+	if r := e.tryFor(limit+patience, "", args...); r.Code != 0 {
+		e.t.Fatalf("kubectl %s: exit code %d\n%s%s", strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)
+	}
 }

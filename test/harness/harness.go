@@ -45,21 +45,37 @@ type Config struct {
 	Log io.Writer
 }
 
-// Errand is an errand serve that has told that it is ready.
+// Errand is an errand serve that has been started.
 type Errand struct {
-	cfg Config
-	cmd *exec.Cmd
-	log *tail
+	cfg    Config
+	cmd    *exec.Cmd
+	log    *tail
+	notify *net.UnixConn
+	began  time.Time
 	// done is closed when the process has been waited for; err is its end.
 	done chan struct{}
 	err  error
-	// StartTime is how long it took from exec to READY=1.
+	// StartTime is how long it took from exec to READY=1, known once it was
+	// awaited.
 	StartTime time.Duration
 }
 
 // Start runs errand serve and returns once it has said READY=1 to its
 // supervisor (sd_notify(3)).
 func Start(ctx context.Context, cfg Config) (*Errand, error) {
+	e, err := Launch(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.AwaitReady(ctx); err != nil {
+		return nil, errors.Join(err, e.Kill())
+	}
+	return e, nil
+}
+
+// Launch runs errand serve and returns at once: it may be anywhere on its way
+// to ready.
+func Launch(cfg Config) (*Errand, error) {
 	notify, path, err := listenNotify()
 	if err != nil {
 		return nil, err
@@ -68,14 +84,14 @@ func Start(ctx context.Context, cfg Config) (*Errand, error) {
 	if cfg.RegistriesConf != "" {
 		args = append(args, "--registries-conf", cfg.RegistriesConf)
 	}
-	e := &Errand{cfg: cfg, log: &tail{}, done: make(chan struct{})}
+	e := &Errand{cfg: cfg, log: &tail{}, notify: notify, done: make(chan struct{})}
 	e.cmd = exec.Command(filepath.Join(cfg.Bin, "errand"), append(args, cfg.Args...)...)
 	e.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
 	e.cmd.Stderr = e.log
 	if cfg.Log != nil {
 		e.cmd.Stderr = io.MultiWriter(e.log, cfg.Log)
 	}
-	began := time.Now()
+	e.began = time.Now()
 	// A service manager listens for as long as the service runs.
 	unlisten := func() {
 		notify.Close()
@@ -90,12 +106,17 @@ func Start(ctx context.Context, cfg Config) (*Errand, error) {
 		unlisten()
 		close(e.done)
 	}()
-	if err := awaitReady(ctx, notify); err != nil {
-		killErr := e.Kill()
-		return nil, errors.Join(fmt.Errorf("errand serve did not become ready: %w; it said:\n%s", err, e.log), killErr)
-	}
-	e.StartTime = time.Since(began)
 	return e, nil
+}
+
+// AwaitReady returns once errand serve, launched but not yet awaited, has said
+// READY=1. An error leaves the process as it is, running or ended.
+func (e *Errand) AwaitReady(ctx context.Context) error {
+	if err := awaitReady(ctx, e.notify); err != nil {
+		return fmt.Errorf("errand serve did not become ready: %w; it said:\n%s", err, e.log)
+	}
+	e.StartTime = time.Since(e.began)
+	return nil
 }
 
 // listenNotify makes a socket as a service manager does.
