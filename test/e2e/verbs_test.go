@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"k8s.io/client-go/tools/clientcmd"
+
+	"errand.dev/errand/test/harness"
 )
 
 // What kubectl does with an API, each verb once.
@@ -152,8 +154,19 @@ func TestKubectl(t *testing.T) {
 	})
 }
 
-// kubectlAs runs kubectl with a bearer token as its only credential.
+// kubectlAs runs kubectl with a bearer token as its only credential; it must
+// succeed.
 func (e *errand) kubectlAs(token string, args ...string) string {
+	e.t.Helper()
+	r := e.tryAs(token, args...)
+	if r.Code != 0 {
+		e.t.Fatalf("kubectl %s: exit code %d\n%s%s", strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// tryAs does so and returns what came of it.
+func (e *errand) tryAs(token string, args ...string) harness.Result {
 	e.t.Helper()
 	cfg, err := clientcmd.LoadFromFile(e.Kubeconfig())
 	if err != nil {
@@ -166,7 +179,7 @@ func (e *errand) kubectlAs(token string, args ...string) string {
 	if err := clientcmd.WriteToFile(*cfg, path); err != nil {
 		e.t.Fatal(err)
 	}
-	return e.kubectl(append([]string{"--kubeconfig", path}, args...)...)
+	return e.try("", append([]string{"--kubeconfig", path}, args...)...)
 }
 
 // errandCommand runs one of errand's own commands.
