@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // gate is a named pipe in a folder of the host's: containers wait at it until
@@ -21,6 +22,9 @@ type gate struct {
 // passGate is what a container's shell runs to wait at its gate: each byte in
 // the pipe lets one pass.
 const passGate = "dd if=/gate/pipe of=/dev/null bs=1 count=1 2>/dev/null"
+
+// knockGate is what it runs to tell the test that it has come so far.
+const knockGate = "echo > /gate/pipe"
 
 func newGate(t *testing.T) *gate {
 	t.Helper()
@@ -49,9 +53,25 @@ func (g *gate) open(n int) {
 	}
 }
 
+// arrived waits until a container has run knockGate.
+func (g *gate) arrived() {
+	g.t.Helper()
+	if err := g.pipe.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		g.t.Fatal(err)
+	}
+	if _, err := g.pipe.Read(make([]byte, 1)); err != nil {
+		g.t.Fatalf("no container has come to the gate: %v", err)
+	}
+}
+
 // mount ends a Job's manifest with the folder at /gate.
 func (g *gate) mount() string {
-	return fmt.Sprintf(`        volumeMounts: [{name: gate, mountPath: /gate}]
-      volumes: [{name: gate, hostPath: {path: %q, type: Directory}}]
-`, g.dir)
+	return fmt.Sprintf("        volumeMounts: [%s]\n      volumes: [%s]\n", gateMount, g.volume())
+}
+
+// gateMount is the container's part of it, volume the pod's.
+const gateMount = "{name: gate, mountPath: /gate}"
+
+func (g *gate) volume() string {
+	return fmt.Sprintf("{name: gate, hostPath: {path: %q, type: Directory}}", g.dir)
 }

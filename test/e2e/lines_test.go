@@ -9,8 +9,8 @@ import (
 )
 
 // wantLines compares an output with a pattern, line by line. Runs of blanks
-// count as one. In the pattern, <age>, <name>, <uid>, <time> and <any> stand
-// for what differs from run to run.
+// count as one. In the pattern, what stands in angle brackets
+// (placeholders) is what differs from run to run.
 func wantLines(t *testing.T, got, pattern string) {
 	t.Helper()
 	gotLines := lines(got)
@@ -46,6 +46,9 @@ var placeholders = map[string]string{
 	"<uid>":  `[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`,
 	"<time>": `[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} [+-]\d{4}`,
 	"<any>":  `.+`,
+
+	"<duration>": `(\d+m)?\d+(\.\d+)?(µs|ms|s)`,
+	"<number>":   `\d+`,
 }
 
 func lineRegexp(pattern string) *regexp.Regexp {
