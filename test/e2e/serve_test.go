@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	batchv1 "k8s.io/api/batch/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // What errand serve says where it can't start.
@@ -69,25 +72,102 @@ func TestServeRefuses(t *testing.T) {
 	})
 }
 
-// A stop is clean and quick, the next start finds everything.
+// A stop is clean and quick, by a service manager or by Ctrl-C; containers go
+// on, and the next start finds everything.
 func TestStopAndStart(t *testing.T) {
 	e := start(t)
-	e.apply(job("goes-on", "sleep 2; echo survived"))
+	g := newGate(t)
+	e.apply(job("goes-on", passGate+"; echo survived") + g.mount())
 	e.wait("jsonpath={.status.ready}=1", "job/goes-on")
 	pod := e.pods("goes-on")[0].Name
 
-	took, err := e.Stop(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	for _, sig := range []os.Signal{unix.SIGTERM, unix.SIGINT} {
+		took, err := e.StopBy(t.Context(), sig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took > 2*time.Second {
+			t.Errorf("it took %s to stop by signal %s", took, sig)
+		}
+		if sig == unix.SIGINT {
+			g.open(1) // while no errand serve is there to see it
+		}
+		e.start()
 	}
-	if took > 2*time.Second {
-		t.Errorf("it took %s to stop", took)
-	}
-	e.start()
 	e.wait("condition=complete", "job/goes-on")
 	wantLines(t, e.kubectl("logs", pod), "survived")
 	if restarts := e.kubectl("get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); restarts != "0" {
 		t.Errorf("the container was restarted %s times", restarts)
+	}
+}
+
+// Without a node of its own errand serve makes a Job's pods and leaves them to
+// whoever has one.
+func TestWithoutNode(t *testing.T) {
+	e := start(t, "--node=false")
+	e.apply(job("elsewhere", "true", "completions: 2", "parallelism: 2"))
+	e.until("elsewhere", func(j *batchv1.Job) bool { return j.Status.Active == 2 })
+	if r := e.try("", "get", "nodes"); r.Stderr != "No resources found\n" {
+		t.Errorf("there is a node:\n%s%s", r.Stdout, r.Stderr)
+	}
+	if pid, err := e.ShimPID(); err == nil {
+		t.Errorf("errand-shim runs as process %d", pid)
+	}
+
+	// One pod is taken by a node of the test's; the other stays as it was.
+	pods := e.pods("elsewhere")
+	e.kubectlIn("apiVersion: v1\nkind: Node\nmetadata: {name: mine}\n", "create", "-f", "-")
+	binding := &v1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pods[0].Name}, Target: v1.ObjectReference{Kind: "Node", Name: "mine"}}
+	if err := e.client.CoreV1().Pods("default").Bind(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	e.kubectl("patch", "pod", pods[0].Name, "--subresource=status", "--patch", `{"status":{"phase":"Succeeded"}}`)
+	e.until("elsewhere", func(j *batchv1.Job) bool { return j.Status.Succeeded == 1 && j.Status.Active == 1 })
+	wantLines(t, e.kubectl("get", "pod", pods[1].Name, "-o", "wide", "--no-headers"), pods[1].Name+" 0/1 Pending 0 <age> <none> <none> <none> <none>")
+}
+
+// A policy that the engine hasn't got yet is refused where a user looks, and
+// no pod is made.
+func TestUnsupportedJob(t *testing.T) {
+	e := start(t, "--node=false")
+	e.apply(job("indexed", "true", "completions: 2", "completionMode: Indexed"))
+	e.wait("condition=errand.dev/Unsupported", "job/indexed")
+	why := "This version of errand doesn't support spec.completionMode Indexed; no pod is created"
+	wantLines(t, e.kubectl("get", "job", "indexed", "-o", `jsonpath={.status.conditions[*].reason}: {.status.conditions[*].message}`), "Unsupported: "+why)
+	if got := e.awaitEvent("indexed", "Unsupported"); got != why {
+		t.Errorf("the event says %q, want %q", got, why)
+	}
+	wantReasons(t, e.eventReasons("indexed"), "Unsupported")
+	if pods := e.pods("indexed"); len(pods) != 0 {
+		t.Errorf("it has %d pods", len(pods))
+	}
+}
+
+// Nobody on the network can reach what errand listens on, the API, the store
+// and the node included.
+func TestListensOnLoopbackOnly(t *testing.T) {
+	e := start(t)
+	e.apply(job("served", "sleep 3600"))
+	e.wait("jsonpath={.status.ready}=1", "job/served")
+	shim, err := e.ShimPID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening := 0
+	for _, pid := range []int{e.PID(), shim} {
+		addresses, err := listeners(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addresses {
+			listening++
+			if !a.Addr().IsLoopback() {
+				t.Errorf("process %d listens on %s", pid, a)
+			}
+		}
+	}
+	if listening == 0 {
+		t.Error("no listening socket was found, not even the API's")
 	}
 }
 

@@ -205,8 +205,14 @@ func (e *Errand) Kill() error {
 // Stop ends the process with SIGTERM and returns how long it took. Containers
 // go on.
 func (e *Errand) Stop(ctx context.Context) (time.Duration, error) {
+	return e.StopBy(ctx, syscall.SIGTERM)
+}
+
+// StopBy ends the process with a signal at which it should end well, and
+// returns how long it took.
+func (e *Errand) StopBy(ctx context.Context, sig os.Signal) (time.Duration, error) {
 	began := time.Now()
-	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := e.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return 0, fmt.Errorf("stop errand: %w", err)
 	}
 	select {
