@@ -27,7 +27,7 @@ import (
 // fetch brings what desc names, for our platform, into the content store and unpacks it: layers are fetched side by side and
 // unpacked from the bottom up as they come. It returns what names should point to: desc, or what it was converted to. Everything is
 // on disk when it returns. ctx carries a lease.
-func (s *Store) fetch(ctx context.Context, desc ocispec.Descriptor, from remotes.Fetcher) (ocispec.Descriptor, error) {
+func (s *Store) fetch(ctx context.Context, desc ocispec.Descriptor, from remotes.Fetcher, m *meter) (ocispec.Descriptor, error) {
 	var legacy atomic.Bool
 	note := images.HandlerFunc(func(_ context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		if desc.MediaType == docker.LegacyConfigMediaType {
@@ -35,7 +35,7 @@ func (s *Store) fetch(ctx context.Context, desc ocispec.Descriptor, from remotes
 		}
 		return nil, nil
 	})
-	if err := s.unpack(ctx, desc, s.fetchHandler(from), note); err != nil {
+	if err := s.unpack(ctx, desc, s.fetchHandler(from, m), s.expectChildren(m), note); err != nil {
 		return desc, err
 	}
 	if legacy.Load() {
@@ -46,8 +46,8 @@ func (s *Store) fetch(ctx context.Context, desc ocispec.Descriptor, from remotes
 }
 
 // fetchHandler fetches one blob. A blob that isn't what its digest says is thrown away, lest the next attempt "resume" it.
-func (s *Store) fetchHandler(from remotes.Fetcher) images.HandlerFunc {
-	fetch := remotes.FetchHandler(s.content, from)
+func (s *Store) fetchHandler(from remotes.Fetcher, m *meter) images.HandlerFunc {
+	fetch := remotes.FetchHandler(s.content, meteredFetcher{from, m})
 	return func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		children, err := fetch(ctx, desc)
 		if errdefs.IsFailedPrecondition(err) {
@@ -55,6 +55,9 @@ func (s *Store) fetchHandler(from remotes.Fetcher) images.HandlerFunc {
 			if abort != nil && !errdefs.IsNotFound(abort) {
 				err = errors.Join(err, abort)
 			}
+		}
+		if err == nil {
+			m.reached(desc.Digest, desc.Size) // also where another pull brought it
 		}
 		return children, err
 	}

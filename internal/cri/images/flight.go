@@ -3,11 +3,14 @@ package images
 import (
 	"context"
 	"sync"
+
+	"k8s.io/utils/clock"
 )
 
 // flightGroup lets callers that want the same thing at the same time share one run. Unlike golang.org/x/sync/singleflight it ends
 // the run when the last caller has lost interest, and no sooner: one Pod's deletion must not fail the pull that others wait for.
 type flightGroup struct {
+	clock   clock.PassiveClock
 	mu      sync.Mutex
 	flights map[string]*flight
 	running sync.WaitGroup
@@ -15,21 +18,25 @@ type flightGroup struct {
 
 type flight struct {
 	waiters int
+	meter   *meter
 	cancel  context.CancelFunc
 	done    chan struct{}
 	img     Image
 	err     error
 }
 
-func newFlightGroup() *flightGroup { return &flightGroup{flights: map[string]*flight{}} }
+func newFlightGroup(c clock.PassiveClock) *flightGroup {
+	return &flightGroup{clock: c, flights: map[string]*flight{}}
+}
 
 // do runs fn, or joins the run of key that is under way. fn's context has the values of the first caller's; it ends when all
-// callers' have ended, or owner. A caller whose ctx ends gets its error at once.
-func (g *flightGroup) do(ctx, owner context.Context, key string, fn func(context.Context) (Image, error)) (Image, error) {
+// callers' have ended, or owner. A caller whose ctx ends gets its error at once. progress may be nil; it is called on the caller's
+// own goroutine with what fn's meter tells, also where the caller joined late.
+func (g *flightGroup) do(ctx, owner context.Context, key string, progress func(Progress), fn func(context.Context, *meter) (Image, error)) (Image, error) {
 	g.mu.Lock()
 	f, ok := g.flights[key]
 	if !ok {
-		f = &flight{done: make(chan struct{})}
+		f = &flight{done: make(chan struct{}), meter: newMeter(g.clock)}
 		run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		stop := context.AfterFunc(owner, cancel)
 		f.cancel = cancel
@@ -37,7 +44,7 @@ func (g *flightGroup) do(ctx, owner context.Context, key string, fn func(context
 		g.running.Go(func() {
 			defer stop()
 			defer cancel()
-			f.img, f.err = fn(run)
+			f.img, f.err = fn(run, f.meter)
 			g.forget(key, f)
 			close(f.done)
 		})
@@ -45,12 +52,27 @@ func (g *flightGroup) do(ctx, owner context.Context, key string, fn func(context
 	f.waiters++
 	g.mu.Unlock()
 
-	select {
-	case <-f.done:
-		return f.img, f.err
-	case <-ctx.Done():
-		g.leave(key, f)
-		return Image{}, ctx.Err()
+	var updates <-chan Progress
+	if progress != nil {
+		watched, stop := f.meter.watch()
+		defer stop()
+		updates = watched
+	}
+	for {
+		select {
+		case <-f.done:
+			select {
+			case p := <-updates: // the last word
+				progress(p)
+			default:
+			}
+			return f.img, f.err
+		case <-ctx.Done():
+			g.leave(key, f)
+			return Image{}, ctx.Err()
+		case p := <-updates:
+			progress(p)
+		}
 	}
 }
 

@@ -17,11 +17,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Progress is how far Load has come.
+// Progress is how far a pull or Load has come.
 type Progress struct {
-	// Bytes of the archive, as it is stored, read so far.
+	// Bytes that have come so far: of the blobs being fetched, or of the archive as it is stored.
 	Bytes int64
-	// Image is the one being unpacked: a name, or a digest if it has none. "" while the archive is read.
+	// Total is what Bytes will be at the end, 0 if that isn't known: Load doesn't know it.
+	Total int64
+	// Image is the one that Load unpacks: a name, or a digest if it has none. "" while the archive is read.
 	Image string
 }
 

@@ -19,12 +19,19 @@ import (
 // Pulls of the same image with the same credentials at the same time are one. A broken connection is taken up where it stopped. When
 // Pull fails, it leaves nothing, save what the next attempt can go on with. ctx's end ends it.
 func (s *Store) Pull(ctx context.Context, name string, auth *runtimeapi.AuthConfig) (Image, error) {
+	return s.PullWithProgress(ctx, name, auth, nil)
+}
+
+// PullWithProgress is Pull for someone who watches: progress, which may be nil, is told how many bytes of the blobs that are not here
+// have come, once the manifest has said which those are. It is never called twice at once, and holds up nobody but its caller. Who
+// joins a pull under way is told of the whole of it.
+func (s *Store) PullWithProgress(ctx context.Context, name string, auth *runtimeapi.AuthConfig, progress func(Progress)) (Image, error) {
 	named, err := parseRef(name)
 	if err != nil {
 		return Image{}, err
 	}
-	img, err := s.flights.do(ctx, s.ctx, flightKey(named, auth), func(ctx context.Context) (Image, error) {
-		return s.pull(s.context(ctx), named, auth)
+	img, err := s.flights.do(ctx, s.ctx, flightKey(named, auth), progress, func(ctx context.Context, m *meter) (Image, error) {
+		return s.pull(s.context(ctx), named, auth, m)
 	})
 	if err != nil {
 		return Image{}, fmt.Errorf("failed to pull and unpack image %q: %w", named, err)
@@ -42,7 +49,7 @@ func flightKey(named reference.Named, auth *runtimeapi.AuthConfig) string {
 	return fmt.Sprintf("%s %x", named, sha256.Sum256(data))
 }
 
-func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeapi.AuthConfig) (Image, error) {
+func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeapi.AuthConfig, m *meter) (Image, error) {
 	logger := klog.FromContext(ctx)
 	start := s.cfg.Clock.Now()
 	sources, err := s.sources(named, auth)
@@ -58,7 +65,7 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeap
 		return img, err
 	}
 	err = s.withLease(ctx, named.String(), func(ctx context.Context) error {
-		target, err := s.fetch(ctx, desc, from)
+		target, err := s.fetch(ctx, desc, from, m)
 		if err != nil {
 			return err
 		}

@@ -76,7 +76,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		platform: platforms.Only(*cfg.Platform),
 		clients:  newHTTPClients(cfg),
 		reserve:  newReserve(cfg.Root),
-		flights:  newFlightGroup(),
+		flights:  newFlightGroup(cfg.Clock),
 		keys:     newKeyLock(),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
