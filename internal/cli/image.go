@@ -104,7 +104,9 @@ func newImagePull(o *server.Options) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withImages(cmd.Context(), o, func(images control.Images) error {
 				for _, ref := range args {
-					img, err := images.Pull(cmd.Context(), ref, lineTo(cmd.ErrOrStderr()))
+					progress := newProgress(cmd.ErrOrStderr(), 0)
+					img, err := images.Pull(cmd.Context(), ref, progress.show)
+					progress.end()
 					if err != nil {
 						return err
 					}
@@ -136,6 +138,7 @@ func newImageLoad(o *server.Options) *cobra.Command {
 
 func loadArchive(cmd *cobra.Command, images control.Images, path string) error {
 	in := cmd.InOrStdin()
+	var size int64 // 0: not known
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
@@ -143,8 +146,13 @@ func loadArchive(cmd *cobra.Command, images control.Images, path string) error {
 		}
 		defer f.Close()
 		in = f
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+			size = info.Size()
+		}
 	}
-	loaded, err := images.Load(cmd.Context(), in, lineTo(cmd.ErrOrStderr()))
+	progress := newProgress(cmd.ErrOrStderr(), size)
+	loaded, err := images.Load(cmd.Context(), in, progress.show)
+	progress.end()
 	if err != nil {
 		return fmt.Errorf("load %s: %w", path, err)
 	}
@@ -182,11 +190,6 @@ func printNames(w io.Writer, verb string, img control.Image) {
 		name = img.RepoDigests[0]
 	}
 	fmt.Fprintf(w, "%s %s\n", verb, name)
-}
-
-// lineTo prints progress, one line each.
-func lineTo(w io.Writer) func(string) {
-	return func(line string) { fmt.Fprintln(w, line) }
 }
 
 // someArgs wants at least one argument, and says what it would be.

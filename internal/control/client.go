@@ -43,7 +43,7 @@ func (c *Client) List(ctx context.Context) ([]Image, error) {
 }
 
 // Pull implements Images.
-func (c *Client) Pull(ctx context.Context, ref string, progress func(string)) (Image, error) {
+func (c *Client) Pull(ctx context.Context, ref string, progress func(Progress)) (Image, error) {
 	images, err := c.call(ctx, http.MethodPost, "/images/pull?ref="+url.QueryEscape(ref), nil, progress)
 	if err != nil {
 		return Image{}, err
@@ -55,7 +55,7 @@ func (c *Client) Pull(ctx context.Context, ref string, progress func(string)) (I
 }
 
 // Load implements Images.
-func (c *Client) Load(ctx context.Context, archive io.Reader, progress func(string)) ([]Image, error) {
+func (c *Client) Load(ctx context.Context, archive io.Reader, progress func(Progress)) ([]Image, error) {
 	return c.call(ctx, http.MethodPost, "/images/load", archive, progress)
 }
 
@@ -65,7 +65,7 @@ func (c *Client) Remove(ctx context.Context, ref string) error {
 	return err
 }
 
-func (c *Client) call(ctx context.Context, method, path string, body io.Reader, progress func(string)) ([]Image, error) {
+func (c *Client) call(ctx context.Context, method, path string, body io.Reader, progress func(Progress)) ([]Image, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://errand"+path, body)
 	if err != nil {
 		return nil, err
@@ -92,8 +92,8 @@ func (c *Client) call(ctx context.Context, method, path string, body io.Reader, 
 			return nil, errors.New(e.Error)
 		case e.Done:
 			return e.Images, nil
-		case progress != nil && e.Progress != "":
-			progress(e.Progress)
+		case progress != nil && e.Progress != nil:
+			progress(*e.Progress)
 		}
 	}
 }

@@ -30,13 +30,22 @@ type Image struct {
 	PulledAt    time.Time `json:"pulledAt"`
 }
 
+// Progress is how far a call has come.
+type Progress struct {
+	// Step is what is being done, in words for people.
+	Step string `json:"step"`
+	// Done bytes of it are; of Total, or of 0 where that isn't known.
+	Done  int64 `json:"done,omitempty"`
+	Total int64 `json:"total,omitempty"`
+}
+
 // Images is the image store as the commands use it. All methods may be called
-// concurrently. Progress is a line for people, called from any goroutine, and
-// may be nil.
+// concurrently. progress is called from any goroutine, many times a second,
+// but never twice at once; it may be nil.
 type Images interface {
 	List(ctx context.Context) ([]Image, error)
-	Pull(ctx context.Context, ref string, progress func(string)) (Image, error)
-	Load(ctx context.Context, archive io.Reader, progress func(string)) ([]Image, error)
+	Pull(ctx context.Context, ref string, progress func(Progress)) (Image, error)
+	Load(ctx context.Context, archive io.Reader, progress func(Progress)) ([]Image, error)
 	// Remove removes a name, or by its ID a whole image. An image that isn't
 	// there is an error.
 	Remove(ctx context.Context, ref string) error
@@ -47,10 +56,10 @@ const socketName = "control.sock"
 
 // event is one line of a streamed answer; exactly one field is set.
 type event struct {
-	Progress string  `json:"progress,omitempty"`
-	Error    string  `json:"error,omitempty"`
-	Images   []Image `json:"images,omitempty"`
-	Done     bool    `json:"done,omitempty"`
+	Progress *Progress `json:"progress,omitempty"`
+	Error    string    `json:"error,omitempty"`
+	Images   []Image   `json:"images,omitempty"`
+	Done     bool      `json:"done,omitempty"`
 }
 
 // Server serves the socket.
@@ -95,11 +104,11 @@ func (s *Server) Run(ctx context.Context) error {
 type handler struct{ images Images }
 
 func (h *handler) list(w http.ResponseWriter, r *http.Request) {
-	stream(w, func(func(string)) ([]Image, error) { return h.images.List(r.Context()) })
+	stream(w, func(func(Progress)) ([]Image, error) { return h.images.List(r.Context()) })
 }
 
 func (h *handler) pull(w http.ResponseWriter, r *http.Request) {
-	stream(w, func(progress func(string)) ([]Image, error) {
+	stream(w, func(progress func(Progress)) ([]Image, error) {
 		img, err := h.images.Pull(r.Context(), r.URL.Query().Get("ref"), progress)
 		return []Image{img}, err
 	})
@@ -111,23 +120,23 @@ func (h *handler) load(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	stream(w, func(progress func(string)) ([]Image, error) {
+	stream(w, func(progress func(Progress)) ([]Image, error) {
 		return h.images.Load(r.Context(), r.Body, progress)
 	})
 }
 
 func (h *handler) remove(w http.ResponseWriter, r *http.Request) {
-	stream(w, func(func(string)) ([]Image, error) {
+	stream(w, func(func(Progress)) ([]Image, error) {
 		return nil, h.images.Remove(r.Context(), r.URL.Query().Get("ref"))
 	})
 }
 
 // stream writes what do tells and returns as JSON lines.
-func stream(w http.ResponseWriter, do func(progress func(string)) ([]Image, error)) {
+func stream(w http.ResponseWriter, do func(progress func(Progress)) ([]Image, error)) {
 	events := make(chan event)
 	go func() {
 		defer close(events)
-		images, err := do(func(line string) { events <- event{Progress: line} })
+		images, err := do(func(p Progress) { events <- event{Progress: &p} })
 		if err != nil {
 			events <- event{Error: err.Error()}
 			return

@@ -28,19 +28,19 @@ func (s *store) List(context.Context) ([]Image, error) {
 	return out, nil
 }
 
-func (s *store) Pull(ctx context.Context, ref string, progress func(string)) (Image, error) {
+func (s *store) Pull(ctx context.Context, ref string, progress func(Progress)) (Image, error) {
 	if ref == "hang" {
 		close(s.began)
 		<-ctx.Done()
 		close(s.ended)
 		return Image{}, ctx.Err()
 	}
-	progress("resolving " + ref)
+	progress(Progress{Step: "pulling " + ref, Done: 3, Total: 7})
 	s.images[ref] = Image{ID: "sha256:1", RepoTags: []string{ref}, Size: 7, PulledAt: time.Unix(1, 0).UTC()}
 	return s.images[ref], nil
 }
 
-func (s *store) Load(_ context.Context, r io.Reader, progress func(string)) ([]Image, error) {
+func (s *store) Load(_ context.Context, r io.Reader, progress func(Progress)) ([]Image, error) {
 	b := make([]byte, 1)
 	for {
 		_, err := r.Read(b)
@@ -50,7 +50,7 @@ func (s *store) Load(_ context.Context, r io.Reader, progress func(string)) ([]I
 		if err != nil {
 			return nil, err
 		}
-		progress("read " + string(b))
+		progress(Progress{Step: "read " + string(b)})
 	}
 }
 
@@ -88,8 +88,8 @@ func start(t *testing.T) (*Client, *store) {
 
 func TestImages(t *testing.T) {
 	c, s := start(t)
-	var said []string
-	say := func(line string) { said = append(said, line) }
+	var said []Progress
+	say := func(p Progress) { said = append(said, p) }
 
 	got, err := c.Pull(t.Context(), "busybox:latest", say)
 	if err != nil {
@@ -110,15 +110,15 @@ func TestImages(t *testing.T) {
 		<-answered
 		w.Close()
 	}()
-	loaded, err := c.Load(t.Context(), r, func(line string) {
-		say(line)
+	loaded, err := c.Load(t.Context(), r, func(p Progress) {
+		say(p)
 		close(answered)
 	})
 	if err != nil || len(loaded) != 1 {
 		t.Errorf("Load = %v, %v", loaded, err)
 	}
-	if want := []string{"resolving busybox:latest", "read a"}; !slices.Equal(said, want) {
-		t.Errorf("progress %q, want %q", said, want)
+	if want := []Progress{{Step: "pulling busybox:latest", Done: 3, Total: 7}, {Step: "read a"}}; !slices.Equal(said, want) {
+		t.Errorf("progress %v, want %v", said, want)
 	}
 	if err := c.Remove(t.Context(), "busybox:latest"); err != nil {
 		t.Error(err)

@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/docker/go-units"
-
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/datadir"
@@ -64,14 +62,13 @@ func (c *imageCommands) List(ctx context.Context) ([]control.Image, error) {
 	return out, nil
 }
 
-func (c *imageCommands) Pull(ctx context.Context, ref string, progress func(string)) (control.Image, error) {
-	progress("pulling " + ref)
-	img, err := c.store.Pull(ctx, ref, nil)
+func (c *imageCommands) Pull(ctx context.Context, ref string, progress func(control.Progress)) (control.Image, error) {
+	img, err := c.store.PullWithProgress(ctx, ref, nil, inWords("pulling "+ref, progress))
 	return describe(img), err
 }
 
-func (c *imageCommands) Load(ctx context.Context, archive io.Reader, progress func(string)) ([]control.Image, error) {
-	loaded, err := c.store.Load(ctx, archive, reporter(progress))
+func (c *imageCommands) Load(ctx context.Context, archive io.Reader, progress func(control.Progress)) ([]control.Image, error) {
+	loaded, err := c.store.Load(ctx, archive, inWords("reading the archive", progress))
 	out := make([]control.Image, 0, len(loaded))
 	for _, img := range loaded {
 		out = append(out, describe(img))
@@ -86,20 +83,19 @@ func (c *imageCommands) Remove(ctx context.Context, ref string) error {
 	return c.store.Remove(ctx, ref)
 }
 
-// reportEvery is how much of an archive is read between two lines of progress.
-const reportEvery = 64 << 20
-
-// reporter turns a load's progress into few lines.
-func reporter(progress func(string)) func(images.Progress) {
-	var told int64
+// inWords passes the store's progress on with what is being done, which it
+// tells at once.
+func inWords(step string, progress func(control.Progress)) func(images.Progress) {
+	if progress == nil {
+		return nil
+	}
+	progress(control.Progress{Step: step})
 	return func(p images.Progress) {
-		switch {
-		case p.Image != "":
-			progress("unpacking " + p.Image)
-		case p.Bytes-told >= reportEvery:
-			told = p.Bytes
-			progress("read " + units.HumanSize(float64(p.Bytes)))
+		if p.Image != "" {
+			progress(control.Progress{Step: "unpacking " + p.Image})
+			return
 		}
+		progress(control.Progress{Step: step, Done: p.Bytes, Total: p.Total})
 	}
 }
 
