@@ -38,8 +38,8 @@ type Config struct {
 	// for example. Their addresses stand in the certificate.
 	ExtraListeners []net.Listener
 
-	// Kubeconfig is where the administrator's kubeconfig is written; empty means
-	// "kubeconfig" in DataDir.
+	// Kubeconfig is where the administrator's kubeconfig is written besides
+	// "kubeconfig" in DataDir; empty means nowhere else.
 	Kubeconfig string
 
 	// Etcd names an etcd cluster to use instead of the embedded one.
@@ -114,7 +114,7 @@ func (c *Config) complete() (*completedConfig, error) {
 		done.ServiceRange = defaultServiceRange
 	}
 	if done.Kubeconfig == "" {
-		done.Kubeconfig = filepath.Join(c.DataDir, "kubeconfig")
+		done.Kubeconfig = filepath.Join(c.DataDir, kubeconfigFile)
 	}
 	_, cidr, err := net.ParseCIDR(done.ServiceRange)
 	if err != nil {

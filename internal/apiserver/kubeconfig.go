@@ -14,6 +14,8 @@ const (
 	// kubeconfigName names the context, the cluster and the user.
 	kubeconfigName = "errand"
 	kubeconfigMode = 0o600
+	// kubeconfigFile is its file in the data directory.
+	kubeconfigFile = "kubeconfig"
 )
 
 // writeKubeconfig replaces the administrator's kubeconfig, which holds all it

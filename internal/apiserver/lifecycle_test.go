@@ -212,3 +212,17 @@ func TestKubeconfigIsPrivate(t *testing.T) {
 		}
 	}
 }
+
+// errand's own commands find the kubeconfig in the data directory, wherever
+// else the user wants it.
+func TestKubeconfigIsInTheDataDirectoryToo(t *testing.T) {
+	elsewhere := filepath.Join(t.TempDir(), "made", "config")
+	s, _ := startServer(t, Config{DataDir: t.TempDir(), Kubeconfig: elsewhere})
+	want, err := os.ReadFile(elsewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(dataPath(s, "kubeconfig")); err != nil || string(got) != string(want) {
+		t.Errorf("the data directory's kubeconfig: %v, other than the one asked for", err)
+	}
+}

@@ -234,11 +234,23 @@ func (s *Server) certsRenewed(ctx context.Context) error {
 	return nil
 }
 
+// writeKubeconfig writes the kubeconfig where the user wants it, and always to
+// the data directory too: errand's own commands look for it there.
 func (s *Server) writeKubeconfig() error {
-	if err := os.MkdirAll(filepath.Dir(s.cfg.Kubeconfig), 0o700); err != nil {
-		return fmt.Errorf("make the kubeconfig's directory: %w", err)
+	own := filepath.Join(s.cfg.DataDir, kubeconfigFile)
+	paths := []string{own}
+	if s.cfg.Kubeconfig != own {
+		paths = append(paths, s.cfg.Kubeconfig)
 	}
-	return writeKubeconfig(s.cfg.Kubeconfig, s.URL(), s.certs)
+	for _, path := range paths {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("make the kubeconfig's directory: %w", err)
+		}
+		if err := writeKubeconfig(path, s.URL(), s.certs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // close ends what New opened, apart from the listener.

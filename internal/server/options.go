@@ -25,8 +25,8 @@ const DefaultListen = "127.0.0.1:7443"
 type Options struct {
 	// DataDir holds everything that outlives the process.
 	DataDir string `yaml:"dataDir"`
-	// Kubeconfig is where the administrator's kubeconfig is written; empty
-	// means "kubeconfig" in DataDir.
+	// Kubeconfig is where the administrator's kubeconfig is written besides
+	// "kubeconfig" in DataDir; empty means nowhere else.
 	Kubeconfig string `yaml:"kubeconfig"`
 	// Listen is the API's host:port; port 0 means any free one.
 	Listen string `yaml:"listen"`
@@ -182,12 +182,4 @@ func (o *Options) validateEngine() error {
 		errs = append(errs, fmt.Errorf("--max-pod-failure-backoff %s: must be at least --pod-failure-backoff (%s)", o.MaxPodFailureBackoff, o.PodFailureBackoff))
 	}
 	return errors.Join(errs...)
-}
-
-// KubeconfigPath is where the administrator's kubeconfig stands.
-func (o *Options) KubeconfigPath() string {
-	if o.Kubeconfig != "" {
-		return o.Kubeconfig
-	}
-	return filepath.Join(o.DataDir, "kubeconfig")
 }
