@@ -6,6 +6,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"errand.dev/errand/internal/doctor"
 	"errand.dev/errand/internal/server"
@@ -47,10 +48,17 @@ pods here as things are.`,
 	f := cmd.Flags()
 	addDataDir(cmd, &o.DataDir)
 	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port, as given to serve")
-	f.StringToStringVar(&o.Runtimes, "runtime", nil, "OCI runtimes, as given to serve")
-	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim, as given to serve")
+	addPrograms(f, &o)
 	addOutput(cmd, &output)
 	return cmd
+}
+
+// addPrograms adds the flags that name what errand serve starts, for commands
+// that start or look at the same.
+func addPrograms(f *pflag.FlagSet, o *server.Options) {
+	f.StringToStringVar(&o.Runtimes, "runtime", nil, "OCI runtimes, as given to serve")
+	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "the --runtime of pods without a RuntimeClass, as given to serve")
+	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim, as given to serve")
 }
 
 func printFindings(w io.Writer, output string, found []doctor.Finding) error {

@@ -21,5 +21,6 @@ serve reports those pods as ended, and their Jobs replace them.`,
 		},
 	}
 	addDataDir(cmd, &o.DataDir)
+	addPrograms(cmd.Flags(), &o)
 	return cmd
 }
