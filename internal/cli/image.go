@@ -37,9 +37,10 @@ serve running it does the work; otherwise the image store is opened directly.`,
 }
 
 // withImages calls do with the image store: of the running errand serve, or
-// opened for this one call.
-func withImages(ctx context.Context, o *server.Options, do func(control.Images) error) error {
-	images, closeImages, err := server.OpenImages(ctx, *o)
+// opened for this one call. Images can be brought before there is an errand, so
+// with create its data directory is made.
+func withImages(ctx context.Context, o *server.Options, create bool, do func(control.Images) error) error {
+	images, closeImages, err := server.OpenImages(ctx, *o, create)
 	if err != nil {
 		return err
 	}
@@ -57,7 +58,7 @@ func newImageList(o *server.Options) *cobra.Command {
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			return withImages(cmd.Context(), o, func(images control.Images) error {
+			return withImages(cmd.Context(), o, false, func(images control.Images) error {
 				list, err := images.List(cmd.Context())
 				if err != nil {
 					return err
@@ -102,7 +103,7 @@ func newImagePull(o *server.Options) *cobra.Command {
 		Short: "Pull images from their registries",
 		Args:  someArgs("an image, such as busybox:latest"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withImages(cmd.Context(), o, func(images control.Images) error {
+			return withImages(cmd.Context(), o, true, func(images control.Images) error {
 				for _, ref := range args {
 					progress := newProgress(cmd.ErrOrStderr(), 0)
 					img, err := images.Pull(cmd.Context(), ref, progress.show)
@@ -124,7 +125,7 @@ func newImageLoad(o *server.Options) *cobra.Command {
 		Short: "Load images from archives: OCI, or docker save's; - is standard input",
 		Args:  someArgs("an archive, or - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withImages(cmd.Context(), o, func(images control.Images) error {
+			return withImages(cmd.Context(), o, true, func(images control.Images) error {
 				for _, path := range args {
 					if err := loadArchive(cmd, images, path); err != nil {
 						return err
@@ -169,7 +170,7 @@ func newImageRemove(o *server.Options) *cobra.Command {
 		Short:   "Remove images by name or ID",
 		Args:    someArgs("an image's name or ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withImages(cmd.Context(), o, func(images control.Images) error {
+			return withImages(cmd.Context(), o, false, func(images control.Images) error {
 				for _, ref := range args {
 					if err := images.Remove(cmd.Context(), ref); err != nil {
 						return err

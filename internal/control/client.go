@@ -18,7 +18,10 @@ import (
 var ErrNotRunning = errors.New("errand serve is not running")
 
 // Client is the Images of a running errand serve.
-type Client struct{ http *http.Client }
+type Client struct {
+	http *http.Client
+	dial func(context.Context) (net.Conn, error)
+}
 
 var _ Images = (*Client)(nil)
 
@@ -26,15 +29,25 @@ var _ Images = (*Client)(nil)
 // error that wraps ErrNotRunning where nobody answers there.
 func NewClient(runtimeDir string) *Client {
 	path := filepath.Join(runtimeDir, socketName)
-	return &Client{http: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-				return nil, ErrNotRunning
-			}
-			return conn, err
-		},
+	dial := func(ctx context.Context) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, ErrNotRunning
+		}
+		return conn, err
+	}
+	return &Client{dial: dial, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}}}
+}
+
+// Reach returns nil where somebody answers on the socket.
+func (c *Client) Reach(ctx context.Context) error {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // List implements Images.

@@ -145,4 +145,11 @@ func TestNotRunning(t *testing.T) {
 	if _, err := NewClient(t.TempDir()).List(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("List without a server: %v", err)
 	}
+	if err := NewClient(t.TempDir()).Reach(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Reach without a server: %v", err)
+	}
+	c, _ := start(t)
+	if err := c.Reach(t.Context()); err != nil {
+		t.Errorf("Reach: %v", err)
+	}
 }

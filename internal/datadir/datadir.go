@@ -37,17 +37,34 @@ type Dir struct {
 
 // HeldError says that another process holds the data directory.
 type HeldError struct {
-	Path string
-	// PID is the holder, or 0 where it isn't known.
-	PID int
+	Path   string
+	Holder Holder
 }
 
-func (e *HeldError) Error() string {
-	who := "another process"
-	if e.PID > 0 {
-		who = fmt.Sprintf("process %d (errand serve)", e.PID)
+// Holder is the process that holds a data directory.
+type Holder struct {
+	// PID is 0 where nobody holds it, or where it isn't known who.
+	PID int
+	// Command is how it was called, without its flags: "errand image pull"; empty
+	// where it isn't known.
+	Command string
+}
+
+func (h Holder) String() string {
+	switch {
+	case h.PID == 0:
+		return "another process"
+	case h.Command == "":
+		return fmt.Sprintf("process %d", h.PID)
 	}
-	return fmt.Sprintf("data directory %s is held by %s: stop it first, or give this one another --data-dir", e.Path, who)
+	return fmt.Sprintf("process %d (%s)", h.PID, h.Command)
+}
+
+// Serves says whether the holder is an errand serve, as far as is known.
+func (h Holder) Serves() bool { return h.Command == "" || strings.HasSuffix(h.Command, " serve") }
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("data directory %s is held by %s: stop it first, or give this one another --data-dir", e.Path, e.Holder)
 }
 
 // NewerError says that a newer errand wrote the data directory.
@@ -70,7 +87,7 @@ func Open(path string) (*Dir, error) {
 		return nil, fmt.Errorf("data directory %q: %w", path, err)
 	}
 	if err := os.MkdirAll(abs, 0o700); err != nil {
-		return nil, fmt.Errorf("make the data directory: %w", err)
+		return nil, fmt.Errorf("make the data directory: %w", forUser(err))
 	}
 	lock, err := acquire(abs)
 	if err != nil {
@@ -83,39 +100,70 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
+// OpenExisting is Open for who has no use for a directory without an errand in
+// it: it makes nothing, and returns an error that wraps fs.ErrNotExist.
+func OpenExisting(path string) (*Dir, error) {
+	if _, err := os.Stat(filepath.Join(path, formatFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no errand at %s: name its --data-dir (%w)", path, err)
+	}
+	return Open(path)
+}
+
+// forUser adds what to do where this user may not write.
+func forUser(err error) error {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return fmt.Errorf("%w: run this with sudo, or give it a --data-dir of your own, such as ~/.errand", err)
+	}
+	return err
+}
+
 func acquire(root string) (*os.File, error) {
 	path := filepath.Join(root, lockFile)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open the data directory's lock: %w", err)
+		return nil, fmt.Errorf("open the data directory's lock: %w", forUser(err))
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &HeldError{Path: root, PID: readPID(path)}
+			return nil, &HeldError{Path: root, Holder: readHolder(path)}
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	// The pid is for the message of the next comer; the lock itself is the kernel's.
+	// The content is for the message of the next comer; the lock itself is the kernel's.
 	if err := f.Truncate(0); err != nil {
 		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
 	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"+command(os.Args)+"\n"), 0); err != nil {
 		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
 	}
 	return f, nil
 }
 
-func readPID(path string) int {
+// command is how a process was called, up to its first flag and at most two
+// words long: what follows is nobody's business.
+func command(argv []string) string {
+	words := []string{filepath.Base(argv[0])}
+	for _, a := range argv[1:min(len(argv), 3)] {
+		if strings.HasPrefix(a, "-") {
+			break
+		}
+		words = append(words, a)
+	}
+	return strings.Join(words, " ")
+}
+
+func readHolder(path string) Holder {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return 0
+		return Holder{}
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	first, rest, _ := strings.Cut(string(b), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
 	if err != nil {
-		return 0
+		return Holder{}
 	}
-	return pid
+	return Holder{PID: pid, Command: strings.TrimSpace(rest)}
 }
 
 func (d *Dir) checkFormat() error {
@@ -148,23 +196,23 @@ func (d *Dir) Path(elem ...string) string {
 // Close gives the directory up.
 func (d *Dir) Close() error { return d.lock.Close() }
 
-// Holder is the process that holds the data directory at path, or 0 where
-// none does.
-func Holder(path string) (int, error) {
+// HeldBy is the process that holds the data directory at path; ok is false
+// where none does.
+func HeldBy(path string) (_ Holder, ok bool, err error) {
 	lock := filepath.Join(path, lockFile)
 	f, err := os.OpenFile(lock, os.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return Holder{}, false, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("open the data directory's lock: %w", err)
+		return Holder{}, false, fmt.Errorf("open the data directory's lock: %w", err)
 	}
 	defer f.Close()
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return readPID(lock), nil
+		return readHolder(lock), true, nil
 	case err != nil:
-		return 0, fmt.Errorf("lock %s: %w", lock, err)
+		return Holder{}, false, fmt.Errorf("lock %s: %w", lock, err)
 	}
-	return 0, nil
+	return Holder{}, false, nil
 }

@@ -2,6 +2,7 @@ package datadir
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,17 +17,17 @@ func TestOnlyOneHolds(t *testing.T) {
 	}
 	_, err = Open(path)
 	var held *HeldError
-	if !errors.As(err, &held) || held.PID != os.Getpid() {
+	if !errors.As(err, &held) || held.Holder.PID != os.Getpid() || held.Holder.Command != command(os.Args) {
 		t.Fatalf("second Open: %v, want a HeldError that names process %d", err, os.Getpid())
 	}
-	if pid, err := Holder(path); err != nil || pid != os.Getpid() {
-		t.Errorf("Holder = %d, %v, want %d", pid, err, os.Getpid())
+	if h, ok, err := HeldBy(path); err != nil || !ok || h != held.Holder {
+		t.Errorf("HeldBy = %v, %v, %v, want %v", h, ok, err, held.Holder)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if pid, err := Holder(path); err != nil || pid != 0 {
-		t.Errorf("Holder after Close = %d, %v, want none", pid, err)
+	if h, ok, err := HeldBy(path); err != nil || ok {
+		t.Errorf("HeldBy after Close = %v, %v, want none", h, err)
 	}
 	again, err := Open(path)
 	if err != nil {
@@ -55,9 +56,60 @@ func TestFormat(t *testing.T) {
 			}
 			if err == nil {
 				d.Close()
-			} else if pid, _ := Holder(dir); pid != 0 {
+			} else if _, ok, _ := HeldBy(dir); ok {
 				t.Error("the lock is still held after a failed Open")
 			}
 		})
 	}
+}
+
+func TestHolderInWords(t *testing.T) {
+	for _, tc := range []struct {
+		argv   []string
+		want   string
+		serves bool
+	}{
+		{[]string{"/usr/bin/errand", "serve", "--node=false"}, "errand serve", true},
+		{[]string{"errand", "image", "pull", "busybox"}, "errand image pull", false},
+		{[]string{"errand", "image", "--data-dir", "/d", "pull"}, "errand image", false},
+		{[]string{"errand"}, "errand", false},
+	} {
+		h := Holder{PID: 7, Command: command(tc.argv)}
+		if want := "process 7 (" + tc.want + ")"; h.String() != want || h.Serves() != tc.serves {
+			t.Errorf("%q: %s, serves %t, want %s", tc.argv, h, h.Serves(), want)
+		}
+	}
+	// A lock that an earlier errand wrote has no command.
+	path := filepath.Join(t.TempDir(), lockFile)
+	if err := os.WriteFile(path, []byte("12\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h := readHolder(path); h.String() != "process 12" {
+		t.Errorf("%s, want process 12", h)
+	}
+}
+
+func TestOpenExistingMakesNothing(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "typo")
+	empty := t.TempDir()
+	for _, path := range []string{missing, empty} {
+		if _, err := OpenExisting(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no errand at "+path) {
+			t.Errorf("OpenExisting(%s): %v", path, err)
+		}
+	}
+	if _, err := os.Stat(missing); err == nil {
+		t.Error("it made the directory")
+	}
+	if entries, err := os.ReadDir(empty); err != nil || len(entries) > 0 {
+		t.Errorf("it left %v in an empty directory", entries)
+	}
+	d, err := Open(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	if d, err = OpenExisting(empty); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
 }

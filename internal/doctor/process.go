@@ -60,14 +60,14 @@ func shim(_ context.Context, h Host) Finding {
 }
 
 func dataDirectory(_ context.Context, h Host) Finding {
-	pid, err := datadir.Holder(h.DataDir)
+	holder, held, err := datadir.HeldBy(h.DataDir)
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return warn("run errand doctor as root", "%s is its owner's alone", h.DataDir)
 	case err != nil:
 		return fail("name another --data-dir", "%v", err)
-	case pid > 0:
-		return ok("%s, held by a running errand (process %d)", h.DataDir, pid)
+	case held:
+		return ok("%s, held by %s", h.DataDir, holder)
 	}
 	if _, err := os.Stat(h.DataDir); err != nil {
 		return ok("%s will be made", h.DataDir)
@@ -103,8 +103,8 @@ func port(ctx context.Context, h Host) Finding {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return fail("name another --listen", "can't listen at %s: %v", h.Listen, err)
 	}
-	if pid, err := datadir.Holder(h.DataDir); err == nil && pid > 0 {
-		return ok("%s is in use, most likely by the running errand (process %d)", h.Listen, pid)
+	if holder, held, err := datadir.HeldBy(h.DataDir); err == nil && held {
+		return ok("%s is in use, most likely by the running errand, %s", h.Listen, holder)
 	}
 	return fail("stop what uses it, or name another --listen", "%s is in use", h.Listen)
 }

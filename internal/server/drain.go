@@ -21,10 +21,7 @@ func Drain(ctx context.Context, o Options, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("containers are root's: run this with sudo")
 	}
-	if _, err := os.Stat(o.DataDir); err != nil {
-		return fmt.Errorf("there is no errand at %s: %w", o.DataDir, err)
-	}
-	dir, err := datadir.Open(o.DataDir)
+	dir, err := datadir.OpenExisting(o.DataDir)
 	var held *datadir.HeldError
 	if errors.As(err, &held) {
 		return fmt.Errorf("%w: errand drain ends what a stopped errand serve left", err)

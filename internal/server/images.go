@@ -24,19 +24,20 @@ func openStore(ctx context.Context, o Options, dir *datadir.Dir) (*images.Store,
 
 // OpenImages gives the image store to a command: that of the running errand
 // serve, or, where none runs, the data directory's own, held until the
-// returned function is called.
-func OpenImages(ctx context.Context, o Options) (control.Images, func() error, error) {
-	names, err := instance.For(o.DataDir)
-	if err != nil {
-		return nil, nil, err
-	}
+// returned function is called. Only where create is set does it make a data
+// directory that isn't there.
+func OpenImages(ctx context.Context, o Options, create bool) (control.Images, func() error, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil, errors.New("the image store is root's: run this with sudo")
 	}
-	dir, err := datadir.Open(o.DataDir)
+	open := datadir.OpenExisting
+	if create {
+		open = datadir.Open
+	}
+	dir, err := open(o.DataDir)
 	var held *datadir.HeldError
 	if errors.As(err, &held) {
-		return control.NewClient(names.RuntimeDir), func() error { return nil }, nil
+		return imagesOfHolder(ctx, held)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -46,6 +47,26 @@ func OpenImages(ctx context.Context, o Options) (control.Images, func() error, e
 		return nil, nil, errors.Join(err, dir.Close())
 	}
 	return &imageCommands{store}, func() error { return errors.Join(store.Close(), dir.Close()) }, nil
+}
+
+// imagesOfHolder asks the process that holds the data directory.
+func imagesOfHolder(ctx context.Context, held *datadir.HeldError) (control.Images, func() error, error) {
+	if !held.Holder.Serves() {
+		return nil, nil, fmt.Errorf("data directory %s is held by %s: wait for its end, then try again", held.Path, held.Holder)
+	}
+	names, err := instance.For(held.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := control.NewClient(names.RuntimeDir)
+	err = client.Reach(ctx)
+	if errors.Is(err, control.ErrNotRunning) {
+		return nil, nil, fmt.Errorf("data directory %s is held by %s, which gives no images: it runs no pods (--node=false), or isn't ready yet", held.Path, held.Holder)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask %s for its images: %w", held.Holder, err)
+	}
+	return client, func() error { return nil }, nil
 }
 
 // imageCommands is the image store as errand's commands see it.
