@@ -81,6 +81,8 @@ func newRoot() *cobra.Command {
 
 See https://errand.dev for the manual.`,
 		Version:           version.Get().String(),
+		Args:              subcommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
@@ -112,6 +114,19 @@ func defaultDataDir() string {
 // addDataDir adds the flag that says which errand a command is about.
 func addDataDir(cmd *cobra.Command, dir *string) {
 	cmd.Flags().StringVar(dir, "data-dir", defaultDataDir(), "errand's data directory; $"+dataDirEnv+" changes the default")
+}
+
+// subcommand refuses arguments of a command that only has commands below it,
+// and says which of those was most likely meant.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		return &usageError{fmt.Errorf("%s has no command %q: did you mean %s %s?", cmd.CommandPath(), args[0], cmd.CommandPath(), like[0])}
+	}
+	return &usageError{fmt.Errorf("%s has no command %q (see %s --help)", cmd.CommandPath(), args[0], cmd.CommandPath())}
 }
 
 // noArgs refuses arguments in words that name them.

@@ -25,7 +25,7 @@ func newImage() *cobra.Command {
 		Short:   "Load, list, pull and remove images",
 		Long: `Load, list, pull and remove the images that pods are made of. With errand
 serve running it does the work; otherwise the image store is opened directly.`,
-		Args: noArgs,
+		Args: subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := cmd.PersistentFlags()

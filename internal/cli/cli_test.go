@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// call runs the command line in this process.
+func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	code = Main(args, strings.NewReader(""), &out, &errOut)
+	return code, out.String(), errOut.String()
+}
+
+func TestAMisspeltCommandIsAUsageError(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string // part of the message
+	}{
+		{[]string{"foo"}, `errand has no command "foo" (see errand --help)`},
+		{[]string{"kubctl", "get", "jobs"}, `errand has no command "kubctl": did you mean errand kubectl?`},
+		{[]string{"image", "lst"}, `errand image has no command "lst": did you mean errand image list?`},
+		{[]string{"image", "xyzzy"}, `errand image has no command "xyzzy" (see errand image --help)`},
+		{[]string{"serve", "--nod"}, "unknown flag: --nod (see errand serve --help)"},
+		{[]string{"image", "pull"}, "needs an image"},
+		{[]string{"version", "-o", "xml"}, "must be json or yaml"},
+	} {
+		code, stdout, stderr := call(t, tc.args...)
+		if code != exitUsage || !strings.Contains(stderr, tc.want) || stdout != "" {
+			t.Errorf("errand %s: exit code %d, stdout %q, stderr %q, want code %d and %q", strings.Join(tc.args, " "), code, stdout, stderr, exitUsage, tc.want)
+		}
+	}
+}
+
+func TestWithoutACommandItHelps(t *testing.T) {
+	for _, args := range [][]string{nil, {"--help"}, {"image"}, {"image", "--help"}} {
+		code, stdout, stderr := call(t, args...)
+		if code != exitOK || !strings.Contains(stdout, "Available Commands:") || stderr != "" {
+			t.Errorf("errand %v: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
+		}
+	}
+}
+
+// errand drain starts a shim where none runs, so it must be told where serve
+// was told.
+func TestDrainTakesServesPrograms(t *testing.T) {
+	for _, name := range []string{"runtime", "default-runtime", "shim"} {
+		for _, cmd := range []*cobra.Command{newServe(), newDrain(), newDoctor()} {
+			if cmd.Flags().Lookup(name) == nil {
+				t.Errorf("errand %s has no --%s", cmd.Name(), name)
+			}
+		}
+	}
+}
