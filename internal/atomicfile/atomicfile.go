@@ -12,7 +12,13 @@ import (
 // Write replaces the file at path, whose folder must exist. When it returns
 // nil, the content and the name are on disk.
 func Write(path string, data []byte, mode os.FileMode) error {
-	tmp, err := writeTemp(path, data, mode)
+	return WriteAs(path, data, mode, -1, -1)
+}
+
+// WriteAs is Write for a file that belongs to someone else: from its first
+// moment under its name it does. A uid or gid of -1 stays this process's.
+func WriteAs(path string, data []byte, mode os.FileMode, uid, gid int) error {
+	tmp, err := writeTemp(path, data, mode, uid, gid)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -25,7 +31,7 @@ func Write(path string, data []byte, mode os.FileMode) error {
 	return nil
 }
 
-func writeTemp(path string, data []byte, mode os.FileMode) (name string, err error) {
+func writeTemp(path string, data []byte, mode os.FileMode, uid, gid int) (name string, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return "", err
@@ -40,6 +46,11 @@ func writeTemp(path string, data []byte, mode os.FileMode) (name string, err err
 	}()
 	if _, err := f.Write(data); err != nil {
 		return "", err
+	}
+	if uid >= 0 || gid >= 0 {
+		if err := f.Chown(uid, gid); err != nil {
+			return "", err
+		}
 	}
 	if err := f.Chmod(mode); err != nil {
 		return "", err

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
@@ -43,7 +46,7 @@ func newKubeconfig() *cobra.Command {
 				_, err = cmd.OutOrStdout().Write(b)
 				return err
 			}
-			if err := mergeKubeconfig(own, into); err != nil {
+			if err := mergeKubeconfig(own, into, sudoUser()); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Merged into %s. Use it with:\n  kubectl --context %s get jobs\n  kubectl config use-context %s\n", into, own.CurrentContext, own.CurrentContext)
@@ -56,12 +59,37 @@ func newKubeconfig() *cobra.Command {
 	return cmd
 }
 
-// userKubeconfig is the file that kubectl would write.
+// owner is a user's and a group's number; -1 means this process's own.
+type owner struct{ uid, gid int }
+
+// sudoUser is who called this process by sudo: a kubeconfig is for them, not
+// for root.
+func sudoUser() owner {
+	uid, uidErr := strconv.Atoi(os.Getenv("SUDO_UID"))
+	gid, gidErr := strconv.Atoi(os.Getenv("SUDO_GID"))
+	if os.Geteuid() != 0 || uidErr != nil || gidErr != nil {
+		return owner{-1, -1}
+	}
+	return owner{uid, gid}
+}
+
+// userHome is the home directory of whoever called, also by sudo, which may
+// set $HOME to root's.
+func userHome() string {
+	if who := sudoUser(); who.uid >= 0 {
+		if u, err := user.LookupId(strconv.Itoa(who.uid)); err == nil && u.HomeDir != "" {
+			return u.HomeDir
+		}
+	}
+	return homedir.HomeDir()
+}
+
+// userKubeconfig is the file that the user's kubectl would write.
 func userKubeconfig() string {
 	if list := filepath.SplitList(os.Getenv("KUBECONFIG")); len(list) > 0 && list[0] != "" {
 		return list[0]
 	}
-	return filepath.Join(homedir.HomeDir(), ".kube", "config")
+	return filepath.Join(userHome(), ".kube", "config")
 }
 
 func readKubeconfig(dataDir string) (*clientcmdapi.Config, error) {
@@ -79,8 +107,9 @@ func readKubeconfig(dataDir string) (*clientcmdapi.Config, error) {
 }
 
 // mergeKubeconfig adds own's clusters, users and contexts to the file at path,
-// replacing those of the same name that an earlier merge left.
-func mergeKubeconfig(own *clientcmdapi.Config, path string) error {
+// replacing those of the same name that an earlier merge left. The file keeps its
+// owner; a new one, and new folders on the way to it, are given to who.
+func mergeKubeconfig(own *clientcmdapi.Config, path string, who owner) error {
 	theirs, err := clientcmd.LoadFromFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		theirs, err = clientcmdapi.NewConfig(), nil
@@ -102,12 +131,35 @@ func mergeKubeconfig(own *clientcmdapi.Config, path string) error {
 	if err != nil {
 		return fmt.Errorf("encode the kubeconfig: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := makeFolder(filepath.Dir(path), who); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	// kubectl follows a linked kubeconfig, so what is replaced is its target.
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	return atomicfile.Write(path, b, 0o600)
+	if info, err := os.Stat(path); err == nil {
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			who = owner{int(stat.Uid), int(stat.Gid)}
+		}
+	}
+	return atomicfile.WriteAs(path, b, 0o600, who.uid, who.gid)
+}
+
+// makeFolder makes the folders on path that are missing, for who.
+func makeFolder(path string, who owner) error {
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeFolder(filepath.Dir(path), who); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chown(path, who.uid, who.gid)
 }
