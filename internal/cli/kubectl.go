@@ -1,12 +1,18 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -29,13 +35,44 @@ to another cluster by mistake; --kubeconfig still wins. $` + dataDirEnv + ` name
 the data directory of an errand other than the machine's main one.`,
 		DisableFlagParsing: true,
 		SilenceErrors:      true,
+		ValidArgsFunction:  completeKubectl,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := useErrandsKubeconfig(args); err != nil {
 				return err
 			}
+			// kubectl ends at the first Ctrl-C, except where it catches it itself;
+			// the context that Main ends is none of its business.
+			signal.Reset(syscall.SIGINT, syscall.SIGTERM)
 			return runKubectl(cmd, args)
 		},
 	}
+}
+
+// completeKubectl lets kubectl itself complete, with what this machine's errand
+// has.
+func completeKubectl(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	args = append([]string{cobra.ShellCompRequestCmd}, append(args, toComplete)...)
+	if err := useErrandsKubeconfig(args); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var out bytes.Buffer
+	command := kubectlCommand(args, genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: &out, ErrOut: io.Discard})
+	if err := command.ExecuteContext(cmd.Context()); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return readCompletions(out.String())
+}
+
+// readCompletions reads what cobra's hidden command prints: a line for each
+// completion, then a colon and the directive.
+func readCompletions(out string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	last := lines[len(lines)-1]
+	directive, err := strconv.Atoi(strings.TrimPrefix(last, ":"))
+	if err != nil || !strings.HasPrefix(last, ":") {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return lines[:len(lines)-1], cobra.ShellCompDirective(directive)
 }
 
 // useErrandsKubeconfig points the kubectl below at errand's kubeconfig. It
@@ -86,7 +123,9 @@ func talksToCluster(args []string) bool {
 		return false
 	}
 	switch args[0] {
-	case "help", "completion", "options", "plugin", "kustomize", "kuberc", "config", "version", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+	case "version":
+		return !slices.ContainsFunc(args, func(a string) bool { return a == "--client" || a == "--client=true" })
+	case "help", "completion", "options", "plugin", "kustomize", "kuberc", "config", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
 		return false
 	}
 	return true
@@ -98,9 +137,18 @@ func runKubectl(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("set kubectl's log level: %w", err)
 	}
 	streams := genericiooptions.IOStreams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), ErrOut: cmd.ErrOrStderr()}
+	if err := cli.RunNoErrOutput(kubectlCommand(args, streams)); err != nil {
+		// kubectl's own words and exit codes, which scripts rely on.
+		kubectlutil.CheckErr(err)
+	}
+	return nil
+}
+
+// kubectlCommand is kubectl as upstream's main makes it.
+func kubectlCommand(args []string, streams genericiooptions.IOStreams) *cobra.Command {
 	command := kubectl.NewDefaultKubectlCommandWithArgs(kubectl.KubectlOptions{
 		PluginHandler: kubectl.NewDefaultPluginHandler(plugin.ValidPluginFilenamePrefixes),
-		Arguments:     argv,
+		Arguments:     append([]string{"kubectl"}, args...),
 		ConfigFlags:   genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50.0).WithWarningPrinter(streams),
 		IOStreams:     streams,
 	})
@@ -108,9 +156,5 @@ func runKubectl(cmd *cobra.Command, args []string) error {
 	command.SetIn(streams.In)
 	command.SetOut(streams.Out)
 	command.SetErr(streams.ErrOut)
-	if err := cli.RunNoErrOutput(command); err != nil {
-		// kubectl's own words and exit codes, which scripts rely on.
-		kubectlutil.CheckErr(err)
-	}
-	return nil
+	return command
 }
