@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -16,7 +17,9 @@ import (
 )
 
 // Drain ends all containers of a data directory whose errand serve has been
-// stopped, and takes everything off the host that isn't in the directory.
+// stopped, and takes everything off the host that isn't in the directory. Where
+// the directory has been deleted, it goes by the names that follow from its
+// path.
 func Drain(ctx context.Context, o Options, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("containers are root's: run this with sudo")
@@ -25,6 +28,9 @@ func Drain(ctx context.Context, o Options, stderr io.Writer) error {
 	var held *datadir.HeldError
 	if errors.As(err, &held) {
 		return fmt.Errorf("%w: errand drain ends what a stopped errand serve left", err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return drainRemains(ctx, o, err, stderr)
 	}
 	if err != nil {
 		return err
@@ -38,7 +44,13 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 		return err
 	}
 	if _, err := os.Stat(dir.Path("cri")); errors.Is(err, os.ErrNotExist) {
-		return removeRuntimeDir(names) // there never was a node
+		// There never was a node; or there was, in a directory that was deleted and
+		// made anew.
+		r, err := findRemains(ctx, dir.Root(), names)
+		if err != nil {
+			return err
+		}
+		return r.end(ctx, o)
 	}
 	r, err := openRuntime(ctx, o, dir, names)
 	if err != nil {
