@@ -167,20 +167,28 @@ func readHolder(path string) Holder {
 }
 
 func (d *Dir) checkFormat() error {
-	path := filepath.Join(d.root, formatFile)
-	b, err := os.ReadFile(path)
+	err := CheckFormat(d.root)
 	if errors.Is(err, fs.ErrNotExist) {
-		return atomicfile.Write(path, []byte(strconv.Itoa(Format)+"\n"), 0o600)
+		return atomicfile.Write(filepath.Join(d.root, formatFile), []byte(strconv.Itoa(Format)+"\n"), 0o600)
 	}
+	return err
+}
+
+// CheckFormat says whether this errand knows the format of the data directory
+// at path; it changes nothing. Errors: *NewerError, fs.ErrNotExist where there
+// is no errand's directory.
+func CheckFormat(path string) error {
+	file := filepath.Join(path, formatFile)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("read the data directory's format: %w", err)
 	}
 	have, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
-		return fmt.Errorf("%s should hold a number, but holds %q: the data directory is damaged, or isn't errand's", path, strings.TrimSpace(string(b)))
+		return fmt.Errorf("%s should hold a number, but holds %q: the data directory is damaged, or isn't errand's", file, strings.TrimSpace(string(b)))
 	}
 	if have > Format {
-		return &NewerError{Path: d.root, Format: have, Max: Format}
+		return &NewerError{Path: path, Format: have, Max: Format}
 	}
 	return nil
 }

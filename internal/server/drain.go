@@ -52,7 +52,12 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 		}
 		return r.end(ctx, o)
 	}
-	r, err := openRuntime(ctx, o, dir, names)
+	programs := FindPrograms(o)
+	programs.TooOldNamed = nil // what it has started, it can end
+	if err := programs.serve(); err != nil {
+		return err
+	}
+	r, err := openRuntime(ctx, o, programs, dir, names)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,11 @@ func (s *serve) beginRuntime(ctx context.Context) *opening {
 	}
 	go func() {
 		defer close(o.done)
-		o.runtime, o.err = openRuntime(ctx, s.options, s.dir, s.names)
+		programs := FindPrograms(s.options)
+		if o.err = programs.serve(); o.err != nil {
+			return
+		}
+		o.runtime, o.err = openRuntime(ctx, s.options, programs, s.dir, s.names)
 	}()
 	return o
 }

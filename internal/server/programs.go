@@ -2,9 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,17 +22,37 @@ type Programs struct {
 	// Default is the key of Runtimes for pods without a RuntimeClass, or empty
 	// where there is no runtime.
 	Default string
+	// TooOld tells of those that were found and passed over, and TooOldNamed of
+	// those that the user named, in words. Both are empty if all is well.
+	TooOld, TooOldNamed []string
+}
+
+// release is the version of a program: major, minor, patch.
+type release [3]int
+
+func (r release) String() string {
+	return strings.TrimSuffix(fmt.Sprintf("%d.%d.%d", r[0], r[1], r[2]), ".0")
 }
 
 // The oldest OCI runtimes that serve: older cruns fail on hybrid cgroups, older
-// runcs leak file descriptors into containers (CVE-2024-21626).
+// runcs leak file descriptors into containers (CVE-2024-21626). This is the one
+// place that says so; scripts/runc.sh reads it here.
 var oldestRuntimes = []struct {
 	name    string
-	version [3]int
+	version release
 }{
 	// crun comes first: it starts a container in a quarter of runc's CPU time.
-	{"crun", [3]int{1, 21, 0}},
-	{"runc", [3]int{1, 1, 12}},
+	{"crun", release{1, 21, 0}},
+	{"runc", release{1, 1, 12}},
+}
+
+// OldestRuntimes says in words which OCI runtimes serve.
+func OldestRuntimes() string {
+	var words []string
+	for _, r := range oldestRuntimes {
+		words = append(words, fmt.Sprintf("%s %s", r.name, r.version))
+	}
+	return strings.Join(words, " or ")
 }
 
 // versionTimeout bounds the wait for a runtime to tell its version.
@@ -45,26 +68,69 @@ func FindPrograms(o Options) Programs {
 		}
 	}
 	if len(p.Runtimes) == 0 {
-		p.Runtimes = findRuntimes()
+		p.findRuntimes()
 	}
+	for name, path := range o.Runtimes {
+		program, version, ok := runtimeVersion(path)
+		if !ok {
+			continue // not of those that we know; or it doesn't run, which its first use tells
+		}
+		if why := tooOld(program, version, path); why != "" {
+			p.TooOldNamed = append(p.TooOldNamed, fmt.Sprintf("--runtime %s: %s", name, why))
+		}
+	}
+	slices.Sort(p.TooOldNamed)
 	if p.Default == "" {
 		p.Default = defaultRuntime(p.Runtimes)
 	}
 	return p
 }
 
+// serve returns an error where errand can't run pods with these programs.
+func (p Programs) serve() error {
+	switch {
+	case p.Shim == "":
+		return errors.New("errand-shim is neither beside errand nor in $PATH: install it there, or name it with --shim")
+	case len(p.TooOldNamed) > 0:
+		return fmt.Errorf("%s: install a newer one", strings.Join(p.TooOldNamed, "; "))
+	case p.Default == "" && len(p.Runtimes) > 0:
+		return errors.New("none of the OCI runtimes is the one for pods without a RuntimeClass: name it with --default-runtime")
+	case p.Default == "" && len(p.TooOld) > 0:
+		return fmt.Errorf("no OCI runtime was found that serves (%s): install %s or newer, or name one with --runtime", strings.Join(p.TooOld, "; "), OldestRuntimes())
+	case p.Default == "":
+		return fmt.Errorf("no OCI runtime was found: install %s or newer, or name one with --runtime", OldestRuntimes())
+	}
+	return nil
+}
+
 // findRuntimes finds of each runtime the first that is new enough.
-func findRuntimes() map[string]string {
-	found := map[string]string{}
+func (p *Programs) findRuntimes() {
+	p.Runtimes = map[string]string{}
 	for _, r := range oldestRuntimes {
 		for _, path := range candidates(r.name) {
-			if v, ok := runtimeVersion(path); ok && !older(v, r.version) {
-				found[r.name] = path
-				break
+			program, version, ok := runtimeVersion(path)
+			if !ok {
+				continue
 			}
+			if why := tooOld(program, version, path); why != "" {
+				p.TooOld = append(p.TooOld, why)
+				continue
+			}
+			p.Runtimes[r.name] = path
+			break
 		}
 	}
-	return found
+}
+
+// tooOld says in words that a runtime is too old; nothing where it isn't, or
+// where nobody knows.
+func tooOld(program string, version release, path string) string {
+	for _, r := range oldestRuntimes {
+		if r.name == program && older(version, r.version) {
+			return fmt.Sprintf("%s %s at %s is older than %s", program, version, path, r.version)
+		}
+	}
+	return ""
 }
 
 // defaultRuntime is the first known runtime that is there, or the only one.
@@ -100,35 +166,35 @@ func candidates(name string) []string {
 }
 
 // runtimeVersion reads "runc version 1.5.2" or "crun version 1.21".
-func runtimeVersion(path string) (v [3]int, ok bool) {
+func runtimeVersion(path string) (program string, v release, ok bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), versionTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
-		return v, false
+		return "", v, false
 	}
 	return parseVersion(string(out))
 }
 
-func parseVersion(out string) (v [3]int, ok bool) {
+func parseVersion(out string) (program string, v release, ok bool) {
 	line, _, _ := strings.Cut(out, "\n")
-	_, text, ok := strings.Cut(line, " version ")
+	program, text, ok := strings.Cut(line, " version ")
 	if !ok {
-		return v, false
+		return "", v, false
 	}
 	text, _, _ = strings.Cut(strings.TrimSpace(text), "-")
 	text, _, _ = strings.Cut(text, "+")
 	for i, part := range strings.SplitN(text, ".", 3) {
 		n, err := strconv.Atoi(part)
 		if err != nil {
-			return v, false
+			return "", v, false
 		}
 		v[i] = n
 	}
-	return v, true
+	return program, v, true
 }
 
-func older(a, b [3]int) bool {
+func older(a, b release) bool {
 	for i := range a {
 		if a[i] != b[i] {
 			return a[i] < b[i]

@@ -1,35 +1,81 @@
 package server
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
 
 func TestParseVersion(t *testing.T) {
 	for out, want := range map[string]struct {
-		v  [3]int
-		ok bool
+		program string
+		v       release
+		ok      bool
 	}{
-		"runc version 1.5.2\nspec: 1.3.0\n": {[3]int{1, 5, 2}, true},
-		"crun version 1.21\ncommit: abc\n":  {[3]int{1, 21, 0}, true},
-		"runc version 1.1.5+ds1\n":          {[3]int{1, 1, 5}, true},
-		"runc version 1.5.0-rc.1\n":         {[3]int{1, 5, 0}, true},
-		"runc version unknown\n":            {[3]int{}, false},
-		"kata-runtime  : 3.1.0\n":           {[3]int{}, false},
-		"":                                  {[3]int{}, false},
+		"runc version 1.5.2\nspec: 1.3.0\n": {"runc", release{1, 5, 2}, true},
+		"crun version 1.21\ncommit: abc\n":  {"crun", release{1, 21, 0}, true},
+		"runc version 1.1.5+ds1\n":          {"runc", release{1, 1, 5}, true},
+		"runc version 1.5.0-rc.1\n":         {"runc", release{1, 5, 0}, true},
+		"runc version unknown\n":            {"", release{}, false},
+		"kata-runtime  : 3.1.0\n":           {"", release{}, false},
+		"":                                  {"", release{}, false},
 	} {
-		if v, ok := parseVersion(out); ok != want.ok || (ok && v != want.v) {
-			t.Errorf("parseVersion(%q) = %v, %v, want %v, %v", out, v, ok, want.v, want.ok)
+		if p, v, ok := parseVersion(out); p != want.program || ok != want.ok || (ok && v != want.v) {
+			t.Errorf("parseVersion(%q) = %q, %v, %v, want %+v", out, p, v, ok, want)
 		}
+	}
+}
+
+// fakeRuntime makes an executable that tells its version.
+func fakeRuntime(t *testing.T, name, version string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	script := "#!/bin/sh\necho '" + name + " version " + version + "'\n"
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestARuntimeThatIsTooOldIsNamed(t *testing.T) {
+	old, fine, unknown := fakeRuntime(t, "runc", "1.1.5+ds1"), fakeRuntime(t, "crun", "1.21"), fakeRuntime(t, "youki", "0.1.0")
+	o := DefaultOptions()
+	o.Shim = "/shim"
+	o.Runtimes = map[string]string{"a": old, "crun": fine, "youki": unknown}
+	want := "--runtime a: runc 1.1.5 at " + old + " is older than 1.1.12"
+	if p := FindPrograms(o); !slices.Equal(p.TooOldNamed, []string{want}) {
+		t.Errorf("TooOldNamed = %q, want %q", p.TooOldNamed, want)
+	} else if err := p.serve(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("it serves with it: %v", err)
+	}
+	o.Runtimes = map[string]string{"crun": fine, "youki": unknown}
+	if err := FindPrograms(o).serve(); err != nil {
+		t.Errorf("with those that serve: %v", err)
+	}
+
+	// One in $PATH is passed over.
+	t.Setenv("PATH", filepath.Dir(old))
+	o.Runtimes = nil
+	p := FindPrograms(o)
+	if len(p.Runtimes) > 0 || !slices.Equal(p.TooOld, []string{"runc 1.1.5 at " + old + " is older than 1.1.12"}) {
+		t.Errorf("found %v, passed over %q", p.Runtimes, p.TooOld)
+	}
+	if err := p.serve(); err == nil || !strings.Contains(err.Error(), old) || !strings.Contains(err.Error(), OldestRuntimes()) {
+		t.Errorf("the error names neither what is there nor what would serve: %v", err)
 	}
 }
 
 func TestOlder(t *testing.T) {
 	for _, tc := range []struct {
-		a, b [3]int
+		a, b release
 		want bool
 	}{
-		{[3]int{1, 1, 5}, [3]int{1, 1, 12}, true},
-		{[3]int{1, 1, 12}, [3]int{1, 1, 12}, false},
-		{[3]int{1, 21, 0}, [3]int{1, 3, 9}, false},
-		{[3]int{0, 99, 99}, [3]int{1, 0, 0}, true},
+		{release{1, 1, 5}, release{1, 1, 12}, true},
+		{release{1, 1, 12}, release{1, 1, 12}, false},
+		{release{1, 21, 0}, release{1, 3, 9}, false},
+		{release{0, 99, 99}, release{1, 0, 0}, true},
 	} {
 		if got := older(tc.a, tc.b); got != tc.want {
 			t.Errorf("older(%v, %v) = %v", tc.a, tc.b, got)

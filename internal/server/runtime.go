@@ -37,20 +37,13 @@ type containerRuntime struct {
 
 // openRuntime opens the runtime on the data directory: it starts the shim where
 // none runs, and takes over what an earlier errand left.
-func openRuntime(ctx context.Context, o Options, dir *datadir.Dir, names instance.Names) (_ *containerRuntime, err error) {
+func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir.Dir, names instance.Names) (_ *containerRuntime, err error) {
 	r := &containerRuntime{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	programs := FindPrograms(o)
-	if programs.Shim == "" {
-		return nil, errors.New("errand-shim is neither beside errand nor in $PATH: install it there, or name it with --shim")
-	}
-	if programs.Default == "" {
-		return nil, errors.New("no OCI runtime was found that serves: install runc or crun, or name one with --runtime (errand doctor tells more)")
-	}
 	if r.cgroups, err = cgroups.Open(cgroupRoot); err != nil {
 		return nil, err
 	}
