@@ -18,8 +18,9 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look whether errand can run here, what is wrong and what to do",
-		Long: `Look at this host's kernel, cgroups, runtime, ports and disk, and say what is
-wrong and what to do about it. Exit code 1 means that errand serve can't run
+		Long: `Look at this host's kernel, cgroups, network, runtime, ports and disk, and say
+what is wrong and what to do about it. What only trying tells is tried, and
+leaves nothing behind. Exit code 1 means that errand serve can't run
 pods here as things are.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,6 +33,10 @@ pods here as things are.`,
 				Listen:   o.Listen,
 				Runtimes: programs.Runtimes,
 				Shim:     programs.Shim,
+
+				TooOld:         programs.TooOld,
+				TooOldNamed:    programs.TooOldNamed,
+				OldestRuntimes: server.OldestRuntimes(),
 			})
 			if err != nil {
 				return err

@@ -39,6 +39,11 @@ type Host struct {
 	Listen   string
 	Runtimes map[string]string
 	Shim     string
+	// TooOld are the runtimes that were found and passed over, TooOldNamed those
+	// among Runtimes that are too old, both in words; OldestRuntimes says which
+	// would do.
+	TooOld, TooOldNamed []string
+	OldestRuntimes      string
 }
 
 // check looks at one thing. It returns its finding without Check, which the
@@ -58,6 +63,7 @@ func checks() []check {
 		{"overlayfs", overlay},
 		{"seccomp", seccomp},
 		{"nftables", nftablesWork},
+		{"pod network", podNetwork},
 		{"forwarding", forwarding},
 		{"OCI runtime", ociRuntime},
 		{"errand-shim", shim},

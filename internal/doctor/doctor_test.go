@@ -1,6 +1,8 @@
 package doctor
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -8,6 +10,8 @@ import (
 	"testing"
 
 	"errand.dev/errand/internal/datadir"
+	"errand.dev/errand/internal/instance"
+	"errand.dev/errand/internal/leakcheck"
 )
 
 // fakeRoot makes a tree with the given files, by their path from the root.
@@ -75,16 +79,115 @@ func TestPortTellsWhoHasIt(t *testing.T) {
 	defer l.Close()
 	h := fakeRoot(t, nil)
 	h.Listen = l.Addr().String()
-	if f := port(t.Context(), h); f.Status != Failure || !strings.Contains(f.Detail, h.Listen) {
+	if f := port(t.Context(), h); f.Status != Failure || f.Detail != h.Listen+" is taken by another process" {
 		t.Errorf("a port in a stranger's use: %+v", f)
+	}
+	real := h
+	real.Root = "" // where this process can be found
+	if f, want := port(t.Context(), real), fmt.Sprintf("%s is taken by doctor.test (pid %d)", h.Listen, os.Getpid()); f.Status != Failure || f.Detail != want {
+		t.Errorf("a port in this process's use: %+v, want %q", f, want)
 	}
 	d, err := datadir.Open(h.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if f := port(t.Context(), h); f.Status != OK {
-		t.Errorf("a port in errand's own use: %+v", f)
+	for _, h := range []Host{h, real} {
+		if f := port(t.Context(), h); f.Status != OK {
+			t.Errorf("a port in errand's own use: %+v", f)
+		}
+	}
+}
+
+func TestCgroupsMustBeWritable(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // without root it is not tried
+	}
+	h := fakeRoot(t, map[string]string{"/sys/fs/cgroup/cgroup.controllers": "cpu memory pids\n"})
+	root := filepath.Join(h.Root, "/sys/fs/cgroup")
+	names, err := instance.For(h.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(root, names.CgroupParent)
+	for _, there := range []bool{false, true} {
+		if there {
+			if err := os.Mkdir(own, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f := cgroups(t.Context(), h); f.Status != OK {
+			t.Errorf("%+v, want ok", f)
+		}
+		if _, err := os.Stat(own); (err == nil) != there {
+			t.Errorf("there before: %t, after: %v", there, err)
+		}
+		if entries, _ := os.ReadDir(own); len(entries) > 0 {
+			t.Errorf("it left %v", entries)
+		}
+	}
+	// A file in place of the cgroup stands for a filesystem that is read-only.
+	if err := errors.Join(os.Remove(own), os.WriteFile(own, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if f := cgroups(t.Context(), h); f.Status != Failure || !strings.Contains(f.Detail, "can't make a cgroup") || f.Remedy == "" {
+		t.Errorf("%+v, want a failure", f)
+	}
+}
+
+func TestPodNetworkLeavesNothing(t *testing.T) {
+	h := fakeRoot(t, nil)
+	names, err := instance.For(h.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := podNetwork(t.Context(), h)
+	if os.Geteuid() != 0 {
+		if f.Status != Warning {
+			t.Errorf("without root: %+v", f)
+		}
+		return
+	}
+	if f.Status != OK {
+		t.Errorf("%+v", f)
+	}
+	left, err := leakcheck.Find(names, h.DataDir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left: %q, %v", left, err)
+	}
+}
+
+func TestOldRuntimesAreNamed(t *testing.T) {
+	const old = "runc 1.1.5 at /usr/bin/runc is older than 1.1.12"
+	for name, tc := range map[string]struct {
+		h    Host
+		want Status
+		word string
+	}{
+		"none":               {Host{}, Failure, "none was found"},
+		"only an old one":    {Host{TooOld: []string{old}}, Failure, old},
+		"an old one named":   {Host{Runtimes: map[string]string{"runc": "/usr/bin/runc"}, TooOldNamed: []string{"--runtime runc: " + old}}, Failure, old},
+		"an old one besides": {Host{Runtimes: map[string]string{"echo": "/bin/echo"}, TooOld: []string{old}}, OK, old + ", and not used"},
+	} {
+		tc.h.OldestRuntimes = "crun 1.21 or runc 1.1.12"
+		f := ociRuntime(t.Context(), tc.h)
+		if f.Status != tc.want || !strings.Contains(f.Detail, tc.word) {
+			t.Errorf("%s: %+v, want %s that speaks of %q", name, f, tc.want, tc.word)
+		}
+		if f.Status == Failure && !strings.Contains(f.Remedy, tc.h.OldestRuntimes) {
+			t.Errorf("%s: the remedy doesn't say what would do: %s", name, f.Remedy)
+		}
+	}
+}
+
+func TestANewerDataDirectoryIsTold(t *testing.T) {
+	h := fakeRoot(t, map[string]string{"/data/format": "99\n"})
+	if f := dataDirectory(t.Context(), h); f.Status != Failure || !strings.Contains(f.Detail, "format 99, made by a newer errand") {
+		t.Errorf("%+v", f)
+	}
+	h = fakeRoot(t, map[string]string{"/data/format": "apple\n"})
+	if f := dataDirectory(t.Context(), h); f.Status != Failure || !strings.Contains(f.Detail, `holds "apple"`) {
+		t.Errorf("%+v", f)
 	}
 }
 

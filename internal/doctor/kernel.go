@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/instance"
 )
 
 // oldestKernel is the first with everything errand uses unconditionally:
@@ -68,7 +70,8 @@ func cgroups(_ context.Context, h Host) Finding {
 	root := filepath.Join(h.Root, "/sys/fs/cgroup")
 	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
 	if err == nil {
-		return controllersFinding("v2", strings.Fields(string(b)))
+		f := controllersFinding("v2", strings.Fields(string(b)))
+		return writableFinding(f, h, []string{root})
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fail("mount a cgroup2 filesystem at /sys/fs/cgroup", "can't read the cgroups: %v", err)
@@ -77,15 +80,52 @@ func cgroups(_ context.Context, h Host) Finding {
 	if err != nil || len(entries) == 0 {
 		return fail("mount a cgroup2 filesystem at /sys/fs/cgroup", "no cgroup filesystem is mounted")
 	}
-	var have []string
+	var have, hierarchies []string
 	for _, e := range entries {
-		have = append(have, strings.Split(e.Name(), ",")...)
+		controllers := strings.Split(e.Name(), ",")
+		have = append(have, controllers...)
+		if slices.ContainsFunc(controllers, func(c string) bool { return slices.Contains(neededControllers, c) }) {
+			hierarchies = append(hierarchies, filepath.Join(root, e.Name()))
+		}
 	}
 	f := controllersFinding("v1", have)
 	if f.Status == OK {
-		return warn("boot with systemd.unified_cgroup_hierarchy=1 for version 2", "%s: works, but is slower and on its way out", f.Detail)
+		f = warn("boot with systemd.unified_cgroup_hierarchy=1 for version 2", "%s: works, but is slower and on its way out", f.Detail)
+	}
+	return writableFinding(f, h, hierarchies)
+}
+
+// writableFinding makes a cgroup of errand's name in each hierarchy and removes
+// it: in a container the cgroups are often there, but may not be changed.
+func writableFinding(f Finding, h Host, hierarchies []string) Finding {
+	if f.Status == Failure || os.Geteuid() != 0 {
+		return f
+	}
+	names, err := instance.For(h.DataDir)
+	if err != nil {
+		return fail("name another --data-dir", "%v", err)
+	}
+	for _, dir := range hierarchies {
+		if err := tryCgroup(filepath.Join(dir, names.CgroupParent)); err != nil {
+			return fail("mount /sys/fs/cgroup read-write; in a container, run it privileged or with its cgroups delegated",
+				"can't make a cgroup: %v", err)
+		}
 	}
 	return f
+}
+
+// tryCgroup makes and removes a cgroup: path, or one in it where an errand has
+// made path already.
+func tryCgroup(path string) error {
+	err := os.Mkdir(path, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		path = filepath.Join(path, fmt.Sprintf("doctor-%d", os.Getpid()))
+		err = os.Mkdir(path, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Rmdir(path)
 }
 
 func controllersFinding(version string, have []string) Finding {

@@ -25,9 +25,14 @@ const (
 )
 
 func ociRuntime(ctx context.Context, h Host) Finding {
-	if len(h.Runtimes) == 0 {
-		return fail("install runc (1.2 or newer) or crun (1.21 or newer), or build errand's own with make runc, or name one with --runtime",
-			"none was found")
+	remedy := fmt.Sprintf("install %s or newer, or build errand's own with make runc, or name one with --runtime", h.OldestRuntimes)
+	switch {
+	case len(h.TooOldNamed) > 0:
+		return fail(remedy, "%s", strings.Join(h.TooOldNamed, "; "))
+	case len(h.Runtimes) == 0 && len(h.TooOld) > 0:
+		return fail(remedy, "%s", strings.Join(h.TooOld, "; "))
+	case len(h.Runtimes) == 0:
+		return fail(remedy, "none was found")
 	}
 	var names, lines []string
 	for name := range h.Runtimes {
@@ -41,6 +46,9 @@ func ociRuntime(ctx context.Context, h Host) Finding {
 		}
 		first, _, _ := strings.Cut(string(out), "\n")
 		lines = append(lines, fmt.Sprintf("%s at %s", first, h.Runtimes[name]))
+	}
+	for _, old := range h.TooOld {
+		lines = append(lines, old+", and not used")
 	}
 	return ok("%s", strings.Join(lines, "; "))
 }
@@ -65,6 +73,15 @@ func dataDirectory(_ context.Context, h Host) Finding {
 	case errors.Is(err, os.ErrPermission):
 		return warn("run errand doctor as root", "%s is its owner's alone", h.DataDir)
 	case err != nil:
+		return fail("name another --data-dir", "%v", err)
+	}
+	err = datadir.CheckFormat(h.DataDir)
+	var newer *datadir.NewerError
+	switch {
+	case errors.As(err, &newer):
+		return fail("run the errand that made it, or name another --data-dir",
+			"%s has format %d, made by a newer errand; this one knows formats up to %d", newer.Path, newer.Format, newer.Max)
+	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return fail("name another --data-dir", "%v", err)
 	case held:
 		return ok("%s, held by %s", h.DataDir, holder)
@@ -103,10 +120,65 @@ func port(ctx context.Context, h Host) Finding {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return fail("name another --listen", "can't listen at %s: %v", h.Listen, err)
 	}
-	if holder, held, err := datadir.HeldBy(h.DataDir); err == nil && held {
-		return ok("%s is in use, most likely by the running errand, %s", h.Listen, holder)
+	name, pid := listener(h)
+	if holder, held, err := datadir.HeldBy(h.DataDir); err == nil && held && (pid == 0 || pid == holder.PID) {
+		return ok("%s is in use by the running errand, %s", h.Listen, holder)
 	}
-	return fail("stop what uses it, or name another --listen", "%s is in use", h.Listen)
+	who := "another process"
+	if pid > 0 {
+		who = fmt.Sprintf("%s (pid %d)", name, pid)
+	}
+	return fail("stop it, or name another --listen", "%s is taken by %s", h.Listen, who)
+}
+
+// listener finds the process that listens on the API's port. It is 0 where
+// that can't be told: it may be another user's, or in another container.
+func listener(h Host) (name string, pid int) {
+	_, service, err := net.SplitHostPort(h.Listen)
+	if err != nil {
+		return "", 0
+	}
+	port, err := net.LookupPort("tcp", service)
+	if err != nil {
+		return "", 0
+	}
+	sockets := listeningSockets(h, port)
+	fds, _ := filepath.Glob(filepath.Join(h.Root, "/proc/[0-9]*/fd/*"))
+	for _, fd := range fds {
+		target, err := os.Readlink(fd)
+		if err != nil || !slices.Contains(sockets, target) {
+			continue
+		}
+		process := filepath.Dir(filepath.Dir(fd))
+		comm, err := os.ReadFile(filepath.Join(process, "comm"))
+		if err != nil {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(process)); err == nil {
+			return strings.TrimSpace(string(comm)), pid
+		}
+	}
+	return "", 0
+}
+
+// listeningSockets are the sockets that listen on a TCP port, as the links in
+// /proc/PID/fd name them.
+func listeningSockets(h Host, port int) []string {
+	const localField, stateField, inodeField, listening = 1, 3, 9, "0A"
+	var found []string
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		b, err := os.ReadFile(filepath.Join(h.Root, table))
+		if err != nil {
+			continue // no such protocol
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) > inodeField && f[stateField] == listening && strings.HasSuffix(f[localField], fmt.Sprintf(":%04X", port)) {
+				found = append(found, "socket:["+f[inodeField]+"]")
+			}
+		}
+	}
+	return found
 }
 
 func closeListener(l net.Listener, addr string) Finding {

@@ -1,0 +1,76 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/cri/network"
+	"errand.dev/errand/internal/instance"
+)
+
+// errNoNamespace says that there is no network namespace to try in.
+var errNoNamespace = errors.New("can't make a network namespace")
+
+// podNetwork makes a pod network as errand serve does, bridge, firewall table
+// and a pod's veth, in a network namespace that goes with it.
+func podNetwork(ctx context.Context, h Host) Finding {
+	if os.Geteuid() != 0 {
+		return warn("run errand doctor as root", "can't try without root")
+	}
+	names, err := instance.For(h.DataDir)
+	if err != nil {
+		return fail("name another --data-dir", "%v", err)
+	}
+	tried := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread, and with it the namespace, ends with the
+		// goroutine.
+		runtime.LockOSThread()
+		tried <- tryNetwork(ctx, names)
+	}()
+	switch err := <-tried; {
+	case errors.Is(err, errNoNamespace):
+		return fail("run it where network namespaces may be made; in a container, privileged", "%v", err)
+	case err != nil:
+		return fail("load the modules (modprobe -a bridge veth nf_tables nft_chain_nat nft_masq), or use a kernel built with them", "%v", err)
+	}
+	return ok("bridge, veth and nftables work")
+}
+
+// tryNetwork leaves the calling thread in another network namespace.
+func tryNetwork(ctx context.Context, names instance.Names) error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("%w: %w", errNoNamespace, err)
+	}
+	dir, err := os.MkdirTemp("", "errand-doctor-")
+	if err != nil {
+		return fmt.Errorf("make a temporary folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	m, err := network.New(ctx, network.Config{Bridge: names.Bridge, Table: names.NFTable, StateDir: filepath.Join(dir, "state")})
+	if err != nil {
+		return err
+	}
+	return errors.Join(tryVeth(names.Bridge), m.Destroy())
+}
+
+func tryVeth(bridge string) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = network.VethName(bridge, "doctor")
+	master, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("find the bridge %s: %w", bridge, err)
+	}
+	attrs.MasterIndex = master.Attrs().Index
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0"}); err != nil {
+		return fmt.Errorf("make a veth on the bridge: %w", err)
+	}
+	return nil
+}
