@@ -13,6 +13,22 @@ fi
 work=$(mktemp -d /tmp/errand-demo-XXXXXX)
 registry='' errand=''
 
+# What errand has left on this machine, by the names that follow from its data
+# directory (internal/instance).
+left() {
+	local f tag
+	tag=$(printf %s "$work/data" | sha256sum | cut -c1-6)
+	for f in /proc/[0-9]*/cmdline; do
+		if { tr '\0' ' ' <"$f"; } 2>/dev/null | grep -qF -e "$work" -e "/run/errand-$tag"; then
+			echo "process $(basename "$(dirname "$f")")"
+		fi
+	done
+	grep -F -e "$work" -e "errand-$tag" /proc/self/mountinfo | sed 's/^/mount /' || true
+	for f in "/sys/class/net/er-$tag" "/run/errand-$tag" "/sys/fs/cgroup/errand-$tag" /sys/fs/cgroup/*/"errand-$tag"; do
+		[ ! -e "$f" ] || echo "$f"
+	done
+}
+
 cleanup() {
 	status=$?
 	trap - EXIT
@@ -29,8 +45,14 @@ cleanup() {
 		echo "demo: failed; errand said:" >&2
 		tail -n 50 "$work/errand.log" >&2 || true
 	fi
+	remains=$(left)
+	if [ -n "$remains" ]; then
+		echo "demo: errand left behind:" >&2
+		echo "$remains" >&2
+		status=1
+	fi
 	rm -rf --one-file-system "$work"
-	[ "$status" -ne 0 ] || echo "Done: nothing is left behind."
+	[ "$status" -ne 0 ] || echo "Done: no process, mount, network interface or cgroup is left behind."
 	exit "$status"
 }
 trap cleanup EXIT
