@@ -45,13 +45,21 @@ errand:
 runc:
 	@scripts/runc.sh bin/runc
 
+.PHONY: pinned-runc
+pinned-runc: ## Build bin/runc in the version that build/runc pins, whatever the host has
+	@scripts/runc.sh --pinned bin/runc
+
 .PHONY: kubectl
 kubectl: ## Build bin/kubectl, unmodified, for tests and the demo
 	@scripts/with-progress.sh "compiling kubectl" \
 	  go build -ldflags "-s -w $(KUBESTAMP)" -o bin/kubectl k8s.io/kubernetes/cmd/kubectl
 
+.PHONY: root-for-demo
+root-for-demo:
+	@[ "$$(id -u)" -eq 0 ] || { echo "demo: needs root, for containers: sudo make demo" >&2; exit 1; }
+
 .PHONY: demo
-demo: deps build kubectl ## Walk through a Job's life in a temporary folder, and clean up
+demo: root-for-demo deps build kubectl ## Walk through a Job's life in a temporary folder, and clean up
 	@go build -o bin/errand-test-registry ./test/registry/cmd/errand-test-registry
 	@scripts/demo.sh
 
@@ -65,7 +73,7 @@ test-unit: ## Tests that need no root
 
 .PHONY: test-node
 test-node: ## Tests with real containers, mounts and networks (root)
-	go test -tags node -p 1 $(shell grep -rlE '^//go:build node' --include='*_test.go' internal | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
+	go test -tags node -count=1 -p 1 $(shell grep -rlE '^//go:build node' --include='*_test.go' internal | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
 
 .PHONY: test-e2e
 test-e2e: ## Tests with the built errand and a real kubectl (root)
@@ -80,7 +88,7 @@ test-race: ## The tests whose packages are small enough for the race detector
 	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...
 
 .PHONY: bench
-bench: deps build kubectl ## Measure what docs/performance.md records
+bench: deps errand pinned-runc kubectl ## Measure what docs/performance.md records
 	go run ./test/bench
 
 .PHONY: lint
@@ -92,12 +100,19 @@ cross: ## Check that it compiles for arm64
 	GOARCH=arm64 go build -o /dev/null ./cmd/errand
 	GOARCH=arm64 go build -o /dev/null ./cmd/errand-shim
 
+.PHONY: repro
+repro: ## Check that two builds in different folders are the same to the byte
+	@VERSION='$(VERSION)' COMMIT='$(COMMIT)' scripts/repro.sh
+
 .PHONY: install
 install: build notices ## Install to $(PREFIX) with a systemd unit
 	install -D -m 0755 bin/errand $(DESTDIR)$(PREFIX)/bin/errand
 	install -D -m 0755 bin/errand-shim $(DESTDIR)$(PREFIX)/bin/errand-shim
 	if [ -x bin/runc ]; then install -D -m 0755 bin/runc $(DESTDIR)$(PREFIX)/libexec/errand/runc; fi
-	install -D -m 0644 deploy/errand.service $(DESTDIR)/etc/systemd/system/errand.service
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's,/usr/local/,$(PREFIX)/,g' deploy/errand.service > $(DESTDIR)/etc/systemd/system/errand.service
+	chmod 0644 $(DESTDIR)/etc/systemd/system/errand.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/errand README.md SCOPE.md SECURITY.md $(wildcard docs/*.md)
 	install -D -m 0644 dist/THIRD_PARTY_NOTICES $(DESTDIR)$(PREFIX)/share/doc/errand/THIRD_PARTY_NOTICES
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/errand/LICENSE
 

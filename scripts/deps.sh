@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs the Debian packages that building runc (gcc, libseccomp) and the
-# test images (busybox) need. Where all are there, it does nothing.
+# Installs the Debian packages that building runc (gcc, pkg-config, libseccomp)
+# and the test images (busybox) need. Where all are there, it does nothing.
 set -eu
 missing=
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev"
+command -v pkg-config >/dev/null || missing="$missing pkg-config"
 [ -e /usr/include/seccomp.h ] || missing="$missing libseccomp-dev"
 [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 || missing="$missing busybox-static"
 [ -z "$missing" ] && exit 0
