@@ -119,7 +119,8 @@ install: build notices ## Install to $(PREFIX) with a systemd unit
 .PHONY: notices
 notices: ## Write the licences of all that is linked in to dist/THIRD_PARTY_NOTICES
 	@mkdir -p dist
-	go run ./build/notices ./cmd/errand ./cmd/errand-shim > dist/THIRD_PARTY_NOTICES
+	runc=; [ ! -x bin/runc ] || runc="-runc build/runc"; \
+	  go run ./build/notices $$runc ./cmd/errand ./cmd/errand-shim > dist/THIRD_PARTY_NOTICES
 
 .PHONY: clean
 clean: ## Remove what was built here; Go's caches stay
