@@ -123,6 +123,9 @@ func (h *handler) load(w http.ResponseWriter, r *http.Request) {
 	stream(w, func(progress func(Progress)) ([]Image, error) {
 		return h.images.Load(r.Context(), r.Body, progress)
 	})
+	// In full duplex, net/http panics over what is left of the body. A caller that
+	// has heard of a failure sends no more.
+	_, _ = io.Copy(io.Discard, r.Body)
 }
 
 func (h *handler) remove(w http.ResponseWriter, r *http.Request) {

@@ -1,9 +1,11 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log"
 	"os"
 	"slices"
 	"strings"
@@ -18,6 +20,8 @@ type store struct {
 	images map[string]Image
 	// began and ended tell of a pull of "hang".
 	began, ended chan struct{}
+	// refuse makes Load fail before it has read a byte.
+	refuse bool
 }
 
 func (s *store) List(context.Context) ([]Image, error) {
@@ -43,6 +47,9 @@ func (s *store) Pull(ctx context.Context, ref string, progress func(Progress)) (
 func (s *store) Load(_ context.Context, r io.Reader, progress func(Progress)) ([]Image, error) {
 	b := make([]byte, 1)
 	for {
+		if s.refuse {
+			return nil, errors.New("no archive")
+		}
 		_, err := r.Read(b)
 		if errors.Is(err, io.EOF) {
 			return []Image{{ID: "sha256:2"}}, nil
@@ -64,6 +71,14 @@ func (s *store) Remove(_ context.Context, ref string) error {
 
 func start(t *testing.T) (*Client, *store) {
 	t.Helper()
+	c, s, _ := startLogged(t)
+	return c, s
+}
+
+// startLogged gives what the server complained about, too.
+func startLogged(t *testing.T) (*Client, *store, *bytes.Buffer) {
+	t.Helper()
+	var complaints bytes.Buffer
 	dir, err := os.MkdirTemp("/tmp", "control-")
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +88,7 @@ func start(t *testing.T) (*Client, *store) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	server.http.ErrorLog = log.New(&complaints, "", 0)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
@@ -83,7 +99,7 @@ func start(t *testing.T) (*Client, *store) {
 		}
 		os.RemoveAll(dir)
 	})
-	return NewClient(dir), s
+	return NewClient(dir), s, &complaints
 }
 
 func TestImages(t *testing.T) {
@@ -139,6 +155,30 @@ func TestACallersEndIsTheWorksEnd(t *testing.T) {
 		t.Errorf("Pull: %v", err)
 	}
 	<-s.ended
+}
+
+// The server used to panic over an archive that was not read to its end, on the
+// way to the connection's next request.
+func TestARefusedArchiveDoesNoHarm(t *testing.T) {
+	c, s, complaints := startLogged(t)
+	s.refuse = true
+	for range 20 {
+		if _, err := c.Load(t.Context(), strings.NewReader("x"), nil); err == nil || err.Error() != "no archive" {
+			t.Errorf("Load: %v", err)
+		}
+		if _, err := c.List(t.Context()); err != nil {
+			t.Errorf("List after it: %v", err)
+		}
+	}
+	// An endless one is not waited for.
+	r, w := io.Pipe()
+	defer w.Close()
+	if _, err := c.Load(t.Context(), r, nil); err == nil || err.Error() != "no archive" {
+		t.Errorf("Load of an endless archive: %v", err)
+	}
+	if complaints.Len() > 0 {
+		t.Errorf("the server complained:\n%s", complaints)
+	}
 }
 
 func TestNotRunning(t *testing.T) {
