@@ -31,7 +31,7 @@ type Host struct {
 	AppArmor bool
 	// LoadProfile loads the default AppArmor profile under a name, if that isn't
 	// loaded yet.
-	LoadProfile func(name string) error
+	LoadProfile func(name string) error `json:"-"` // the rest is shown in verbose statuses
 	// SELinux says that the kernel confines by SELinux labels.
 	SELinux bool
 	// Compat32 says that the kernel runs 32-bit programs.
