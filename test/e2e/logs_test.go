@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,8 +111,9 @@ func TestLogs(t *testing.T) {
 		for _, name := range []string{"before", "one", "two"} {
 			wantLines(t, e.kubectl("logs", "chorus", "-c", name), "from "+name)
 		}
-		wantLines(t, e.kubectl("logs", "chorus", "--all-containers"), "from before\nfrom one\nfrom two")
-		wantLines(t, e.kubectl("logs", "chorus", "--all-containers", "--prefix"), `
+		// kubectl asks for them in any order.
+		wantLines(t, sorted(e.kubectl("logs", "chorus", "--all-containers")), "from before\nfrom one\nfrom two")
+		wantLines(t, sorted(e.kubectl("logs", "chorus", "--all-containers", "--prefix")), `
 			[pod/chorus/before] from before
 			[pod/chorus/one] from one
 			[pod/chorus/two] from two`)
@@ -135,6 +137,12 @@ func TestLogs(t *testing.T) {
 			t.Errorf("kubectl says %q, want %q", msg, want)
 		}
 	})
+}
+
+func sorted(s string) string {
+	l := lines(s)
+	slices.Sort(l)
+	return strings.Join(l, "\n")
 }
 
 // followLogs runs kubectl logs --follow. What it prints comes line by line; the
