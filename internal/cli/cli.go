@@ -79,7 +79,8 @@ func newRoot() *cobra.Command {
   errand serve                      start the API, the Job engine and the node
   errand kubectl apply -f job.yaml  talk to it; any kubectl will do
 
-See https://errand.dev for the manual.`,
+The manual is the repository's README.md and docs/, which make install puts into
+share/doc/errand beside the program's bin.`,
 		Version:           version.Get().String(),
 		Args:              subcommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },

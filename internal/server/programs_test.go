@@ -2,6 +2,7 @@ package server
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -97,5 +98,28 @@ func TestDefaultRuntime(t *testing.T) {
 		if got := defaultRuntime(tc.have); got != tc.want {
 			t.Errorf("defaultRuntime(%v) = %q, want %q", tc.have, got, tc.want)
 		}
+	}
+}
+
+// The README, the manual and the script that builds runc tell the same minimum.
+func TestTheMinimumIsTheSameEverywhere(t *testing.T) {
+	read := func(path string) string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(string(b), "`", "")
+	}
+	for _, path := range []string{"../../README.md", "../../docs/configuration.md"} {
+		text := read(path)
+		for _, r := range oldestRuntimes {
+			if want := r.name + " (" + r.version.String() + " or newer)"; !strings.Contains(text, want) {
+				t.Errorf("%s doesn't say %q", path, want)
+			}
+		}
+	}
+	out, err := exec.Command("sed", "-n", `s/^[[:space:]]*{"\([a-z]*\)", release{\([0-9]*\), \([0-9]*\), \([0-9]*\)}},$/\1 \2.\3.\4/p`, "programs.go").Output()
+	if want := "crun 1.21.0\nrunc 1.1.12\n"; err != nil || string(out) != want {
+		t.Errorf("scripts/runc.sh would read %q, %v, want %q", out, err, want)
 	}
 }
