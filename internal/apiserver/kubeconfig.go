@@ -1,7 +1,9 @@
 package apiserver
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -19,8 +21,12 @@ const (
 )
 
 // writeKubeconfig replaces the administrator's kubeconfig, which holds all it
-// needs, so that it may be copied away.
+// needs, so that it may be copied away. A file that leads to other clusters,
+// too, is somebody's own, and left alone.
 func writeKubeconfig(path, server string, certs *pki.Store) error {
+	if err := checkOwn(path); err != nil {
+		return err
+	}
 	cert, key := certs.Admin()
 	config := clientcmdapi.NewConfig()
 	config.Clusters[kubeconfigName] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: certs.CA()}
@@ -33,6 +39,23 @@ func writeKubeconfig(path, server string, certs *pki.Store) error {
 	}
 	if err := atomicfile.Write(path, data, kubeconfigMode); err != nil {
 		return fmt.Errorf("write the kubeconfig: %w", err)
+	}
+	return nil
+}
+
+// checkOwn returns an error if there is a file at path that errand didn't write.
+func checkOwn(path string) error {
+	there, err := clientcmd.LoadFromFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s is there, but no kubeconfig that errand could replace: remove it, or name another file: %w", path, err)
+	}
+	for name := range there.Contexts {
+		if name != kubeconfigName {
+			return fmt.Errorf("%s also holds the context %q, which would be lost: name another file, and add errand's context to this one with errand kubeconfig --merge", path, name)
+		}
 	}
 	return nil
 }

@@ -88,8 +88,11 @@ func readConfig(flags *pflag.FlagSet, o *server.Options, path string) error {
 			said := v.GetSlice()
 			again = append(again, func() error { return v.Replace(said) })
 		default:
-			// A map prints itself in brackets, but doesn't read them.
-			said := strings.TrimSuffix(strings.TrimPrefix(v.String(), "["), "]")
+			said := v.String()
+			if v.Type() == "stringToString" {
+				// It prints itself in brackets, but doesn't read them.
+				said = strings.TrimSuffix(strings.TrimPrefix(said, "["), "]")
+			}
 			again = append(again, func() error { return v.Set(said) })
 		}
 	})

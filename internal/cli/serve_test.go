@@ -25,7 +25,7 @@ runtimes: {runc: /file/runc, crun: /file/crun}
 	o := server.DefaultOptions()
 	f := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	addServeFlags(f, &o)
-	args := []string{"--listen=127.0.0.1:2", "--node", "--etcd-servers=http://b:1,http://c:1", "--runtime=runc=/flag/runc"}
+	args := []string{"--listen=[::1]:2", "--node", "--etcd-servers=http://b:1,http://c:1", "--runtime=runc=/flag/runc"}
 	if err := f.Parse(args); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ runtimes: {runc: /file/runc, crun: /file/crun}
 		t.Fatal(err)
 	}
 	want := server.DefaultOptions()
-	want.Listen = "127.0.0.1:2"
+	want.Listen = "[::1]:2"
 	want.MaxPods = 5
 	want.Etcd.Servers = []string{"http://b:1", "http://c:1"}
 	want.Runtimes = map[string]string{"runc": "/flag/runc", "crun": "/file/crun"}
