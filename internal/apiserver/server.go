@@ -129,6 +129,7 @@ func (s *Server) build() error {
 		return err
 	}
 	serveOpenAPI(generic, s.generic)
+	serveNoCRDs(s.generic)
 	if err := s.serveTokenKeys(keys); err != nil {
 		return err
 	}

@@ -3,7 +3,9 @@ package cli
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -32,6 +34,9 @@ ends those too).`,
   errand serve --node=false`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Whoever reads the log may go, as in errand serve 2>&1 | head;
+			// that is no reason to stop serving.
+			signal.Ignore(syscall.SIGPIPE)
 			if err := startLogging(cmd.Context(), verbosity, cmd.ErrOrStderr()); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"os"
@@ -168,6 +169,42 @@ func TestListensOnLoopbackOnly(t *testing.T) {
 	}
 	if listening == 0 {
 		t.Error("no listening socket was found, not even the API's")
+	}
+}
+
+// Whoever reads errand's log may go, as in errand serve 2>&1 | head.
+func TestLogReaderGoes(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve := exec.CommandContext(t.Context(), filepath.Join(bin, "errand"), "serve", "--node=false", "--listen", "127.0.0.1:0", "--data-dir", dir, "-v", "6")
+	serve.Stderr = w
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- serve.Wait() }()
+	w.Close()
+	for lines := bufio.NewScanner(r); lines.Scan() && !strings.Contains(lines.Text(), "KUBECONFIG="); {
+	}
+	r.Close()
+	for range 3 { // each is logged
+		out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "kubectl"), "--kubeconfig", filepath.Join(dir, "kubeconfig"), "get", "namespaces").CombinedOutput()
+		if err != nil {
+			t.Errorf("kubectl: %v\n%s", err, out)
+		}
+	}
+	if err := serve.Process.Signal(unix.SIGTERM); err != nil {
+		t.Errorf("errand serve has ended: %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("errand serve ended with %v", err)
 	}
 }
 

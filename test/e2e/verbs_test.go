@@ -46,6 +46,16 @@ func TestKubectl(t *testing.T) {
 		}
 	})
 
+	// kubectl looks for such kinds among custom resources, of which there are none.
+	t.Run("create of a kind that can only be created", func(t *testing.T) {
+		e := e.with(t)
+		manifest := "apiVersion: authorization.k8s.io/v1\nkind: SelfSubjectAccessReview\nspec: {resourceAttributes: {verb: create, group: batch, resource: jobs}}\n"
+		wantLines(t, e.kubectlIn(manifest, "create", "-f", "-", "-o", "jsonpath={.status.allowed}"), "true")
+		if r := e.try("", "get", "crds"); r.Code == 0 || !strings.Contains(r.Stderr, `the server doesn't have a resource type "crds"`) {
+			t.Errorf("kubectl get crds: exit code %d, %s", r.Code, r.Stderr)
+		}
+	})
+
 	t.Run("diff", func(t *testing.T) {
 		e := e.with(t)
 		manifest := job("diffed", "true", "suspend: true")
