@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"errand.dev/errand/internal/portholder"
 )
 
 // Listen opens a TCP listener for Config.Listener at host:port; port 0 takes
@@ -17,7 +19,7 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%s is taken by %s: stop it, or choose another address with --listen; port 0 takes any free one: %w",
-			address, holderOf(address), err)
+			address, portholder.Find("/", address), err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("%s isn't an address of this machine: choose another with --listen: %w", address, err)
 	case err != nil:
@@ -32,18 +34,6 @@ func (c *completedConfig) listen(ctx context.Context) (net.Listener, error) {
 		return c.Listener, nil
 	}
 	return Listen(ctx, c.Listen)
-}
-
-func holderOf(addr string) string {
-	_, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return portHolder(0)
-	}
-	port, err := net.LookupPort("tcp", service)
-	if err != nil {
-		return portHolder(0)
-	}
-	return portHolder(port)
 }
 
 // joinListeners makes one listener of several; the first one's address is its

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/datadir"
+	"errand.dev/errand/internal/portholder"
 )
 
 // Space below which there is soon none left for images and logs, and below
@@ -120,65 +121,11 @@ func port(ctx context.Context, h Host) Finding {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return fail("name another --listen", "can't listen at %s: %v", h.Listen, err)
 	}
-	name, pid := listener(h)
-	if holder, held, err := datadir.HeldBy(h.DataDir); err == nil && held && (pid == 0 || pid == holder.PID) {
+	who := portholder.Find(h.Root, h.Listen)
+	if holder, held, err := datadir.HeldBy(h.DataDir); err == nil && held && (who.PID == 0 || who.PID == holder.PID) {
 		return ok("%s is in use by the running errand, %s", h.Listen, holder)
 	}
-	who := "another process"
-	if pid > 0 {
-		who = fmt.Sprintf("%s (pid %d)", name, pid)
-	}
 	return fail("stop it, or name another --listen", "%s is taken by %s", h.Listen, who)
-}
-
-// listener finds the process that listens on the API's port. It is 0 where
-// that can't be told: it may be another user's, or in another container.
-func listener(h Host) (name string, pid int) {
-	_, service, err := net.SplitHostPort(h.Listen)
-	if err != nil {
-		return "", 0
-	}
-	port, err := net.LookupPort("tcp", service)
-	if err != nil {
-		return "", 0
-	}
-	sockets := listeningSockets(h, port)
-	fds, _ := filepath.Glob(filepath.Join(h.Root, "/proc/[0-9]*/fd/*"))
-	for _, fd := range fds {
-		target, err := os.Readlink(fd)
-		if err != nil || !slices.Contains(sockets, target) {
-			continue
-		}
-		process := filepath.Dir(filepath.Dir(fd))
-		comm, err := os.ReadFile(filepath.Join(process, "comm"))
-		if err != nil {
-			continue
-		}
-		if pid, err := strconv.Atoi(filepath.Base(process)); err == nil {
-			return strings.TrimSpace(string(comm)), pid
-		}
-	}
-	return "", 0
-}
-
-// listeningSockets are the sockets that listen on a TCP port, as the links in
-// /proc/PID/fd name them.
-func listeningSockets(h Host, port int) []string {
-	const localField, stateField, inodeField, listening = 1, 3, 9, "0A"
-	var found []string
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		b, err := os.ReadFile(filepath.Join(h.Root, table))
-		if err != nil {
-			continue // no such protocol
-		}
-		for line := range strings.Lines(string(b)) {
-			f := strings.Fields(line)
-			if len(f) > inodeField && f[stateField] == listening && strings.HasSuffix(f[localField], fmt.Sprintf(":%04X", port)) {
-				found = append(found, "socket:["+f[inodeField]+"]")
-			}
-		}
-	}
-	return found
 }
 
 func closeListener(l net.Listener, addr string) Finding {
