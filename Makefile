@@ -68,8 +68,7 @@ test: deps build kubectl test-unit test-node test-e2e ## Run all tests (root; ab
 
 .PHONY: test-unit
 test-unit: ## Tests that need no root
-	@scripts/with-progress.sh "compiling the unit tests" go vet ./...
-	go test ./...
+	@scripts/with-progress.sh "unit tests (the first time they take some minutes to compile)" go test ./...
 
 .PHONY: test-node
 test-node: ## Tests with real containers, mounts and networks (root)
