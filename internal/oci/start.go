@@ -111,18 +111,19 @@ func watchProcess(ctx context.Context, pid int) func() error {
 	}
 }
 
-// removeCgroup removes the cgroups that the shim, gone now, had for itself. Nobody else knows of them.
+// removeCgroup removes the cgroups that the shim, gone now, had for itself. Nobody else knows of them. The parents are looked for
+// rather than those: the shim moves in the background, and may have ended before it came to that, while a container's cgroup
+// has brought the parent.
 func (c *Client) removeCgroup(ctx context.Context) error {
 	if c.cfg.CgroupParent == "" {
 		return nil
 	}
-	own := filepath.Join(c.cfg.CgroupParent, shimCgroup)
 	var errs []error
-	for _, pattern := range []string{"/sys/fs/cgroup" + own, "/sys/fs/cgroup/*" + own} {
+	for _, pattern := range []string{"/sys/fs/cgroup" + c.cfg.CgroupParent, "/sys/fs/cgroup/*" + c.cfg.CgroupParent} {
 		dirs, err := filepath.Glob(pattern)
 		errs = append(errs, err)
 		for _, dir := range dirs {
-			if err := removeEmpty(ctx, dir); err != nil {
+			if err := removeEmpty(ctx, filepath.Join(dir, shimCgroup)); err != nil {
 				errs = append(errs, err)
 			}
 		}
