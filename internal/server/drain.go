@@ -65,7 +65,18 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 	if err := r.destroy(ctx, names.CgroupParent); err != nil {
 		return err
 	}
-	return removeRuntimeDir(names)
+	// Nobody runs who would take the pods' volumes down. Files of the user's own
+	// may be mounted among them, which whoever removes the directory must not
+	// come upon.
+	path, err := realPath(dir.Root())
+	if err != nil {
+		return err
+	}
+	mounts, err := mountsOf(path, names)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unmount(mounts), removeRuntimeDir(names))
 }
 
 // destroy ends what outlives errand: containers, shim and network.
@@ -99,13 +110,26 @@ func removeRuntimeDir(names instance.Names) error {
 	if err != nil {
 		return fmt.Errorf("list the mounts in the runtime directory: %w", err)
 	}
-	for _, m := range slices.Backward(mounts) {
-		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
-		}
+	var paths []string
+	for _, m := range mounts {
+		paths = append(paths, m.Mountpoint)
+	}
+	if err := unmount(paths); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(names.RuntimeDir); err != nil {
 		return fmt.Errorf("remove the runtime directory: %w", err)
+	}
+	return nil
+}
+
+// unmount takes down what is mounted, given in the order of mounting.
+func unmount(paths []string) error {
+	for _, path := range slices.Backward(paths) {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
 	}
 	return nil
 }

@@ -131,10 +131,8 @@ func (r *remains) end(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	for _, m := range slices.Backward(r.mounts) {
-		if err := unix.Unmount(m, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmount %s: %w", m, err)
-		}
+	if err := unmount(r.mounts); err != nil {
+		return err
 	}
 	if err := r.removeNetwork(ctx); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/moby/sys/mountinfo"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -160,6 +162,51 @@ func killShim(t *testing.T, e *errand) {
 
 // The image commands do the same whether errand serve does the work or the
 // store is opened directly.
+// A drained data directory can be removed without the removal coming upon the
+// user's own files, which a subPath mounts below it.
+func TestDrainTakesVolumesDown(t *testing.T) {
+	e := start(t)
+	host := t.TempDir()
+	precious := filepath.Join(host, "sub", "precious")
+	if err := os.MkdirAll(filepath.Dir(precious), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(precious, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.apply(job("holds", "sleep 3600") + fmt.Sprintf(`        volumeMounts: [{name: host, mountPath: /host, subPath: sub}]
+      volumes: [{name: host, hostPath: {path: %s}}]
+`, host))
+	e.wait("jsonpath={.status.ready}=1", "job/holds")
+	wantLines(t, e.kubectl("exec", "job/holds", "--", "cat", "/host/precious"), "kept")
+	mounted := func() int {
+		list, err := mountinfo.GetMounts(mountinfo.PrefixFilter(e.cfg.DataDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	if _, err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if mounted() == 0 {
+		t.Error("nothing is mounted in the data directory: what does this test show?")
+	}
+	if err := e.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := mounted(); n > 0 {
+		t.Errorf("%d mounts are left in the data directory", n)
+	}
+	if err := os.RemoveAll(e.cfg.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(precious); err != nil || string(b) != "kept" {
+		t.Errorf("the user's file holds %q, %v", b, err)
+	}
+	e.Errand = nil // nothing to end
+}
+
 func TestImageCommands(t *testing.T) {
 	slow, err := registry.Big(registry.Owner{}, 2, 1_500_000)
 	if err != nil {
