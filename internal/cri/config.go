@@ -115,7 +115,7 @@ func (c *Config) complete() error {
 		}
 	}
 	if c.Runtime == nil || c.Images == nil || c.Network == nil || c.Cgroups == nil {
-		errs = append(errs, errors.New("Runtime, Images, Network and Cgroups must be set"))
+		errs = append(errs, errors.New("the fields Runtime, Images, Network and Cgroups must be set"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("container runtime: %w", err)

@@ -29,9 +29,8 @@ import (
 
 // world is a host in memory: what outlives a runtime that is killed.
 type world struct {
-	t    *testing.T
-	dir  string
-	boot int
+	t   *testing.T
+	dir string
 
 	mu         sync.Mutex
 	containers map[string]*oci.Status // the parent's

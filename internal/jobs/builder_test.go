@@ -94,11 +94,6 @@ func (b *podBuilder) ready() *podBuilder {
 	setReady(&b.pod, corev1.ConditionTrue, metav1.NewTime(epoch))
 	return b
 }
-func (b *podBuilder) restarted(n int32) *podBuilder {
-	b.running()
-	b.pod.Status.ContainerStatuses = []corev1.ContainerStatus{{RestartCount: n}}
-	return b
-}
 func (b *podBuilder) ended(phase corev1.PodPhase, at time.Time) *podBuilder {
 	b.pod.Status.Phase = phase
 	b.pod.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{

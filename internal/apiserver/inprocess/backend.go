@@ -92,7 +92,7 @@ func (b *backend) newEndpoint(resource schema.GroupVersionResource, subresource 
 	}
 	json, ok := runtime.SerializerInfoForMediaType(b.Codecs.SupportedMediaTypes(), runtime.ContentTypeJSON)
 	if !ok {
-		return nil, fmt.Errorf("Codecs has no serializer for %s", runtime.ContentTypeJSON)
+		return nil, fmt.Errorf("the field Codecs has no serializer for %s", runtime.ContentTypeJSON)
 	}
 	encoder := b.Codecs.EncoderForVersion(json.Serializer, kind.GroupVersion())
 	e.patchCodec = runtime.NewCodec(encoder, b.Codecs.DecoderToVersion(json.StrictSerializer, e.hub))

@@ -5,7 +5,7 @@ import (
 	"reflect"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -76,12 +76,12 @@ func newClient[T object, L runtime.Object](r *resource[T, L], namespace string, 
 // onItem says whether e can serve a request for one item of the client's namespace. What it can't serve is left to the remote client, so that
 // impossible names and namespaces get the very errors of the typed client and of the server's router.
 func (c *client[T, L]) onItem(e *endpoint, name string) bool {
-	return name != "" && len(path.IsValidPathSegmentName(name)) == 0 && c.inNamespace(e)
+	return name != "" && len(content.IsPathSegmentName(name)) == 0 && c.inNamespace(e)
 }
 
 // inNamespace says the same of a request that creates an item or touches a whole collection.
 func (c *client[T, L]) inNamespace(e *endpoint) bool {
-	return e != nil && e.namespaced == (c.namespace != "") && len(path.IsValidPathSegmentName(c.namespace)) == 0
+	return e != nil && e.namespaced == (c.namespace != "") && len(content.IsPathSegmentName(c.namespace)) == 0
 }
 
 // onCollection says the same of a read of a collection, which may span all namespaces.

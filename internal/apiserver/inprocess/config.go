@@ -78,13 +78,13 @@ func New(cfg Config) (kubernetes.Interface, error) {
 func (c Config) validate() error {
 	var errs []error
 	if c.Storage == nil {
-		errs = append(errs, errors.New("Storage is required"))
+		errs = append(errs, errors.New("the field Storage is required"))
 	}
 	if c.Scheme == nil {
-		errs = append(errs, errors.New("Scheme is required"))
+		errs = append(errs, errors.New("the field Scheme is required"))
 	}
 	if c.Fallback == nil {
-		errs = append(errs, errors.New("Fallback is required"))
+		errs = append(errs, errors.New("the field Fallback is required"))
 	}
 	return errors.Join(errs...)
 }

@@ -99,6 +99,7 @@ func createInvalid(s *Session) {
 func createSystemFields(s *Session) {
 	now := metav1.Now()
 	p := MakePod("a")
+	//lint:ignore SA1019 who still sets it must have it ignored
 	p.UID, p.SelfLink, p.CreationTimestamp = "mine", "link", metav1.NewTime(time.Unix(1, 0))
 	p.DeletionTimestamp, p.DeletionGracePeriodSeconds, p.Generation = &now, ptr.To[int64](3), 77
 	p.ManagedFields = nil

@@ -82,7 +82,7 @@ func deletePropagation(s *Session) {
 	}
 	_, err := s.Jobs().Create(s.Ctx, MakeJob("orphans"), metav1.CreateOptions{})
 	s.Must(err)
-	//nolint:staticcheck // the deprecated field still has to work
+	//lint:ignore SA1019 the deprecated field still has to work
 	s.Must(s.Jobs().Delete(s.Ctx, "orphans", metav1.DeleteOptions{OrphanDependents: ptr.To(true)}))
 	j, err := s.Jobs().Get(s.Ctx, "orphans", metav1.GetOptions{})
 	s.Must(err)
@@ -93,7 +93,7 @@ func deleteRefused(s *Session) {
 	s.createPod(MakePod("a"))
 	s.Want("missing", apierrors.IsNotFound, s.Pods().Delete(s.Ctx, "missing", metav1.DeleteOptions{}))
 	s.Want("policy", apierrors.IsInvalid, s.Pods().Delete(s.Ctx, "a", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletionPropagation("Sideways"))}))
-	//nolint:staticcheck // the deprecated field still has to work
+	//lint:ignore SA1019 the deprecated field still has to work
 	s.Want("both", apierrors.IsInvalid, s.Pods().Delete(s.Ctx, "a", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationOrphan), OrphanDependents: ptr.To(true)}))
 	s.Want("no name", anyError, s.Pods().Delete(s.Ctx, "", metav1.DeleteOptions{}))
 	s.Want("no namespace", anyError, s.CoreV1().Pods("").Delete(s.Ctx, "a", metav1.DeleteOptions{}))
