@@ -40,7 +40,7 @@ func newClient(t *testing.T, change func(*inprocess.Config)) kubernetes.Interfac
 func TestNewNeedsAllParts(t *testing.T) {
 	_, err := inprocess.New(inprocess.Config{})
 	for _, part := range []string{"Storage", "Scheme", "Fallback"} {
-		if err == nil || !contains(err, part+" is required") {
+		if err == nil || !contains(err, "the field "+part+" is required") {
 			t.Errorf("no word about %s in %v", part, err)
 		}
 	}
