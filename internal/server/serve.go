@@ -62,7 +62,10 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 		err = nil // asked to stop before it was ready
 	}
 	manager.tell(ctx, daemon.SdNotifyStopping)
-	return errors.Join(err, s.group.Stop(), s.close(), dir.Close())
+	err = errors.Join(err, s.group.Stop(), s.close())
+	// It stays if anything is in it, such as the socket of the shim that goes on.
+	_ = os.Remove(names.RuntimeDir)
+	return errors.Join(err, dir.Close())
 }
 
 // serve is one run: what its components share.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/leakcheck"
 	batchv1 "k8s.io/api/batch/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,7 +51,9 @@ func TestServeRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		want(t, serve(t, "--data-dir", t.TempDir(), "--node=false", "--listen", l.Addr().String()), l.Addr().String(), "in use", "--listen")
+		dir := t.TempDir()
+		leakcheck.Check(t, dir)
+		want(t, serve(t, "--data-dir", dir, "--listen", l.Addr().String()), l.Addr().String(), "in use", "--listen")
 	})
 
 	t.Run("a data directory of a newer errand", func(t *testing.T) {
@@ -179,6 +183,7 @@ func TestLogReaderGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	leakcheck.Check(t, dir)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
