@@ -98,9 +98,9 @@ func BenchmarkFakeAPI(b *testing.B) {
 	w.api.trusted = true
 	job := makeJob("job").stored().obj()
 	before, i := cpuTime(), int64(0)
-	names := namesFor("job", "x")
+	names := namesFor(job)
 	for b.Loop() {
-		pod, err := w.api.createPod(newPod(job, names.at(i)))
+		pod, err := w.api.createPod(newPod(job, names.at(i), creation{Slot: i}))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"math"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -36,6 +37,44 @@ func (b *jobBuilder) suspended() *jobBuilder          { b.job.Spec.Suspend = ptr
 func (b *jobBuilder) deadline(s int64) *jobBuilder    { b.job.Spec.ActiveDeadlineSeconds = &s; return b }
 func (b *jobBuilder) ttl(s int32) *jobBuilder         { b.job.Spec.TTLSecondsAfterFinished = &s; return b }
 func (b *jobBuilder) managedBy(m string) *jobBuilder  { b.job.Spec.ManagedBy = &m; return b }
+func (b *jobBuilder) indexed(completions int32) *jobBuilder {
+	b.job.Spec.CompletionMode, b.job.Spec.Completions = ptr.To(batchv1.IndexedCompletion), &completions
+	return b
+}
+
+// limitPerIndex lets each index fail so often; the API server then sets no limit to the whole Job's failures.
+func (b *jobBuilder) limitPerIndex(n int32) *jobBuilder {
+	b.job.Spec.BackoffLimitPerIndex, b.job.Spec.BackoffLimit = &n, ptr.To[int32](math.MaxInt32)
+	return b
+}
+func (b *jobBuilder) maxFailedIndexes(n int32) *jobBuilder {
+	b.job.Spec.MaxFailedIndexes = &n
+	return b
+}
+func (b *jobBuilder) successRules(rules ...batchv1.SuccessPolicyRule) *jobBuilder {
+	b.job.Spec.SuccessPolicy = &batchv1.SuccessPolicy{Rules: rules}
+	return b
+}
+
+// failureRules also sets what the API server makes the default then.
+func (b *jobBuilder) failureRules(rules ...batchv1.PodFailurePolicyRule) *jobBuilder {
+	b.job.Spec.PodFailurePolicy = &batchv1.PodFailurePolicy{Rules: rules}
+	return b.replaceFailedOnly()
+}
+
+// onExit is a rule for exit codes; onCondition is one for a condition that is true.
+func onExit(action batchv1.PodFailurePolicyAction, codes ...int32) batchv1.PodFailurePolicyRule {
+	return batchv1.PodFailurePolicyRule{Action: action, OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{
+		Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: codes,
+	}}
+}
+
+func onCondition(action batchv1.PodFailurePolicyAction, condition corev1.PodConditionType) batchv1.PodFailurePolicyRule {
+	return batchv1.PodFailurePolicyRule{Action: action, OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{
+		{Type: condition, Status: corev1.ConditionTrue},
+	}}
+}
+
 func (b *jobBuilder) onFailure() *jobBuilder {
 	b.job.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
 	return b

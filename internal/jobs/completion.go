@@ -15,7 +15,8 @@ func completionsReached(job *batchv1.Job, succeeded, active int32) bool {
 
 // wantActive is how many pods should be active: never more than spec.parallelism, nor than work is left. In a work queue that has had a success
 // those that run finish, and none is added.
-func wantActive(job *batchv1.Job, succeeded, active int32) int32 {
+// An index that has been given up is no work any more.
+func wantActive(job *batchv1.Job, succeeded, givenUp, active int32) int32 {
 	parallelism := int32(1)
 	if job.Spec.Parallelism != nil {
 		parallelism = *job.Spec.Parallelism
@@ -26,5 +27,5 @@ func wantActive(job *batchv1.Job, succeeded, active int32) int32 {
 		}
 		return parallelism
 	}
-	return max(min(*job.Spec.Completions-succeeded, parallelism), 0)
+	return max(min(*job.Spec.Completions-succeeded-givenUp, parallelism), 0)
 }

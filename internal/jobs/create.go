@@ -12,25 +12,26 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// create creates the pods in the given slots and says whether all of them exist now.
-func (e *engine) create(ctx context.Context, s *jobState, job *batchv1.Job, slots []int64) bool {
-	if len(slots) == 0 {
+// create creates pods and says whether all of them exist now.
+func (e *engine) create(ctx context.Context, s *jobState, job *batchv1.Job, creations []creation) bool {
+	if len(creations) == 0 {
 		return true
 	}
-	names := namesFor(job.Name, job.UID)
-	created := make([]bool, len(slots))
-	failures := make([]error, len(slots))
-	ok := e.attempt(ctx, s, deedCreate, len(slots), func(i int) error {
-		err := e.createPod(ctx, s, newPod(job, names.at(slots[i])), slots[i])
+	names := namesFor(job)
+	created := make([]bool, len(creations))
+	failures := make([]error, len(creations))
+	ok := e.attempt(ctx, s, deedCreate, len(creations), func(i int) error {
+		slot := creations[i].Slot
+		err := e.createPod(ctx, s, newPod(job, names.at(slot), creations[i]), slot)
 		created[i], failures[i] = err == nil, err
 		return err
 	})
-	// In the order of the slots, so that events come in the same order each time.
+	// In the order of the plan, so that events come in the same order each time.
 	failed := false
-	for i, slot := range slots {
+	for i, c := range creations {
 		switch err := failures[i]; {
 		case created[i]:
-			e.eventf(job, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %s", names.at(slot))
+			e.eventf(job, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %s", names.at(c.Slot))
 		case err == nil || errors.Is(err, errUnfit) || failed || isNamespaceTerminating(err) || ctx.Err() != nil:
 		default:
 			failed = true
@@ -97,7 +98,7 @@ func (e *engine) collide(ctx context.Context, s *jobState, pod *corev1.Pod, slot
 
 // resolve finds out whether pods exist in slots whose creation had no answer, and that aren't needed any more.
 func (e *engine) resolve(ctx context.Context, s *jobState, slots []int64) bool {
-	names := namesFor(s.name, s.uid)
+	names := s.names()
 	return e.attempt(ctx, s, deedCreate, len(slots), func(i int) error {
 		found, err := e.client.CoreV1().Pods(s.namespace).Get(ctx, names.at(slots[i]), metav1.GetOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -154,7 +155,13 @@ func (s *jobState) settleSlot(slot int64) {
 	s.settle(slot)
 }
 
-func (s *jobState) takeSlot(slot int64) { s.nextSlot = max(s.nextSlot, slot+1) }
+func (s *jobState) takeSlot(slot int64) {
+	if s.indexes != nil {
+		s.indexes.take(slot)
+		return
+	}
+	s.nextSlot = max(s.nextSlot, slot+1)
+}
 
 func (s *jobState) settle(slot int64) {
 	s.unresolved = slices.DeleteFunc(slices.Clone(s.unresolved), func(u int64) bool { return u == slot })
@@ -165,7 +172,7 @@ func (s *jobState) resolveName(name string) {
 	if len(s.unresolved) == 0 {
 		return
 	}
-	names := namesFor(s.name, s.uid)
+	names := s.names()
 	s.unresolved = slices.DeleteFunc(slices.Clone(s.unresolved), func(u int64) bool { return names.at(u) == name })
 }
 
@@ -173,4 +180,10 @@ func (s *jobState) refuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused = true
+	if s.job != nil {
+		s.noteClosing()
+	}
 }
+
+// names are those of the Job's pods.
+func (s *jobState) names() podNames { return podNames{s.name, s.uid, s.indexes != nil} }

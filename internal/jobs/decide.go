@@ -19,16 +19,13 @@ func decide(job *batchv1.Job, v *view, now time.Time, lim limits) plan {
 	if isFinished(job) {
 		return tidy(v)
 	}
-	if why := unsupported(job); why != "" {
-		if job.DeletionTimestamp != nil {
-			return tidy(v) // an engine that could more may have left it pods
-		}
-		return refuse(job, why, now)
-	}
 	if job.DeletionTimestamp == nil && len(v.Claims) > 0 && v.Waits[deedClaim] == 0 {
 		return plan{Claim: v.Claims}
 	}
 	d := newDraft(job, v, now, lim)
+	if job.DeletionTimestamp == nil && len(v.Claims) > 0 {
+		d.plan.lookAgain(v.Waits[deedClaim])
+	}
 	d.settle()
 	d.start()
 	d.judge()
@@ -49,8 +46,10 @@ type draft struct {
 
 	// succeeded and failed are all known ends, whether status counts them yet or not.
 	succeeded, failed int32
-	// slot is the next free one.
+	// slot is the next free one, of a Job without indexes.
 	slot int64
+	// doneIndexes and failedIndexes are those of an Indexed Job that have succeeded, and have been given up, whether status says so yet or not.
+	doneIndexes, failedIndexes intervals
 	// ending is the interim condition FailureTarget or SuccessCriteriaMet, if there is one; stands says that it is written already.
 	ending *batchv1.JobCondition
 	stands bool

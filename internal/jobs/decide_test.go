@@ -64,12 +64,12 @@ func TestDecide(t *testing.T) {
 		{
 			name: "a new Job gets its pods and its start time",
 			job:  makeJob("job").completions(4).parallelism(3),
-			want: plan{Create: []int64{0, 1, 2}, Status: status(func(s *batchv1.JobStatus) { s.Active = 3 })},
+			want: plan{Create: slots(0, 1, 2), Status: status(func(s *batchv1.JobStatus) { s.Active = 3 })},
 		},
 		{
 			name: "with one completion left only one pod runs",
 			job:  makeJob("job").completions(4).parallelism(3).started(epoch).status(func(s *batchv1.JobStatus) { s.Succeeded = 3 }),
-			want: plan{Create: []int64{3}, Status: status(func(s *batchv1.JobStatus) { s.Active, s.Succeeded = 1, 3 })},
+			want: plan{Create: slots(3), Status: status(func(s *batchv1.JobStatus) { s.Active, s.Succeeded = 1, 3 })},
 		},
 		{
 			name: "parallelism 0 runs nothing",
@@ -87,7 +87,7 @@ func TestDecide(t *testing.T) {
 			job:  makeJob("job").completions(3).parallelism(1).started(epoch),
 			pods: []*corev1.Pod{makePod("a").succeeded().obj()},
 			want: plan{
-				Create: []int64{1},
+				Create: slots(1),
 				Status: status(func(s *batchv1.JobStatus) {
 					s.Active = 1
 					s.UncountedTerminatedPods.Succeeded = []types.UID{"uid-a"}
@@ -244,7 +244,7 @@ func TestDecide(t *testing.T) {
 		{
 			name: "a work queue runs parallelism pods",
 			job:  makeJob("job").workQueue().parallelism(2),
-			want: plan{Create: []int64{0, 1}, Status: status(func(s *batchv1.JobStatus) { s.Active = 2 })},
+			want: plan{Create: slots(0, 1), Status: status(func(s *batchv1.JobStatus) { s.Active = 2 })},
 		},
 		{
 			name: "a work queue with a success adds no pods and waits for the rest",
@@ -308,47 +308,10 @@ func TestDecideIsIdempotent(t *testing.T) {
 	}
 }
 
-func TestUnsupported(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		edit func(*batchv1.JobSpec)
-		want string
-	}{
-		{"plain", func(*batchv1.JobSpec) {}, ""},
-		{"indexed", func(s *batchv1.JobSpec) { s.CompletionMode = ptr.To(batchv1.IndexedCompletion) }, "spec.completionMode Indexed"},
-		{"failure policy", func(s *batchv1.JobSpec) { s.PodFailurePolicy = &batchv1.PodFailurePolicy{} }, "spec.podFailurePolicy"},
-		{"two", func(s *batchv1.JobSpec) {
-			s.SuccessPolicy, s.BackoffLimitPerIndex = &batchv1.SuccessPolicy{}, ptr.To[int32](1)
-		}, "spec.backoffLimitPerIndex, spec.successPolicy"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			job := makeJob("job").stored().obj()
-			tc.edit(&job.Spec)
-			if got := unsupported(job); got != tc.want {
-				t.Fatalf("got %q, want %q", got, tc.want)
-			}
-			if tc.want == "" {
-				return
-			}
-			p := decide(job, viewOf(job), epoch, testLimits)
-			if len(p.Create) > 0 || p.Status == nil || !isTrue(p.Status.Conditions, JobUnsupported) || len(p.Events) != 1 {
-				t.Errorf("plan %+v", p)
-			}
-			job.Status = *p.Status
-			if p := decide(job, viewOf(job), epoch, testLimits); !p.idle() {
-				t.Errorf("a second refusal: %+v", p)
-			}
-		})
+func slots(slots ...int64) []creation {
+	var out []creation
+	for _, slot := range slots {
+		out = append(out, creation{Slot: slot})
 	}
-}
-
-// An engine that could more may have left pods to a Job that this one refuses: its deletion must not wait for them for ever.
-func TestDeletionOfAnUnsupportedJob(t *testing.T) {
-	job := makeJob("job").stored().obj()
-	job.Spec.CompletionMode = ptr.To(batchv1.IndexedCompletion)
-	job.DeletionTimestamp = ptr.To(metav1.NewTime(epoch))
-	p := decide(job, viewOf(job, makePod("job-a").obj()), epoch, testLimits)
-	if len(p.Release) != 1 || len(p.Delete) != 1 || len(p.Create) > 0 {
-		t.Errorf("plan %+v, want the pod deleted and released", p)
-	}
+	return out
 }

@@ -37,7 +37,12 @@ func (e *engine) carryOut(ctx context.Context, s *jobState, job *batchv1.Job, p 
 		}
 	}
 	e.attempt(ctx, s, deedRelease, len(p.Release), func(i int) error {
-		return e.release(ctx, s, p.Release[i].podRef, p.Release[i].Unchanged)
+		r := p.Release[i]
+		err := e.release(ctx, s, r.podRef, r.Unchanged)
+		if err == nil && r.Handled != "" {
+			e.metrics.handled(r.Handled)
+		}
+		return err
 	})
 	for _, ev := range p.Events {
 		e.recorder.Event(job, ev.Type, ev.Reason, ev.Message)

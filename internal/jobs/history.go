@@ -54,17 +54,33 @@ func (h failureHistory) succeededAt(at time.Time) failureHistory {
 // backoffDelay returns how long to wait from now before a failed pod is replaced: base after one failure, doubling with each further one up to
 // most, counted from the last failure (Job.spec.backoffLimit's delay). A last failure in the future (the clock was set back) delays by no
 // more than the whole delay.
-func backoffDelay(h failureHistory, now time.Time, base, most time.Duration) time.Duration {
-	if len(h.Failures) == 0 || base <= 0 {
+func backoffDelay(h failureHistory, now time.Time, lim limits) time.Duration {
+	if len(h.Failures) == 0 {
 		return 0
 	}
-	delay := base
-	for range len(h.Failures) - 1 {
-		if delay >= most {
+	return delayAfter(len(h.Failures), h.Failures[0].At, now, lim)
+}
+
+// delayAfter is the delay after so many failures, the last of them at that time.
+func delayAfter(failures int, last, now time.Time, lim limits) time.Duration {
+	if failures == 0 || lim.PodFailureBackoff <= 0 {
+		return 0
+	}
+	delay := lim.PodFailureBackoff
+	for range failures - 1 {
+		if delay >= lim.MaxPodFailureBackoff {
 			break
 		}
 		delay *= 2
 	}
-	delay = min(delay, most)
-	return min(max(delay-now.Sub(h.Failures[0].At), 0), delay)
+	delay = min(delay, lim.MaxPodFailureBackoff)
+	return min(max(delay-now.Sub(last), 0), delay)
+}
+
+// backoff is how long the failures of the Job's pods delay the next; 0 if they delay only their own indexes.
+func (d *draft) backoff() time.Duration {
+	if limitsPerIndex(d.job) {
+		return 0
+	}
+	return backoffDelay(d.v.History, d.now, d.lim)
 }

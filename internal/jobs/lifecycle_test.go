@@ -27,7 +27,7 @@ func TestSeedTranscript(t *testing.T) {
 	w.endAll(job, corev1.PodSucceeded)
 	w.settle()
 
-	names := namesFor("job-echo", job.UID)
+	names := namesFor(job)
 	want := []string{
 		"Normal Suspended Job suspended",
 		"Normal SuccessfulCreate Created pod: " + names.at(0),

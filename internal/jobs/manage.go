@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,8 +21,8 @@ func (d *draft) manage() {
 	case d.suspended():
 		d.rest()
 	default:
-		want := wantActive(d.job, d.succeeded, d.v.Active)
-		if excess := d.v.Active - want; excess > 0 {
+		want := wantActive(d.job, d.succeeded, d.failedIndexes.total(), d.v.Active)
+		if excess := max(d.v.Active-want, d.v.surplus); excess > 0 {
 			d.remove(excess, true)
 			break
 		}
@@ -49,8 +50,7 @@ func (d *draft) create(n int32) {
 	if n <= 0 || d.v.Refused {
 		return
 	}
-	wait := max(backoffDelay(d.v.History, d.now, d.lim.PodFailureBackoff, d.lim.MaxPodFailureBackoff), d.v.Waits[deedCreate])
-	if wait > 0 {
+	if wait := max(d.backoff(), d.v.Waits[deedCreate]); wait > 0 {
 		d.plan.lookAgain(wait)
 		return
 	}
@@ -58,17 +58,64 @@ func (d *draft) create(n int32) {
 	if d.v.Probing {
 		n = 1
 	}
-	d.plan.Create = append(d.plan.Create, d.v.Unresolved[:min(int(n), len(d.v.Unresolved))]...)
-	for int32(len(d.plan.Create)) < n {
-		d.plan.Create = append(d.plan.Create, d.slot)
+	if d.v.Indexes != nil {
+		d.createIndexes(int(n))
+	} else {
+		d.createNext(int(n))
+	}
+	d.status.Active += int32(len(d.plan.Create))
+}
+
+// createNext adds n pods of which one is like the other.
+func (d *draft) createNext(n int) {
+	for _, slot := range d.v.Unresolved[:min(n, len(d.v.Unresolved))] {
+		d.plan.Create = append(d.plan.Create, creation{Slot: slot})
+	}
+	for len(d.plan.Create) < n {
+		d.plan.Create = append(d.plan.Create, creation{Slot: d.slot})
 		d.slot++
 	}
-	d.status.Active += n
+}
+
+// createIndexes adds pods for the n lowest indexes that need one. Where each index fails for itself, one that has to wait after a failure gives its turn to
+// the next.
+func (d *draft) createIndexes(n int) {
+	x := d.v.Indexes
+	for index := range d.doneIndexes.union(d.failedIndexes).missing(x.completions) {
+		if len(d.plan.Create) == n {
+			return
+		}
+		if !x.vacant(index) {
+			continue
+		}
+		before, wait := d.indexHistory(index)
+		if wait > 0 {
+			d.plan.lookAgain(wait)
+			continue
+		}
+		d.plan.Create = append(d.plan.Create, creation{Slot: d.slotFor(index), Before: before})
+	}
+}
+
+// slotFor returns where the next pod of an index goes: into a slot that may hold one already, if there is such a slot.
+func (d *draft) slotFor(index int32) int64 {
+	for _, slot := range d.v.Unresolved {
+		if indexOfSlot(slot) == index {
+			return slot
+		}
+	}
+	return slotOf(index, d.v.Indexes.attempts[index])
 }
 
 // resolveRest finds out about creations whose answer was lost and that aren't needed any more.
 func (d *draft) resolveRest() {
-	if left := d.v.Unresolved[min(len(d.plan.Create), len(d.v.Unresolved)):]; len(left) > 0 {
+	var left []int64
+	for _, slot := range d.v.Unresolved {
+		if !slices.ContainsFunc(d.plan.Create, func(c creation) bool { return c.Slot == slot }) {
+			left = append(left, slot)
+		}
+	}
+	if len(left) > 0 {
 		if wait := d.v.Waits[deedCreate]; wait > 0 {
 			d.plan.lookAgain(wait)
 			return

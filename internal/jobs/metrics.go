@@ -20,6 +20,8 @@ type metrics struct {
 	finished         *kmetrics.CounterVec
 	external         *kmetrics.CounterVec
 	podsFinished     *kmetrics.CounterVec
+	indexesFinished  *kmetrics.CounterVec
+	policyHandled    *kmetrics.CounterVec
 	terminatedPods   *kmetrics.CounterVec
 	podsCreated      *kmetrics.CounterVec
 	deletionDuration *kmetrics.Histogram
@@ -46,6 +48,11 @@ func newMetrics() *metrics {
 			"controller_name"),
 		podsFinished: counter("job_pods_finished_total", "The number of finished Pods that are fully tracked", kmetrics.STABLE,
 			"completion_mode", "result"),
+		indexesFinished: counter("job_finished_indexes_total", "The number of finished indexes.", kmetrics.ALPHA,
+			"status", "backoffLimit"),
+		policyHandled: counter("pod_failures_handled_by_failure_policy_total",
+			"The number of failed Pods handled by failure policy, by the action of the rule that matched.", kmetrics.BETA,
+			"action"),
 		terminatedPods: counter("terminated_pods_tracking_finalizer_total",
 			"The number of terminated pods (phase=Failed|Succeeded) that have the finalizer batch.kubernetes.io/job-tracking. "+
 				`The event label can be "add" or "delete".`, kmetrics.BETA,
@@ -64,7 +71,7 @@ func newMetrics() *metrics {
 // register makes the metrics count, and shows them where register puts them.
 func (m *metrics) register(register func(kmetrics.Registerable) error) error {
 	for _, r := range []kmetrics.Registerable{
-		m.syncDuration, m.syncs, m.finished, m.external, m.podsFinished, m.terminatedPods, m.podsCreated, m.deletionDuration,
+		m.syncDuration, m.syncs, m.finished, m.external, m.podsFinished, m.indexesFinished, m.policyHandled, m.terminatedPods, m.podsCreated, m.deletionDuration,
 	} {
 		if err := register(r); err != nil {
 			return fmt.Errorf("registering a metric of the Job engine: %w", err)
@@ -97,11 +104,33 @@ func (m *metrics) counted(job *batchv1.Job, status *batchv1.JobStatus) {
 	mode := completionMode(job)
 	m.podsFinished.WithLabelValues(mode, "succeeded").Add(float64(max(status.Succeeded-job.Status.Succeeded, 0)))
 	m.podsFinished.WithLabelValues(mode, "failed").Add(float64(max(status.Failed-job.Status.Failed, 0)))
+	m.countedIndexes(job, status)
 	for kind, result := range map[batchv1.JobConditionType]string{batchv1.JobComplete: "succeeded", batchv1.JobFailed: "failed"} {
 		if isTrue(status.Conditions, kind) && !isTrue(job.Status.Conditions, kind) {
 			m.finished.WithLabelValues(mode, result, findCondition(status.Conditions, kind).Reason).Inc()
 		}
 	}
+}
+
+// countedIndexes takes in the indexes that a status written over that of job says have ended.
+func (m *metrics) countedIndexes(job *batchv1.Job, status *batchv1.JobStatus) {
+	if !isIndexed(job) {
+		return
+	}
+	limit := "global"
+	if limitsPerIndex(job) {
+		limit = "perIndex"
+		given := func(s *batchv1.JobStatus) int32 {
+			return parseIntervals(ptr.Deref(s.FailedIndexes, ""), *job.Spec.Completions).total()
+		}
+		m.indexesFinished.WithLabelValues("failed", limit).Add(float64(max(given(status)-given(&job.Status), 0)))
+	}
+	m.indexesFinished.WithLabelValues("succeeded", limit).Add(float64(max(status.Succeeded-job.Status.Succeeded, 0)))
+}
+
+// handled takes in that a podFailurePolicy has decided about a failed pod.
+func (m *metrics) handled(action batchv1.PodFailurePolicyAction) {
+	m.policyHandled.WithLabelValues(string(action)).Inc()
 }
 
 func (m *metrics) created(job *batchv1.Job, created []bool, failures []error) {

@@ -27,10 +27,13 @@ func (m *model) check(old, new any) {
 			m.checkCreation(obj)
 		} else {
 			m.checkRelease(was, obj)
+			m.checkHandover(was, obj)
 		}
 	case nil:
 		if was, ok := old.(*corev1.Pod); ok && isTracked(was) {
-			m.checkRelease(was, m.api.log[len(m.api.log)-1].old.(*corev1.Pod))
+			is := m.api.log[len(m.api.log)-1].old.(*corev1.Pod)
+			m.checkRelease(was, is)
+			m.checkHandover(was, is)
 		}
 	}
 }
@@ -51,7 +54,7 @@ func (m *model) checkStatus(was, is *batchv1.Job) {
 		was, is []types.UID
 		counted int32
 	}{
-		{"succeeded", wasS, isS, is.Status.Succeeded - was.Status.Succeeded},
+		{"succeeded", wasS, isS, m.succeededByUID(was, is)},
 		{"failed", wasF, isF, is.Status.Failed - was.Status.Failed},
 	} {
 		var cleared int32
@@ -61,22 +64,58 @@ func (m *model) checkStatus(was, is *batchv1.Job) {
 			}
 			cleared++
 			if pod := m.podByUID(uid); pod != nil && isTracked(pod) {
-				m.fail("%s was counted with its finalizer on", pod.Name)
+				m.fatal("%s was counted with its finalizer on", pod.Name)
 			}
 		}
 		if cleared != l.counted {
-			m.fail("%s: %s rose by %d, but %d pods were cleared", is.Name, l.name, l.counted, cleared)
+			m.fatal("%s: %s rose by %d, but %d pods were cleared", is.Name, l.name, l.counted, cleared)
 		}
 		for _, uid := range l.is {
 			if slices.Contains(l.was, uid) {
 				continue
 			}
 			if list := m.named[uid]; list != "" {
-				m.fail("%s: pod %s was named as %s again, after %s", is.Name, uid, l.name, list)
+				m.fatal("%s: pod %s was named as %s again, after %s", is.Name, uid, l.name, list)
 			}
 			m.named[uid] = l.name
 		}
 	}
+}
+
+// succeededByUID is by how much the counter of successes rose for want of an index. An index succeeds once, and with a pod of its own.
+func (m *model) succeededByUID(was, is *batchv1.Job) int32 {
+	if !isIndexed(is) {
+		return is.Status.Succeeded - was.Status.Succeeded
+	}
+	before, after := parseIntervals(was.Status.CompletedIndexes, 100), parseIntervals(is.Status.CompletedIndexes, 100)
+	if n := is.Status.Succeeded; n != after.total() && n != was.Status.Succeeded {
+		m.fatal("%s: succeeded is %d with indexes %s", is.Name, is.Status.Succeeded, is.Status.CompletedIndexes)
+	}
+	for _, run := range after {
+		for i := run.First; i <= run.Last; i++ {
+			if !before.has(i) && !m.hasPod(is, i, func(p *corev1.Pod) bool {
+				return p.Status.Phase == corev1.PodSucceeded && isTracked(p) || m.flipped[p.UID]
+			}) {
+				m.fatal("%s: index %d succeeds without a pod", is.Name, i)
+			}
+		}
+	}
+	for i := range *is.Spec.Completions {
+		if before.has(i) && !after.has(i) && i < *was.Spec.Completions {
+			m.fatal("%s: index %d hasn't succeeded any more", is.Name, i)
+		}
+	}
+	return 0
+}
+
+// hasPod says whether the Job has such a pod for the index.
+func (m *model) hasPod(job *batchv1.Job, index int32, which func(*corev1.Pod) bool) bool {
+	for _, p := range m.api.pods {
+		if o, _ := jobOwner(p); o != nil && o.UID == job.UID && completionIndex(job.Name, p) == index && which(p) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *model) podByUID(uid types.UID) *corev1.Pod {
@@ -97,9 +136,47 @@ func (m *model) checkRelease(was, is *corev1.Pod) {
 	if owner == nil || is.Labels == nil {
 		return
 	}
-	if job := m.api.jobs[key(was.Namespace, owner.Name)]; job != nil && job.UID == owner.UID && !isFinished(job) {
-		m.fail("%s was released uncounted", was.Name)
+	if job := m.api.jobs[key(was.Namespace, owner.Name)]; job != nil && job.UID == owner.UID && !isFinished(job) && !m.needsNoCount(job, was) {
+		m.fatal("%s was released uncounted", was.Name)
 	}
+}
+
+// needsNoCount says whether an ended pod is of no account, or is counted by its index.
+func (m *model) needsNoCount(job *batchv1.Job, pod *corev1.Pod) bool {
+	if pod.Status.Phase == corev1.PodFailed && !judgeFailure(job.Spec.PodFailurePolicy, pod.Namespace, pod.Name, readEnd(pod)).counts() {
+		return true
+	}
+	if !isIndexed(job) {
+		return false
+	}
+	index := completionIndex(job.Name, pod)
+	over := parseIntervals(job.Status.CompletedIndexes, 100).union(parseIntervals(ptr.Deref(job.Status.FailedIndexes, ""), 100))
+	return index >= m.fewestIndexes(job) || over.has(index) && (pod.Status.Phase == corev1.PodSucceeded || m.flipped[pod.UID])
+}
+
+// checkHandover: the number of failures of an index isn't lost with the pod that carries it.
+func (m *model) checkHandover(was, is *corev1.Pod) {
+	owner, _ := jobOwner(was)
+	if owner == nil || is.Labels == nil || !isTracked(was) || isTracked(is) || was.Status.Phase != corev1.PodFailed || m.flipped[was.UID] {
+		return
+	}
+	job := m.api.jobs[key(was.Namespace, owner.Name)]
+	if job == nil || job.UID != owner.UID || !limitsPerIndex(job) || isFinished(job) || job.DeletionTimestamp != nil || decidedEnd(job.Status.Conditions) != nil {
+		return
+	}
+	index := completionIndex(job.Name, was)
+	over := parseIntervals(job.Status.CompletedIndexes, 100).union(parseIntervals(*job.Status.FailedIndexes, 100))
+	if index >= m.fewestIndexes(job) || over.has(index) || m.handedOver[was.UID] {
+		return
+	}
+	m.fatal("%s was released before another pod of its index took over its %d failures", was.Name, readIndexFailures(was).total()+1)
+}
+
+// fewestIndexes is the smallest number of indexes that the engine may still believe in.
+func (m *model) fewestIndexes(job *batchv1.Job) int32 {
+	fewest := *job.Spec.Completions
+	m.believed(job, func(j *batchv1.Job) { fewest = min(fewest, *j.Spec.Completions) })
+	return fewest
 }
 
 // checkCreation: never more pods than parallelism, nor than work is left, nor any for a Job that is done.
@@ -110,7 +187,7 @@ func (m *model) checkCreation(pod *corev1.Pod) {
 		return // deleted a moment ago
 	}
 	if isFinished(job) {
-		m.fail("%s was created for a finished Job", pod.Name)
+		m.fatal("%s was created for a finished Job", pod.Name)
 	}
 	var active, done int32
 	for _, p := range m.api.pods {
@@ -124,30 +201,74 @@ func (m *model) checkCreation(pod *corev1.Pod) {
 			done++
 		}
 	}
+	if isIndexed(job) {
+		m.checkIndex(job, pod)
+		done = 0 // the index is what counts
+	}
 	s, _ := uncounted(&job.Status)
 	done += job.Status.Succeeded + int32(len(s))
 	if most := m.mostParallelism(job); active > most {
-		m.fail("%s is one of %d active pods, parallelism is %d", pod.Name, active, most)
+		m.fatal("%s is one of %d active pods, parallelism is %d", pod.Name, active, most)
 	}
-	if job.Spec.Completions != nil && active+done > *job.Spec.Completions {
-		m.fail("%s is more than is needed: %d active and %d done of %d", pod.Name, active, done, *job.Spec.Completions)
+	if job.Spec.Completions == nil {
+		return
+	}
+	if most := m.mostCompletions(job); active+done > most {
+		m.fatal("%s is more than is needed: %d active and %d done of %d", pod.Name, active, done, most)
 	}
 }
 
-// mostParallelism is the largest parallelism that the engine may still believe in.
+// checkIndex: an index has one active pod at a time, none any more once it has succeeded or was given up, and each knows how often it has failed.
+func (m *model) checkIndex(job *batchv1.Job, pod *corev1.Pod) {
+	index := completionIndex(job.Name, pod)
+	if index >= m.mostCompletions(job) {
+		m.fatal("%s has an index that the Job doesn't", pod.Name)
+	}
+	if parseIntervals(job.Status.CompletedIndexes, 100).has(index) || parseIntervals(ptr.Deref(job.Status.FailedIndexes, ""), 100).has(index) {
+		m.fatal("%s is for an index that is over", pod.Name)
+	}
+	for _, p := range m.api.pods {
+		if o, _ := jobOwner(p); p.UID == pod.UID || o == nil || o.UID != job.UID || p.Labels == nil || completionIndex(job.Name, p) != index {
+			continue
+		}
+		if stageOf(p.Status.Phase, p.DeletionTimestamp != nil) == stageActive {
+			m.fatal("%s has the index of %s", pod.Name, p.Name)
+		}
+		if !limitsPerIndex(job) || !isTracked(p) || p.Status.Phase != corev1.PodFailed {
+			continue
+		}
+		if before := readIndexFailures(p); readIndexFailures(pod).total() <= before.total() && !m.flipped[p.UID] {
+			m.fatal("%s knows of no more failures than %s", pod.Name, p.Name)
+		}
+		m.handedOver[p.UID] = true
+	}
+}
+
+// mostParallelism and mostCompletions are the largest that the engine may still believe in.
 func (m *model) mostParallelism(job *batchv1.Job) int32 {
 	most := *job.Spec.Parallelism
+	m.believed(job, func(j *batchv1.Job) { most = max(most, *j.Spec.Parallelism) })
+	return most
+}
+
+func (m *model) mostCompletions(job *batchv1.Job) int32 {
+	most := *job.Spec.Completions
+	m.believed(job, func(j *batchv1.Job) { most = max(most, *j.Spec.Completions) })
+	return most
+}
+
+// believed calls see with the versions of the Job that the engine may take for the newest.
+func (m *model) believed(job *batchv1.Job, see func(*batchv1.Job)) {
 	for i := len(m.api.log) - 1; i >= 0; i-- {
 		j, ok := m.api.log[i].new.(*batchv1.Job)
 		if !ok || j.UID != job.UID {
 			continue
 		}
-		most = max(most, *j.Spec.Parallelism)
+		see(j)
 		if i < m.jobsAt {
 			break
 		}
 	}
-	return most
 }
 
 // conclude lets everything come to its end, and checks that it does.
@@ -176,7 +297,7 @@ func (m *model) conclude() {
 			break
 		}
 		if round == 60 {
-			m.fail("doesn't end: %s", m.describe())
+			m.fatal("doesn't end: %s", m.describe())
 		}
 	}
 	m.rest()
@@ -190,7 +311,7 @@ func (m *model) rest() {
 			return
 		}
 		if n > 5000 {
-			m.fail("the engine doesn't come to rest: %s", m.describe())
+			m.fatal("the engine doesn't come to rest: %s", m.describe())
 		}
 	}
 }
@@ -221,7 +342,7 @@ func (m *model) describe() string {
 func (m *model) checkEnd() {
 	for _, pod := range m.api.podsOf(nil) {
 		if isTracked(pod) {
-			m.fail("%s keeps the finalizer: %s", pod.Name, m.describe())
+			m.fatal("%s keeps the finalizer: %s", pod.Name, m.describe())
 		}
 	}
 	for i := range m.jobs {
@@ -230,12 +351,12 @@ func (m *model) checkEnd() {
 			continue
 		}
 		if s, f := uncounted(&job.Status); len(s)+len(f) > 0 || job.Status.Active != 0 || ptr.Deref(job.Status.Terminating, 0) != 0 {
-			m.fail("%s isn't at rest: %s", job.Name, m.describe())
+			m.fatal("%s isn't at rest: %s", job.Name, m.describe())
 		}
 	}
 	for uid, s := range m.engine.registry.jobs {
 		if s.sum != (sums{}) || s.waiting.Len() > 0 || len(s.pods) > 0 {
-			m.fail("state of %s keeps %+v, %d pods", uid, s.sum, len(s.pods))
+			m.fatal("state of %s keeps %+v, %d pods", uid, s.sum, len(s.pods))
 		}
 	}
 }

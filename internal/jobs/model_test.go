@@ -57,6 +57,9 @@ func TestModel(t *testing.T) {
 			"restart pod":   m.restartPod,
 			"delete pod":    m.deletePod,
 			"disown pod":    m.disownPod,
+			"disrupt pod":   m.disruptPod,
+			"renumber pod":  m.renumberPod,
+			"resize Job":    m.resizeJob,
 			"edit Job":      m.editJob,
 			"touch Job":     m.touchJob,
 			"delete Job":    m.deleteJob,
@@ -88,15 +91,17 @@ type model struct {
 	named map[types.UID]string
 	// flipped pods have changed from one end to the other: for a while the engine may have believed in the former.
 	flipped map[types.UID]bool
+	// handedOver are failed pods whose index has had another pod since, which knows of their failure.
+	handedOver map[types.UID]bool
 	// lastGone is the length of the log after the last removal of an object: a restart isn't shown a past in which it existed.
 	lastGone int
 	trace    []string
 }
 
 func newModel(t *testing.T, rt *rapid.T) *model {
-	m := &model{world: newWorld(t), rt: rt, named: map[types.UID]string{}, flipped: map[types.UID]bool{}}
+	m := &model{world: newWorld(t), rt: rt, named: map[types.UID]string{}, flipped: map[types.UID]bool{}, handedOver: map[types.UID]bool{}}
 	m.api.wrote = m.check
-	m.api.rejected = func(err error) { m.fail("the API refuses a status: %v", err) }
+	m.api.rejected = func(err error) { m.fatal("the API refuses a status: %v", err) }
 	m.api.hook = func(verb, resource, name string) fault {
 		f := m.next
 		m.next = fault{}
@@ -106,7 +111,7 @@ func newModel(t *testing.T, rt *rapid.T) *model {
 	return m
 }
 
-func (m *model) fail(format string, args ...any) {
+func (m *model) fatal(format string, args ...any) {
 	m.rt.Fatalf("%s\ntrace:\n%s", fmt.Sprintf(format, args...), strings.Join(m.trace[max(0, len(m.trace)-80):], "\n"))
 }
 
@@ -125,13 +130,19 @@ func (m *model) createJob(rt *rapid.T) {
 		completions(rapid.Int32Range(0, 6).Draw(rt, "completions")).
 		parallelism(rapid.Int32Range(0, 4).Draw(rt, "parallelism")).
 		limit(rapid.Int32Range(0, 3).Draw(rt, "limit"))
-	if rapid.IntRange(0, 3).Draw(rt, "queue") == 0 {
+	indexed := rapid.Bool().Draw(rt, "indexed")
+	if indexed {
+		m.index(rt, b)
+	} else if rapid.IntRange(0, 3).Draw(rt, "queue") == 0 {
 		b.workQueue()
 	}
 	if rapid.IntRange(0, 3).Draw(rt, "suspended") == 0 {
 		b.suspended()
 	}
-	if rapid.IntRange(0, 3).Draw(rt, "on failure") == 0 {
+	switch {
+	case rapid.IntRange(0, 2).Draw(rt, "failure policy") == 0:
+		b.failureRules(m.failureRules(rt, b.job.Spec.BackoffLimitPerIndex != nil)...)
+	case b.job.Spec.BackoffLimitPerIndex == nil && rapid.IntRange(0, 3).Draw(rt, "on failure") == 0:
 		b.onFailure()
 	}
 	if rapid.IntRange(0, 2).Draw(rt, "replace") == 0 {
@@ -145,6 +156,39 @@ func (m *model) createJob(rt *rapid.T) {
 	}
 	job := m.create(b.obj())
 	m.note("create %s completions=%v parallelism=%d", job.Name, ptr.Deref(job.Spec.Completions, -1), *job.Spec.Parallelism)
+}
+
+// index makes the Job Indexed, with some of the policies that go with it.
+func (m *model) index(rt *rapid.T, b *jobBuilder) {
+	b.indexed(*b.job.Spec.Completions)
+	if rapid.IntRange(0, 1).Draw(rt, "per index") == 0 {
+		b.limitPerIndex(rapid.Int32Range(0, 2).Draw(rt, "limit per index"))
+		if rapid.IntRange(0, 2).Draw(rt, "max failed") == 0 {
+			b.maxFailedIndexes(rapid.Int32Range(0, *b.job.Spec.Completions).Draw(rt, "max failed indexes"))
+		}
+	}
+	if *b.job.Spec.Completions > 0 && rapid.IntRange(0, 2).Draw(rt, "success policy") == 0 {
+		rule := batchv1.SuccessPolicyRule{SucceededCount: ptr.To(rapid.Int32Range(1, *b.job.Spec.Completions).Draw(rt, "count"))}
+		if rapid.Bool().Draw(rt, "indexes") {
+			rule = batchv1.SuccessPolicyRule{SucceededIndexes: ptr.To(strconv.Itoa(int(rapid.Int32Range(0, *b.job.Spec.Completions-1).Draw(rt, "index"))))}
+		}
+		b.successRules(rule)
+	}
+}
+
+func (m *model) failureRules(rt *rapid.T, perIndex bool) []batchv1.PodFailurePolicyRule {
+	rules := []batchv1.PodFailurePolicyRule{
+		onCondition(batchv1.PodFailurePolicyActionIgnore, corev1.DisruptionTarget),
+		onExit(batchv1.PodFailurePolicyActionIgnore, 2),
+		onExit(batchv1.PodFailurePolicyActionCount, 3),
+	}
+	if rapid.Bool().Draw(rt, "fail Job") {
+		rules = append(rules, onExit(batchv1.PodFailurePolicyActionFailJob, 4))
+	}
+	if perIndex {
+		rules = append(rules, onExit(batchv1.PodFailurePolicyActionFailIndex, 5))
+	}
+	return rules
 }
 
 func (m *model) deliverPods(rt *rapid.T) {
@@ -197,8 +241,29 @@ func (m *model) runPod(rt *rapid.T) {
 func (m *model) endPod(rt *rapid.T) {
 	pod := m.pick(rt, alive)
 	phase := rapid.SampledFrom([]corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed}).Draw(rt, "phase")
-	m.note("%s ends %s", pod.Name, phase)
-	m.end(pod, phase)
+	if phase == corev1.PodSucceeded {
+		m.note("%s succeeds", pod.Name)
+		m.end(pod, phase)
+		return
+	}
+	code := rapid.Int32Range(1, 5).Draw(rt, "exit code")
+	m.note("%s fails with %d", pod.Name, code)
+	m.world.fail(pod, code)
+}
+
+// disruptPod ends a pod for the cluster's sake.
+func (m *model) disruptPod(rt *rapid.T) {
+	pod := m.pick(rt, alive)
+	m.note("%s is disrupted", pod.Name)
+	m.world.fail(pod, 137, corev1.DisruptionTarget)
+}
+
+// renumberPod changes the annotation that says which index a pod has: a user's mistake.
+func (m *model) renumberPod(rt *rapid.T) {
+	pod := m.pick(rt, func(p *corev1.Pod) bool { return p.Annotations[batchv1.JobCompletionIndexAnnotation] != "" })
+	index := strconv.Itoa(rapid.IntRange(0, 7).Draw(rt, "index"))
+	m.note("%s is renumbered %s", pod.Name, index)
+	m.api.setPod(pod.Namespace, pod.Name, func(p *corev1.Pod) { p.Annotations[batchv1.JobCompletionIndexAnnotation] = index })
 }
 
 // flipPod changes the phase of an ended pod, as kubelets have been seen to.
@@ -271,6 +336,20 @@ func (m *model) editJob(rt *rapid.T) {
 	n := rapid.Int32Range(0, 4).Draw(rt, "parallelism")
 	m.note("%s parallelism=%d", job.Name, n)
 	m.api.editJob(job.Namespace, job.Name, func(j *batchv1.Job) { j.Spec.Parallelism = &n })
+}
+
+// resizeJob changes the number of an Indexed Job's indexes (KEP-3715).
+func (m *model) resizeJob(rt *rapid.T) {
+	job := m.pickJob(rt)
+	if !isIndexed(job) || *job.Spec.Completions != *job.Spec.Parallelism || job.Spec.SuccessPolicy != nil {
+		rt.Skip()
+	}
+	n := rapid.Int32Range(0, 6).Draw(rt, "indexes")
+	if job.Spec.MaxFailedIndexes != nil {
+		n = max(n, *job.Spec.MaxFailedIndexes)
+	}
+	m.note("%s completions=parallelism=%d", job.Name, n)
+	m.api.editJob(job.Namespace, job.Name, func(j *batchv1.Job) { j.Spec.Completions, j.Spec.Parallelism = &n, &n })
 }
 
 // touchJob changes nothing of interest, so that a write on an older version conflicts.

@@ -3,7 +3,9 @@ package jobs
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/storage/names"
 )
@@ -18,35 +20,42 @@ const (
 
 // podNames is the sequence of names that a Job gives to its pods. They look like those that the API server generates, but the n-th is the same
 // whenever and wherever it is computed, and no two of the first 14 million are equal.
+//
+// Each index of an Indexed Job has a sequence of its own.
 type podNames struct {
-	prefix        string
-	start, stride uint64
+	job     string
+	uid     types.UID
+	indexed bool
 }
 
-// namesFor returns the names of the pods of the Job with that name and UID.
-func namesFor(jobName string, uid types.UID) podNames {
-	sum := sha256.Sum256([]byte(uid))
-	// A stride that three doesn't divide visits each suffix once.
-	stride := binary.BigEndian.Uint64(sum[8:16]) % suffixes
-	if stride%3 == 0 {
-		stride++
-	}
-	return podNames{
-		prefix: generateName(jobName),
-		start:  binary.BigEndian.Uint64(sum[:8]) % suffixes,
-		stride: stride,
-	}
-}
+// namesFor returns the names of the Job's pods.
+func namesFor(job *batchv1.Job) podNames { return podNames{job.Name, job.UID, isIndexed(job)} }
 
-// at returns the name of the slot-th pod.
+// at returns the name of the pod in that slot.
 func (n podNames) at(slot int64) string {
-	v := (n.start + uint64(slot)%suffixes*n.stride) % suffixes
+	if n.indexed {
+		index := indexOfSlot(slot)
+		seed := fmt.Sprintf("%s/%d", n.uid, index)
+		return indexedPrefix(n.job, index) + suffixAt(seed, attemptOfSlot(slot))
+	}
+	prefix := generateName(n.job)
+	return prefix[:min(len(prefix), names.MaxGeneratedNameLength)] + suffixAt(string(n.uid), slot)
+}
+
+// suffixAt returns the n-th suffix of the sequence that belongs to the seed.
+func suffixAt[T int32 | int64](seed string, n T) string {
+	sum := sha256.Sum256([]byte(seed))
+	start, stride := binary.BigEndian.Uint64(sum[:8])%suffixes, binary.BigEndian.Uint64(sum[8:16])%suffixes
+	if stride%3 == 0 {
+		stride++ // one that three doesn't divide visits each suffix once
+	}
+	v := (start + uint64(n)%suffixes*stride) % suffixes
 	var suffix [suffixLength]byte
 	for i := range suffix {
 		suffix[i] = suffixLetters[v%uint64(len(suffixLetters))]
 		v /= uint64(len(suffixLetters))
 	}
-	return n.prefix[:min(len(n.prefix), names.MaxGeneratedNameLength)] + string(suffix[:])
+	return string(suffix[:])
 }
 
 // generateName is what pods of the Job carry as metadata.generateName.

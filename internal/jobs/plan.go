@@ -17,8 +17,8 @@ const (
 type plan struct {
 	// Claim pods, before anything else is decided.
 	Claim []claim
-	// Create pods in these slots.
-	Create []int64
+	// Create pods.
+	Create []creation
 	// Resolve finds out whether pods exist in these slots, which aren't needed any more.
 	Resolve []int64
 	// Delete pods.
@@ -46,6 +46,14 @@ func (p *plan) lookAgain(d time.Duration) {
 	}
 }
 
+// creation is a pod to be created.
+type creation struct {
+	// Slot decides the pod's name, and the index of an Indexed Job's.
+	Slot int64
+	// Before is how often the index has failed already, if the Job limits that.
+	Before indexFailures
+}
+
 // deletion is a pod to be deleted.
 type deletion struct {
 	podRef
@@ -58,6 +66,8 @@ type release struct {
 	podRef
 	// Unchanged demands that the pod hasn't changed since: it isn't counted, and if it has ended meanwhile, it has to be.
 	Unchanged bool
+	// Handled is what the podFailurePolicy has done about the pod, for the metrics.
+	Handled batchv1.PodFailurePolicyAction
 }
 
 // event is a Kubernetes event about the Job.

@@ -38,6 +38,8 @@ const (
 	notEnded outcome = iota
 	succeeded
 	failed
+	// spent pods have ended and don't count: their failure is ignored by the Job's podFailurePolicy, or they have an index that the Job doesn't.
+	spent
 )
 
 // podRef names a pod precisely enough to act on it.
@@ -63,9 +65,18 @@ type pod struct {
 	// endedAt is an estimate while the pod is terminating.
 	endedAt time.Time
 	labels  map[string]string
+	// index is the pod's completion index, noIndex if it has none; before is how often that index had failed before this pod.
+	index  int32
+	before indexFailures
+	// end is what the podFailurePolicy asks about a failed pod; verdict is what it says, and failsIndex whether the index is given up for it.
+	end        podEnd
+	verdict    verdict
+	failsIndex bool
+	// surplus says that the pod is active and the Job has no use for it: another has its index, or its index isn't needed.
+	surplus bool
 	// seen is set once the informer has delivered this version or a newer one: nothing older can follow.
 	seen bool
-	// waiting is the pod's place among the ended pods that status doesn't name yet.
+	// waiting is the pod's place among the ended pods that are to be counted next.
 	waiting *list.Element
 	outcome outcome
 }
@@ -89,6 +100,19 @@ func (p *pod) read(obj *corev1.Pod) {
 	if p.stage != stageActive {
 		p.endedAt = endTime(obj)
 	}
+	p.readIndex(obj)
+	p.end = podEnd{}
+	if p.stage == stageFailed {
+		p.end = readEnd(obj)
+	}
+}
+
+func (p *pod) readIndex(obj *corev1.Pod) {
+	p.index = noIndex
+	if owner, _ := jobOwner(obj); owner != nil {
+		p.index = completionIndex(owner.Name, obj)
+	}
+	p.before = readIndexFailures(obj)
 }
 
 func stageOf(phase corev1.PodPhase, deleting bool) stage {

@@ -62,7 +62,7 @@ func TestCompletions(t *testing.T) {
 		if got := completionsReached(job, tc.succeeded, tc.active); got != tc.reached {
 			t.Errorf("%s: reached %v", tc.name, got)
 		}
-		if got := wantActive(job, tc.succeeded, tc.active); got != tc.want {
+		if got := wantActive(job, tc.succeeded, 0, tc.active); got != tc.want {
 			t.Errorf("%s: want %d active, got %d", tc.name, tc.want, got)
 		}
 	}
@@ -94,7 +94,7 @@ func TestBackoffDelay(t *testing.T) {
 		{"a success before the failures resets nothing", fail(2).succeededAt(epoch.Add(-time.Second)), 0, 20 * time.Second},
 		{"failures before a success that was learnt first", failureHistory{}.succeededAt(epoch.Add(time.Second)).failedAt("a", epoch), 0, 0},
 	} {
-		if got := backoffDelay(tc.h, epoch.Add(tc.after), 10*time.Second, 10*time.Minute); got != tc.want {
+		if got := backoffDelay(tc.h, epoch.Add(tc.after), limits{10 * time.Second, 10 * time.Minute}); got != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
@@ -176,7 +176,7 @@ func TestTTLLeft(t *testing.T) {
 }
 
 func TestPodNames(t *testing.T) {
-	names := namesFor("job", "7fffadaa-9b76-4f67-9962-7fbd36b4f6e0")
+	names := podNames{job: "job", uid: "7fffadaa-9b76-4f67-9962-7fbd36b4f6e0"}
 	seen := map[string]bool{}
 	for slot := range int64(200_000) {
 		name := names.at(slot)
@@ -185,13 +185,13 @@ func TestPodNames(t *testing.T) {
 		}
 		seen[name] = true
 	}
-	if again := namesFor("job", "7fffadaa-9b76-4f67-9962-7fbd36b4f6e0").at(17); again != names.at(17) {
+	if again := (podNames{job: "job", uid: "7fffadaa-9b76-4f67-9962-7fbd36b4f6e0"}).at(17); again != names.at(17) {
 		t.Error("the same slot has two names")
 	}
-	if namesFor("job", "other").at(0) == names.at(0) {
+	if (podNames{job: "job", uid: "other"}).at(0) == names.at(0) {
 		t.Error("two Jobs begin with the same name")
 	}
-	long := namesFor(strings.Repeat("x", 63), "u").at(5)
+	long := podNames{job: strings.Repeat("x", 63), uid: "u"}.at(5)
 	if errs := validation.IsDNS1123Label(long); len(errs) > 0 {
 		t.Errorf("%s: %v", long, errs)
 	}
@@ -212,7 +212,7 @@ func TestNewPod(t *testing.T) {
 		},
 		Spec: job.Spec.Template.Spec,
 	}
-	got := newPod(job, "job-abcde")
+	got := newPod(job, "job-abcde", creation{})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -25,6 +25,8 @@ type sums struct {
 	Succeeded, Failed int32
 	// unseen pods are known in a version that the informer hasn't delivered.
 	unseen int32
+	// surplus pods are active and of no use (pod.surplus).
+	surplus int32
 }
 
 // jobState is what the engine knows of one Job, by UID: the newest version of the Job, its live pods, and what the engine is about. It follows
@@ -46,6 +48,10 @@ type jobState struct {
 	orphans   map[types.UID]*corev1.Pod
 	sum       sums
 	history   failureHistory
+	// indexes is nil unless the Job is Indexed.
+	indexes *indexes
+	// closing says that no more pods will be created: the Job's end is decided, it is being deleted, or its namespace is.
+	closing bool
 
 	// podsFrom is the version that the pods must have reached before the Job's status can be trusted, and jobFrom that as of which the Job must be
 	// known before its pods can be; "" if there is none. unverified says that the Job had a life before this process knew it.
@@ -109,12 +115,40 @@ func (s *jobState) applyJob(job *batchv1.Job, from source) bool {
 		s.unverified = s.unverified || before == nil
 	}
 	s.job = job
-	if before == nil || !equality.Semantic.DeepEqual(before.Spec.Selector, job.Spec.Selector) ||
-		replacesFailedOnly(before) != replacesFailedOnly(job) {
+	if isIndexed(job) {
+		if s.indexes == nil {
+			s.indexes = newIndexes()
+		}
+		s.indexes.readJob(job)
+	}
+	if s.concernsAll(before, job, from) {
 		s.reclassify()
 	}
 	s.renameUncounted()
+	s.noteClosing()
 	return true
+}
+
+// concernsAll says whether a new version of the Job changes what its pods mean.
+func (s *jobState) concernsAll(before, job *batchv1.Job, from source) bool {
+	return before == nil || !equality.Semantic.DeepEqual(before.Spec.Selector, job.Spec.Selector) ||
+		replacesFailedOnly(before) != replacesFailedOnly(job) ||
+		s.indexes != nil && (*before.Spec.Completions != *job.Spec.Completions || from != fromOwnWrite && !sameIndexes(before, job))
+}
+
+// sameIndexes says whether the same indexes have succeeded and been given up.
+func sameIndexes(a, b *batchv1.Job) bool {
+	return a.Status.CompletedIndexes == b.Status.CompletedIndexes && ptr.Equal(a.Status.FailedIndexes, b.Status.FailedIndexes)
+}
+
+// noteClosing lets pods be counted that were to wait for their replacement, once it is certain that there will be none.
+func (s *jobState) noteClosing() {
+	closing := s.refused || s.job.DeletionTimestamp != nil || isFinished(s.job) || decidedEnd(s.job.Status.Conditions) != nil
+	if closing == s.closing {
+		return
+	}
+	s.closing = closing
+	s.reviewAll()
 }
 
 // strange says whether the Job's status was (or may have been) written by somebody else, who may have known newer pods than we do.
@@ -137,7 +171,7 @@ func (s *jobState) awaitJob(version string) {
 	}
 }
 
-// reclassify looks at all pods anew after a change of the Job's selector or replacement policy.
+// reclassify looks at all pods anew after a change of the Job that concerns them all.
 func (s *jobState) reclassify() {
 	selector, err := metav1.LabelSelectorAsSelector(s.job.Spec.Selector)
 	if err != nil { // the API server doesn't let such a selector in
@@ -180,7 +214,8 @@ func (s *jobState) renameUncounted() {
 	}
 }
 
-// replacesFailedOnly says whether pods are replaced (and counted) only once they have really ended (KEP-3939, podReplacementPolicy: Failed).
+// replacesFailedOnly says whether pods are replaced (and counted) only once they have really ended (KEP-3939, podReplacementPolicy: Failed). A
+// podFailurePolicy, which judges how they ended, demands it.
 func replacesFailedOnly(job *batchv1.Job) bool {
-	return ptr.Deref(job.Spec.PodReplacementPolicy, batchv1.TerminatingOrFailed) == batchv1.Failed
+	return job.Spec.PodFailurePolicy != nil || ptr.Deref(job.Spec.PodReplacementPolicy, batchv1.TerminatingOrFailed) == batchv1.Failed
 }

@@ -50,6 +50,7 @@ func (s *jobState) addPod(obj *corev1.Pod, from source, now time.Time) bool {
 	}
 	s.pods[obj.UID] = p
 	s.resolveName(p.Name)
+	s.learnAttempt(p)
 	s.enter(p)
 	s.noteUnseen(now)
 	return true
@@ -92,7 +93,7 @@ func (s *jobState) buryPod(uid types.UID, version string, now time.Time) {
 		s.awaitJob(version)
 	}
 	s.withdraw(p)
-	*p = pod{podRef: podRef{UID: p.UID, Name: p.Name, FinalizerAt: -1, ResourceVersion: version}, stage: stageGone}
+	*p = pod{podRef: podRef{UID: p.UID, Name: p.Name, FinalizerAt: -1, ResourceVersion: version}, stage: stageGone, index: p.index}
 	s.enter(p)
 	s.noteUnseen(now)
 }
@@ -132,50 +133,77 @@ func (s *jobState) applyList(pods []*corev1.Pod, version string, live bool, now 
 // withdraw takes a pod out of all sums and sets, before it changes.
 func (s *jobState) withdraw(p *pod) {
 	s.count(p, -1)
-	if p.waiting != nil {
-		s.waiting.Remove(p.waiting)
-		p.waiting = nil
-	}
-	p.outcome = notEnded
+	s.unqueue(p)
+	p.outcome, p.failsIndex, p.verdict = notEnded, false, verdict{}
 	delete(s.misfits, p.UID)
+	if s.indexes != nil {
+		s.setSurplus(p, false)
+		s.indexes.remove(p)
+		s.review(p.index)
+	}
 }
 
-// enter puts a pod into the sums and sets where it now belongs, and forgets it if it belongs nowhere.
+// enter puts a pod into the sums and sets where it now belongs, and forgets it if it belongs nowhere. A misfit isn't counted: it is to be let go.
 func (s *jobState) enter(p *pod) {
 	if p.seen && p.stage.ended() && !p.tracked() {
 		delete(s.pods, p.UID)
 		return
 	}
-	if _, named := s.uncounted[p.UID]; !named && p.tracked() {
-		p.outcome = s.outcomeOf(p)
+	if s.job != nil && p.stage != stageGone && !s.selector.Matches(labels.Set(p.labels)) {
+		s.misfits[p.UID] = p
+	} else {
+		s.judge(p)
 	}
 	if p.outcome != notEnded {
 		s.remember(p)
 		p.waiting = s.waiting.PushBack(p)
 	}
-	if s.job != nil && p.stage != stageGone && !s.selector.Matches(labels.Set(p.labels)) {
-		s.misfits[p.UID] = p
-	}
 	s.count(p, 1)
+	if s.indexes != nil {
+		if p.stage != stageGone {
+			s.indexes.add(p)
+		}
+		s.review(p.index)
+	}
+}
+
+// judge says what the pod's end means, if it has ended.
+func (s *jobState) judge(p *pod) {
+	if s.job == nil || !p.tracked() {
+		return // it is judged once the Job is known
+	}
+	if p.stage == stageFailed {
+		p.verdict = judgeFailure(s.job.Spec.PodFailurePolicy, s.namespace, p.Name, p.end)
+	}
+	if _, named := s.uncounted[p.UID]; !named {
+		p.outcome = s.outcomeOf(p)
+	}
+	p.failsIndex = s.indexes != nil && s.indexes.inRange(p.index) && (p.stage == stageFailed || p.outcome == failed) &&
+		failsIndex(s.job, p.before, p.verdict)
 }
 
 // outcomeOf says how the pod's end is to be counted. A pod being deleted counts as failed at once, unless the Job waits for real ends.
 func (s *jobState) outcomeOf(p *pod) outcome {
-	switch p.stage {
-	case stageSucceeded:
-		return succeeded
-	case stageFailed:
-		return failed
-	case stageTerminating:
-		if s.job != nil && !replacesFailedOnly(s.job) {
-			return failed
-		}
+	if !p.stage.ended() && (p.stage != stageTerminating || replacesFailedOnly(s.job)) {
+		return notEnded
 	}
-	return notEnded
+	switch {
+	case s.outOfRange(p):
+		return spent
+	case p.stage == stageSucceeded:
+		return succeeded
+	case !p.verdict.counts():
+		return spent
+	default:
+		return failed
+	}
 }
 
 // remember puts the pod's end into the Job's history.
 func (s *jobState) remember(p *pod) {
+	if s.outOfRange(p) {
+		return
+	}
 	if p.stage == stageSucceeded {
 		s.history = s.history.succeededAt(p.endedAt)
 	} else {

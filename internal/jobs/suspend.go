@@ -15,7 +15,6 @@ func (d *draft) start() {
 		return
 	}
 	now := d.now.Truncate(time.Second)
-	d.accept(now)
 	resumed := newCondition(batchv1.JobSuspended, "JobResumed", "Job resumed", now)
 	resumed.Status = corev1.ConditionFalse
 	if setCondition(&d.status.Conditions, resumed) {

@@ -11,7 +11,7 @@ import (
 
 // newPod makes the pod with the given name from the Job's template. Labels that tie it to the Job are already in the template: the API server
 // puts them there when the Job is created.
-func newPod(job *batchv1.Job, name string) *corev1.Pod {
+func newPod(job *batchv1.Job, name string, c creation) *corev1.Pod {
 	template := &job.Spec.Template
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -28,5 +28,11 @@ func newPod(job *batchv1.Job, name string) *corev1.Pod {
 		pod.Finalizers = append(pod.Finalizers, batchv1.JobTrackingFinalizer)
 	}
 	template.Spec.DeepCopyInto(&pod.Spec)
+	if isIndexed(job) {
+		setIndex(pod, job.Name, indexOfSlot(c.Slot))
+	}
+	if limitsPerIndex(job) {
+		c.Before.write(pod)
+	}
 	return pod
 }

@@ -12,11 +12,9 @@ import (
 // judge says whether the Job's end is decided, and how: what an earlier plan decided stands; then failures, in the order of upstream's
 // controller; then success.
 func (d *draft) judge() {
-	for _, kind := range []batchv1.JobConditionType{batchv1.JobSuccessCriteriaMet, batchv1.JobFailureTarget} {
-		if c := findCondition(d.status.Conditions, kind); c != nil && c.Status == corev1.ConditionTrue {
-			d.ending, d.stands = c, true
-			return
-		}
+	if c := decidedEnd(d.status.Conditions); c != nil {
+		d.ending, d.stands = c, true
+		return
 	}
 	var verdict *batchv1.JobCondition
 	if !d.deleting() {
@@ -35,11 +33,44 @@ func (d *draft) judge() {
 	}
 }
 
+// decidedEnd returns the interim condition that says how the Job is going to end, or nil.
+func decidedEnd(conditions []batchv1.JobCondition) *batchv1.JobCondition {
+	for _, kind := range []batchv1.JobConditionType{batchv1.JobSuccessCriteriaMet, batchv1.JobFailureTarget} {
+		if c := findCondition(conditions, kind); c != nil && c.Status == corev1.ConditionTrue {
+			return c
+		}
+	}
+	return nil
+}
+
 // failure returns FailureTarget if the Job has to fail.
 func (d *draft) failure() *batchv1.JobCondition {
+	for _, check := range []func() *batchv1.JobCondition{d.failedByPolicy, d.failedTooOften, d.ranTooLong, d.tooManyIndexesFailed} {
+		if c := check(); c != nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// failedByPolicy: a pod has failed in a way that its Job's podFailurePolicy takes for the Job's failure.
+func (d *draft) failedByPolicy() *batchv1.JobCondition {
+	for _, e := range d.v.Waiting {
+		if e.Verdict.Action == batchv1.PodFailurePolicyActionFailJob && e.Outcome == failed {
+			return d.verdict(batchv1.JobFailureTarget, batchv1.JobReasonPodFailurePolicy, e.Verdict.Message)
+		}
+	}
+	return nil
+}
+
+func (d *draft) failedTooOften() *batchv1.JobCondition {
 	if backoffLimitExceeded(d.job, d.failed, d.v.Restarts) {
 		return d.verdict(batchv1.JobFailureTarget, batchv1.JobReasonBackoffLimitExceeded, "Job has reached the specified backoff limit")
 	}
+	return nil
+}
+
+func (d *draft) ranTooLong() *batchv1.JobCondition {
 	if d.suspended() {
 		return nil
 	}
@@ -54,6 +85,11 @@ func (d *draft) failure() *batchv1.JobCondition {
 
 // success returns SuccessCriteriaMet if the Job has done its work.
 func (d *draft) success() *batchv1.JobCondition {
+	if d.v.Indexes != nil {
+		if message, met := matchSuccess(d.job.Spec.SuccessPolicy, d.v.Indexes.completions, d.doneIndexes); met {
+			return d.verdict(batchv1.JobSuccessCriteriaMet, batchv1.JobReasonSuccessPolicy, message)
+		}
+	}
 	if completionsReached(d.job, d.succeeded, d.v.Active) {
 		return d.verdict(batchv1.JobSuccessCriteriaMet, batchv1.JobReasonCompletionsReached, "Reached expected number of succeeded pods")
 	}

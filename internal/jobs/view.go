@@ -13,10 +13,12 @@ import (
 // view is what decide sees of a Job's pods. It is valid while the state that it was taken from is locked.
 type view struct {
 	sums
-	// Waiting are the ended pods that status doesn't name yet, in the order in which their ends were learnt; at most as many as status can take.
+	// Waiting are the ended pods that are to be counted next, in the order in which their ends were learnt; at most as many as status can take.
 	Waiting []ended
 	History failureHistory
 	Claims  []claim
+	// Indexes of an Indexed Job; else nil.
+	Indexes *indexes
 
 	// NextSlot is the lowest slot that this process hasn't used; Unresolved slots may or may not hold a pod.
 	NextSlot   int64
@@ -35,7 +37,11 @@ type view struct {
 // ended is a pod that has ended (or counts as such).
 type ended struct {
 	podRef
-	Succeeded bool
+	Outcome outcome
+	Verdict verdict
+	// Index is the pod's completion index; FailsIndex says that it is given up with this pod.
+	Index      int32
+	FailsIndex bool
 }
 
 // claim is a pod to be adopted, or to be let go.
@@ -49,6 +55,7 @@ func (s *jobState) view(now time.Time) *view {
 	v := &view{
 		sums:       s.sum,
 		History:    s.history,
+		Indexes:    s.indexes,
 		NextSlot:   s.nextSlot,
 		Unresolved: s.unresolved,
 		Refused:    s.refused,
@@ -61,7 +68,7 @@ func (s *jobState) view(now time.Time) *view {
 	}
 	for e := s.waiting.Front(); e != nil && len(v.Waiting) < maxUncounted; e = e.Next() {
 		p := e.Value.(*pod)
-		v.Waiting = append(v.Waiting, ended{podRef: p.podRef, Succeeded: p.outcome == succeeded})
+		v.Waiting = append(v.Waiting, ended{p.podRef, p.outcome, p.verdict, p.index, p.failsIndex})
 	}
 	for _, p := range s.misfits {
 		v.Claims = append(v.Claims, claim{podRef: p.podRef})
@@ -99,7 +106,7 @@ func (v *view) tracked(which func(*pod) bool) []podRef {
 	return refs
 }
 
-// dispensable returns n of the active pods: those whose loss costs least, first.
+// dispensable returns n of the active pods: surplus ones first, then those whose loss costs least.
 func (v *view) dispensable(n int32) []*pod {
 	active := make([]*pod, 0, v.Active)
 	for p := range maps.Values(v.pods) {
@@ -107,6 +114,8 @@ func (v *view) dispensable(n int32) []*pod {
 			active = append(active, p)
 		}
 	}
-	slices.SortFunc(active, compareWorth)
+	slices.SortFunc(active, func(a, b *pod) int {
+		return cmp.Or(compareBools(b.surplus, a.surplus), compareWorth(a, b))
+	})
 	return active[:min(int(n), len(active))]
 }

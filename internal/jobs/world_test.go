@@ -314,19 +314,38 @@ func (w *world) running(pod *corev1.Pod) {
 }
 
 func setReady(p *corev1.Pod, status corev1.ConditionStatus, now metav1.Time) {
-	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: now}}
+	ready := corev1.PodCondition{Type: corev1.PodReady, Status: status, LastTransitionTime: now}
+	p.Status.Conditions = append(slices.DeleteFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady }), ready)
 }
 
-// end ends a pod the way a node does; one that is being deleted goes for good once nothing holds it.
+// end ends a pod the way a node does; one that is being deleted goes for good once nothing holds it. A failed one has exit code 1.
 func (w *world) end(pod *corev1.Pod, phase corev1.PodPhase) {
+	var code int32
+	if phase == corev1.PodFailed {
+		code = 1
+	}
+	w.exit(pod, phase, code)
+}
+
+// fail ends a pod with an exit code and, if one is given, a condition.
+func (w *world) fail(pod *corev1.Pod, code int32, conditions ...corev1.PodConditionType) {
+	w.api.setPod(pod.Namespace, pod.Name, func(p *corev1.Pod) {
+		for _, c := range conditions {
+			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: c, Status: corev1.ConditionTrue})
+		}
+	})
+	w.exit(pod, corev1.PodFailed, code)
+}
+
+func (w *world) exit(pod *corev1.Pod, phase corev1.PodPhase, code int32) {
 	w.api.mu.Lock()
 	w.api.stopped[pod.UID] = true
 	w.api.mu.Unlock()
 	w.api.setPod(pod.Namespace, pod.Name, func(p *corev1.Pod) {
 		p.Spec.NodeName, p.Status.Phase = "node", phase
 		setReady(p, corev1.ConditionFalse, w.api.now())
-		p.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{
-			Terminated: &corev1.ContainerStateTerminated{FinishedAt: w.api.now()},
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{FinishedAt: w.api.now(), ExitCode: code},
 		}}}
 	})
 }
