@@ -19,6 +19,11 @@ func TestExamples(t *testing.T) {
 		t.Errorf("parallel took %d pods, want 12", n)
 	}
 
+	e.kubectl("apply", "-f", "../../examples/job-indexed.yaml")
+	e.wait("condition=failed", "job/indexed")
+	wantLines(t, e.kubectl("get", "job", "indexed", "-o", "jsonpath={.status.completedIndexes} {.status.failedIndexes}"), "0-2,4 3")
+	wantReasons(t, e.eventReasons("indexed"), "SuccessfulCreate", "SuccessfulCreate", "SuccessfulCreate", "SuccessfulCreate", "SuccessfulCreate", "FailedIndexes")
+
 	e.wait("condition=failed", "job/fails")
 	if n := len(e.pods("fails")); n != 2 {
 		t.Errorf("fails took %d pods, want 2", n)

@@ -131,23 +131,6 @@ func TestWithoutNode(t *testing.T) {
 	wantLines(t, e.kubectl("get", "pod", pods[1].Name, "-o", "wide", "--no-headers"), pods[1].Name+" 0/1 Pending 0 <age> <none> <none> <none> <none>")
 }
 
-// A policy that the engine hasn't got yet is refused where a user looks, and
-// no pod is made.
-func TestUnsupportedJob(t *testing.T) {
-	e := start(t, "--node=false")
-	e.apply(job("indexed", "true", "completions: 2", "completionMode: Indexed"))
-	e.wait("condition=errand.dev/Unsupported", "job/indexed")
-	why := "This version of errand doesn't support spec.completionMode Indexed; no pod is created"
-	wantLines(t, e.kubectl("get", "job", "indexed", "-o", `jsonpath={.status.conditions[*].reason}: {.status.conditions[*].message}`), "Unsupported: "+why)
-	if got := e.awaitEvent("indexed", "Unsupported"); got != why {
-		t.Errorf("the event says %q, want %q", got, why)
-	}
-	wantReasons(t, e.eventReasons("indexed"), "Unsupported")
-	if pods := e.pods("indexed"); len(pods) != 0 {
-		t.Errorf("it has %d pods", len(pods))
-	}
-}
-
 // Nobody on the network can reach what errand listens on, the API, the store
 // and the node included.
 func TestListensOnLoopbackOnly(t *testing.T) {
