@@ -63,8 +63,15 @@ func benchPod(i int, version string) *podBuilder {
 // BenchmarkEngine measures the CPU that a pod costs from creation to its Job's end: informers, queue, decisions and requests, on an API in memory
 // without validation. What the fake API itself needs is measured by BenchmarkFakeAPI and has to be taken off.
 func BenchmarkEngine(b *testing.B) {
-	for _, size := range []int{1_000, 10_000} {
-		b.Run(fmt.Sprintf("completions=%d", size), func(b *testing.B) {
+	for _, tc := range []struct {
+		size    int
+		indexed bool
+	}{{1_000, false}, {10_000, false}, {100_000, false}, {1_000, true}, {10_000, true}, {100_000, true}} {
+		size, want := tc.size, makeJob("job").completions(int32(tc.size)).parallelism(500)
+		if tc.indexed {
+			want.indexed(int32(size))
+		}
+		b.Run(fmt.Sprintf("%s/completions=%d", completionMode(want.obj()), size), func(b *testing.B) {
 			cpu := time.Duration(0)
 			for b.Loop() {
 				rig := newRig(b, nil, func(*corev1.Pod) (time.Duration, corev1.PodPhase) { return 0, corev1.PodSucceeded })
@@ -81,7 +88,7 @@ func BenchmarkEngine(b *testing.B) {
 				}
 				rig.api.mu.Unlock()
 				before := cpuTime()
-				rig.api.createJob(makeJob("job").completions(int32(size)).parallelism(500).obj())
+				rig.api.createJob(want.obj())
 				<-done
 				cpu += cpuTime() - before
 				rig.stop()
