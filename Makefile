@@ -90,6 +90,10 @@ test-race: ## The tests whose packages are small enough for the race detector
 bench: deps errand pinned-runc kubectl ## Measure what docs/performance.md records
 	go run ./test/bench
 
+.PHONY: bench-engine
+bench-engine: ## Measure the Job engine without containers
+	go run ./test/enginebench
+
 .PHONY: lint
 lint: ## Check formatting, vet and staticcheck
 	@scripts/lint.sh

@@ -38,6 +38,9 @@ func (p patchData) apply(ctx context.Context, live runtime.Object) (runtime.Obje
 
 // applyJSON patches the JSON form of the object.
 func (p patchData) applyJSON(ctx context.Context, live runtime.Object) (runtime.Object, error) {
+	if obj, ok := p.applyToMetadata(live); ok {
+		return obj, nil
+	}
 	before, err := runtime.Encode(p.patchCodec, live)
 	if err != nil {
 		return nil, err

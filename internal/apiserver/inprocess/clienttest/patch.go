@@ -20,6 +20,7 @@ func patchCases() []Case {
 		{Name: "patch/dry run", Run: patchDryRun},
 		{Name: "patch/apply", Run: patchApply},
 		{Name: "patch/no change", Run: patchNoChange},
+		{Name: "patch/metadata", Run: patchMetadata},
 		{Name: "patch/last finalizer", Run: patchLastFinalizer},
 	}
 }
@@ -45,6 +46,26 @@ func patch(s *Session) {
 		got, err := s.Pods().Get(s.Ctx, name, metav1.GetOptions{})
 		s.Must(err)
 		s.That(equality.Semantic.DeepEqual(out, got), "%s returned something else than get", name)
+	}
+}
+
+// patchMetadata sends JSON patches of nothing but metadata.
+func patchMetadata(s *Session) {
+	s.createPod(MakeLargePod("a"))
+	for i, data := range []string{
+		`[{"op":"test","path":"/metadata/name","value":"a"},{"op":"add","path":"/metadata/labels/of~1two","value":"l"}]`,
+		`[{"op":"add","path":"/metadata/finalizers","value":["x.io/a","x.io/b"]}]`,
+		`[{"op":"test","path":"/metadata/finalizers/0","value":"x.io/a"},{"op":"remove","path":"/metadata/finalizers/0"}]`,
+		`[{"op":"move","from":"/metadata/labels/of~1two","path":"/metadata/annotations/moved"}]`,
+		`[{"op":"remove","path":"/metadata/annotations"},{"op":"remove","path":"/metadata/labels"}]`,
+	} {
+		out, err := s.Pods().Patch(s.Ctx, "a", types.JSONPatchType, []byte(data), metav1.PatchOptions{})
+		s.Record(fmt.Sprint(i), out, err)
+		s.Must(err)
+		s.That(out.Generation == 1, "%d: got %v", i, out.ObjectMeta)
+		got, err := s.Pods().Get(s.Ctx, "a", metav1.GetOptions{})
+		s.Must(err)
+		s.That(equality.Semantic.DeepEqual(out, got), "%d returned something else than get", i)
 	}
 }
 

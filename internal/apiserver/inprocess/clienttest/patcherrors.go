@@ -31,6 +31,12 @@ func patchRefused(s *Session) {
 		"json: wrong type":           {types.JSONPatchType, `[{"op":"replace","path":"/spec/activeDeadlineSeconds","value":"soon"}]`},
 		"json: rename":               {types.JSONPatchType, `[{"op":"replace","path":"/metadata/name","value":"b"}]`},
 		"json: remove name":          {types.JSONPatchType, `[{"op":"remove","path":"/metadata/name"}]`},
+		"json: metadata differ":      {types.JSONPatchType, `[{"op":"test","path":"/metadata/uid","value":"other"},{"op":"remove","path":"/metadata/labels"}]`},
+		"json: bad label":            {types.JSONPatchType, `[{"op":"add","path":"/metadata/labels/a b","value":"c"}]`},
+		"json: label of a number":    {types.JSONPatchType, `[{"op":"add","path":"/metadata/labels/a","value":1}]`},
+		"json: another's version":    {types.JSONPatchType, `[{"op":"replace","path":"/metadata/resourceVersion","value":"1"}]`},
+		"json: another uid":          {types.JSONPatchType, `[{"op":"replace","path":"/metadata/uid","value":"other"}]`},
+		"json: copied from the spec": {types.JSONPatchType, `[{"op":"copy","from":"/spec/containers","path":"/metadata/labels/a"}]`},
 		"json: other kind":           {types.JSONPatchType, `[{"op":"replace","path":"/kind","value":"Node"}]`},
 		"merge: immutable":           {types.MergePatchType, `{"spec":{"restartPolicy":"Always"}}`},
 		"merge: wrong type":          {types.MergePatchType, `{"spec":{"activeDeadlineSeconds":"soon"}}`},
@@ -85,6 +91,8 @@ func patchUnknownFields(s *Session) {
 		data string
 	}{
 		"json":            {types.JSONPatchType, `[{"op":"add","path":"/spec/invented","value":1}]`},
+		"json metadata":   {types.JSONPatchType, `[{"op":"add","path":"/metadata/invented","value":1}]`},
+		"json twice":      {types.JSONPatchType, `[{"op":"add","path":"/metadata/labels","path":"/metadata/labels","value":{}}]`},
 		"json operation":  {types.JSONPatchType, `[{"op":"test","path":"/kind","value":"Pod","invented":1}]`},
 		"merge":           {types.MergePatchType, `{"spec":{"invented":{"a":[1]}}}`},
 		"merge twice":     {types.MergePatchType, `{"metadata":{"labels":{"a":"1","a":"2"}}}`},
