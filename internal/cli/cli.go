@@ -94,6 +94,7 @@ share/doc/errand beside the program's bin.`,
 	})
 	root.AddCommand(
 		newServe(),
+		newController(),
 		newDrain(),
 		newKubectl(),
 		newKubeconfig(),

@@ -6,35 +6,47 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"errand.dev/errand/internal/server"
 )
 
-// docs/configuration.md has every setting, and no other.
+// docs/configuration.md has every setting of errand serve, and no other.
 func TestTheManualHasEverySetting(t *testing.T) {
-	b, err := os.ReadFile("../../docs/configuration.md")
+	manual := wantFlags(t, "../../docs/configuration.md", newServe())
+	for _, field := range yamlFields("", reflect.TypeFor[server.Options]()) {
+		if !strings.Contains(manual, "| `"+field+"` |") {
+			t.Errorf("it lacks the field %s", field)
+		}
+	}
+}
+
+// docs/controller.md has every one of errand controller, and no other.
+func TestTheControllersManualHasEverySetting(t *testing.T) {
+	wantFlags(t, "../../docs/controller.md", newController())
+}
+
+// wantFlags compares a command's flags with the table in its manual, which it
+// returns.
+func wantFlags(t *testing.T, path string, cmd *cobra.Command) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	manual := string(b)
-	var flags, fields []string
-	newServe().Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, "--"+f.Name) })
+	var flags []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, "--"+f.Name) })
 	for _, flag := range flags {
 		if flag != "--help" && !strings.Contains(manual, "`"+flag+"` |") {
 			t.Errorf("it lacks %s", flag)
 		}
 	}
-	fields = yamlFields("", reflect.TypeFor[server.Options]())
-	for _, field := range fields {
-		if !strings.Contains(manual, "| `"+field+"` |") {
-			t.Errorf("it lacks the field %s", field)
-		}
+	if rows := strings.Count(manual, "\n| `-"); rows != len(flags) {
+		t.Errorf("it has %d flags, %s has %d", rows, cmd.Name(), len(flags))
 	}
-	rows := strings.Count(manual, "\n| `-")
-	if rows != len(flags) {
-		t.Errorf("it has %d flags, errand serve has %d", rows, len(flags))
-	}
+	return manual
 }
 
 // yamlFields lists the names of a struct's fields in a file.

@@ -32,6 +32,14 @@ var walls = []wall{
 		why:   "the Job engine runs on any cluster, with kubernetes.Interface and informers alone",
 	},
 	{
+		below: "internal/clusterengine",
+		never: []string{
+			module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/controllers",
+			module + "internal/binder", module + "internal/server", module + "internal/cli", "k8s.io/kubernetes", "go.etcd.io",
+		},
+		why: "errand controller is the Job engine and a client, and nothing of a cluster or a node",
+	},
+	{
 		below: "internal/binder",
 		never: []string{module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/jobs"},
 		why:   "the binder sees nodes and pods as API objects",
