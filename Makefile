@@ -125,6 +125,23 @@ notices: ## Write the licences of all that is linked in to dist/THIRD_PARTY_NOTI
 	runc=; [ ! -x bin/runc ] || runc="-runc build/runc"; \
 	  go run ./build/notices $$runc ./cmd/errand ./cmd/errand-shim > dist/THIRD_PARTY_NOTICES
 
+# What make image packs, under which name and for which architectures. Its files
+# have the time of the commit.
+IMAGE        ?= errand.dev/errand:$(VERSION)
+IMAGE_ARCHES ?= $(shell go env GOARCH)
+COMMIT_TIME  ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: image
+image: ## Pack errand into a container image, dist/errand-image.tar (IMAGE_ARCHES="amd64 arm64" for both)
+	@mkdir -p dist/image
+	for arch in $(IMAGE_ARCHES); do \
+	  GOARCH=$$arch scripts/with-progress.sh "compiling errand for $$arch" go build -ldflags '$(LDFLAGS)' -o dist/image/errand-$$arch ./cmd/errand || exit 1; \
+	done
+	go run ./build/notices ./cmd/errand > dist/image/THIRD_PARTY_NOTICES
+	go run ./build/image -o dist/errand-image.tar -name $(IMAGE) -created $(COMMIT_TIME) -version $(VERSION) -revision '$(COMMIT)' \
+	  -doc LICENSE -doc dist/image/THIRD_PARTY_NOTICES $(foreach arch,$(IMAGE_ARCHES),$(arch)=dist/image/errand-$(arch))
+	@rm -rf dist/image
+
 .PHONY: clean
 clean: ## Remove what was built here; Go's caches stay
 	rm -rf bin dist
