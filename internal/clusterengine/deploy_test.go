@@ -66,8 +66,8 @@ func manifest(t *testing.T, name string) []runtime.Object {
 }
 
 // grant gives the service account the rights of deploy/controller, as edit
-// leaves them, until the test's end.
-func grant(t *testing.T, edit func(*rbacv1.PolicyRule)) {
+// leaves them, until the test's end: where only is set, in that namespace alone.
+func grant(t *testing.T, only string, edit func(*rbacv1.PolicyRule)) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	rbac, opts := cluster.admin.RbacV1(), metav1.DeleteOptions{}
@@ -101,6 +101,12 @@ func grant(t *testing.T, edit func(*rbacv1.PolicyRule)) {
 				_, err := rbac.ClusterRoles().Create(ctx, o, metav1.CreateOptions{})
 				check(err, func() error { return rbac.ClusterRoles().Delete(ctx, o.Name, opts) })
 			case *rbacv1.ClusterRoleBinding:
+				if only != "" {
+					b := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: o.Name}, RoleRef: o.RoleRef, Subjects: o.Subjects}
+					_, err := rbac.RoleBindings(only).Create(ctx, b, metav1.CreateOptions{})
+					check(err, func() error { return rbac.RoleBindings(only).Delete(ctx, b.Name, opts) })
+					continue
+				}
 				_, err := rbac.ClusterRoleBindings().Create(ctx, o, metav1.CreateOptions{})
 				check(err, func() error { return rbac.ClusterRoleBindings().Delete(ctx, o.Name, opts) })
 			case *rbacv1.Role:
@@ -121,7 +127,7 @@ func grant(t *testing.T, edit func(*rbacv1.PolicyRule)) {
 
 // runAsDeployed runs the controller as the service account until the test's
 // end, and notes its requests. It returns once the controller acts.
-func runAsDeployed(t *testing.T) *requests {
+func runAsDeployed(t *testing.T, only string) *requests {
 	t.Helper()
 	kubeconfig, err := clientcmd.LoadFromFile(cluster.kubeconfig)
 	if err != nil {
@@ -136,7 +142,8 @@ func runAsDeployed(t *testing.T) *requests {
 		t.Fatal(err)
 	}
 	o.MetricsBindAddress = noAddress
-	o.Lease.Namespace = "errand-system" // as in a pod there
+	o.Namespace = only
+	o.Lease.Namespace, o.Lease.Name = "errand-system", "errand-controller" // as in the pods there
 	if err := o.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +214,7 @@ var rare = map[string]string{
 // and none of those rights goes unused.
 func TestDeployedRightsAreEnoughAndNeeded(t *testing.T) {
 	granted := sets.New[string]()
-	grant(t, func(r *rbacv1.PolicyRule) {
+	grant(t, "", func(r *rbacv1.PolicyRule) {
 		for _, resource := range r.Resources {
 			resource, sub, _ := strings.Cut(resource, "/")
 			for _, verb := range r.Verbs {
@@ -215,7 +222,7 @@ func TestDeployedRightsAreEnoughAndNeeded(t *testing.T) {
 			}
 		}
 	})
-	made := runAsDeployed(t)
+	made := runAsDeployed(t, "")
 	ns := namespaceFor(t)
 	live(t, ns)
 
@@ -238,9 +245,8 @@ func live(t *testing.T, ns string) {
 	create(t, ns, func(j *batchv1.Job) { j.Spec.Suspend, j.Spec.TTLSecondsAfterFinished = ptr.To(true), ptr.To(int32(0)) })
 	awaitEvent(t, ns, "Suspended", 1)
 	suspend(t, ns, false)
-	awaitEvent(t, ns, "SuccessfulCreate", 1)
+	awaitEvent(t, ns, "Resumed", 1)
 	suspend(t, ns, true)
-	awaitEvent(t, ns, "SuccessfulDelete", 1)
 	awaitEvent(t, ns, "Suspended", 2)
 	suspend(t, ns, false)
 	succeed(t, ns)
@@ -251,16 +257,26 @@ func live(t *testing.T, ns string) {
 
 // Without the right to create pods a Job gets nowhere, and its events say why.
 func TestALackingRightIsSaid(t *testing.T) {
-	grant(t, func(r *rbacv1.PolicyRule) {
+	grant(t, "", func(r *rbacv1.PolicyRule) {
 		r.Verbs = slices.DeleteFunc(r.Verbs, func(verb string) bool { return verb == "create" && slices.Contains(r.Resources, "pods") })
 	})
-	runAsDeployed(t)
+	runAsDeployed(t, "")
 	ns := namespaceFor(t)
 	create(t, ns, func(*batchv1.Job) {})
 	message := awaitEvent(t, ns, "FailedCreate", 1)
 	if want := `cannot create resource "pods"`; !strings.Contains(message, want) || !strings.Contains(message, serviceAccount) {
 		t.Errorf("the event says %q, want %q", message, want)
 	}
+}
+
+// For one namespace, rights in that namespace do.
+func TestRightsInOneNamespace(t *testing.T) {
+	ns := namespaceFor(t)
+	grant(t, ns, func(*rbacv1.PolicyRule) {})
+	runAsDeployed(t, ns)
+	create(t, ns, func(*batchv1.Job) {})
+	succeed(t, ns)
+	awaitEvent(t, ns, "Completed", 1)
 }
 
 // create makes the Job j of the namespace, for errand controller to run.
