@@ -185,9 +185,11 @@ func (n noting) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	n.made.Insert(right(info.Verb, info.APIGroup, info.Resource, info.Subresource))
-	n.mu.Unlock()
+	if info.IsResourceRequest { // everybody may ask for the version
+		n.mu.Lock()
+		n.made.Insert(right(info.Verb, info.APIGroup, info.Resource, info.Subresource))
+		n.mu.Unlock()
+	}
 	return n.next.RoundTrip(r)
 }
 

@@ -10,9 +10,7 @@ import (
 
 	"k8s.io/component-base/metrics/legacyregistry"
 
-	// What client-go counts: requests, queues, elections.
-	_ "k8s.io/component-base/metrics/prometheus/clientgo"
-	_ "k8s.io/component-base/metrics/prometheus/workqueue"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // counts requests and elections
 )
 
 // noAddress is the --metrics-bind-address that means none.

@@ -67,6 +67,9 @@ func (r *replica) start(ctx context.Context) error {
 		return errors.Join(err, closeListener(listener))
 	}
 	r.startProbes(ctx, listener)
+	if err := r.greet(ctx); err != nil {
+		return err
+	}
 	if err := r.startCaches(ctx); err != nil {
 		return err
 	}
@@ -136,6 +139,23 @@ func (r *replica) ready() error {
 	default:
 		return errors.New("the caches of Jobs and pods aren't filled yet")
 	}
+}
+
+// greetTimeout is how long the API server may take to tell its version.
+const greetTimeout = 5 * time.Second
+
+// greet tells the user where the API server can't be reached. The caches go on
+// trying, but of a refused connection they don't say a word.
+func (r *replica) greet(ctx context.Context) error {
+	client, err := r.client(func(cfg *rest.Config) { cfg.Timeout = greetTimeout })
+	if err != nil {
+		return err
+	}
+	err = client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintf(r.stderr, "errand controller tries on, but: reach the API server %s: %v\n", r.rest.Host, err)
+	}
+	return nil
 }
 
 func (r *replica) startCaches(ctx context.Context) error {
