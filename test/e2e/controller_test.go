@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 )
 
 // quick are lease times with which tests needn't wait for long.
@@ -30,6 +33,7 @@ func TestController(t *testing.T) {
 	p.let(1000)
 	e.apply(foreign("foreign", 8))
 	p.wantExact(e.until("foreign", finished))
+	e.awaitCompleted() // which is said after it was counted
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if code, body := c.get(path); code != http.StatusOK {
 			t.Errorf("%s: %d %s", path, code, body)
@@ -48,6 +52,21 @@ func TestController(t *testing.T) {
 	c.signal(syscall.SIGTERM)
 	if code := c.ended(); code != 0 {
 		t.Errorf("it ended with %d", code)
+	}
+}
+
+// awaitCompleted waits for the event that says so of some Job.
+func (e *errand) awaitCompleted() {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+	defer cancel()
+	w, err := e.client.CoreV1().Events("default").Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("reason", "Completed").String()})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer w.Stop()
+	if _, ok := <-w.ResultChan(); !ok {
+		e.t.Fatal("no event says that the Job has completed")
 	}
 }
 
