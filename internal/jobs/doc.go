@@ -8,8 +8,8 @@
 //
 // decide(job, view, now) → plan is pure. A view is the pods as the engine knows them: counters, and the small sets of what has changed. A plan
 // is data: pods to create, to delete, to claim, finalizers to release, the status to write, events, and when to look again. Each policy
-// (completions, backoff limit, back-off delay, deadline, suspension, pod replacement, TTL …) is a pure function in a file of its own. The executor carries
-// out a plan and merges what the API answered into the state of the Job; then the Job is decided again, until the plan is empty.
+// (completions, indexes, backoff limits, failure and success policies, deadline, suspension, TTL …) is a pure function in a file of its own. The executor
+// carries out a plan and merges what the API answered into the state of the Job; then the Job is decided again, until the plan is empty.
 //
 // # A view that is never behind the engine's own writes
 //
@@ -26,7 +26,7 @@
 //
 // The name of a pod is chosen by the engine, not by the server: the n-th pod of a Job has the n-th name of a walk through all suffixes that depends
 // on the Job's UID alone. Creating pod n is thereby a compare-and-swap: a creator with a stale view, a second leader, or a retry of a request whose
-// answer was lost meets AlreadyExists, looks, and learns of the pod instead of adding one.
+// answer was lost meets AlreadyExists, looks, and learns of the pod instead of adding one. Each index of an Indexed Job has such a walk of its own.
 //
 // # Exactly-once counting, and what it costs
 //
@@ -35,6 +35,9 @@
 //  1. a status write adds its UID to status.uncountedTerminatedPods;
 //  2. the finalizer is removed;
 //  3. a status write removes the UID and raises the counter.
+//
+// The success of an Indexed Job's pod needs no UID: the status write that puts its index among the completed ones counts it. A failed pod
+// whose index is tried again isn't counted before the next pod of the index exists, which carries the number of failures.
 //
 // Step 1 of some pods and step 3 of earlier ones share a status write, so a busy Job costs about one status write a sync however many pods end.
 // A Job of one pod takes five writes, and none can be saved without giving up a promise: the pod's creation; startTime and active=1 (what users and

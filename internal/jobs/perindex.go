@@ -8,9 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// This file is the backoff limit that each index has for itself (spec.backoffLimitPerIndex, KEP-3850). How often an index has failed isn't in the Job's status: each pod
-// carries how often its index had failed before it. The last failed pod of an index therefore keeps its finalizer, and isn't counted, until the pod that
-// takes over its number exists, or until the index is given up.
+// This file is the backoff limit that each index has for itself (spec.backoffLimitPerIndex, KEP-3850). How often an index has failed isn't in the
+// Job's status: each pod carries how often its index had failed before it. The last failed pod of an index therefore keeps its finalizer, and
+// isn't counted, until the pod that takes over its number exists, or until the index is given up.
 
 func limitsPerIndex(job *batchv1.Job) bool { return job.Spec.BackoffLimitPerIndex != nil }
 
