@@ -146,6 +146,17 @@ func Find(names instance.Names, dataDir string) ([]string, error) {
 	return left, errors.Join(errs...)
 }
 
+// Left is for programs that aren't tests: what Find still finds once the kernel
+// has had its time. The instance must have ended.
+func Left(names instance.Names, dataDir string) ([]string, error) {
+	var err error
+	left := patiently(grace, func() (left []string) {
+		left, err = Find(names, dataDir)
+		return left
+	})
+	return left, err
+}
+
 // process is one of an instance's.
 type process struct {
 	pid     int
