@@ -3,6 +3,7 @@ package registry
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -177,7 +178,13 @@ func TestRegistriesConf(t *testing.T) {
 	must(t, s.WriteRegistriesConf(path))
 	conf, err := os.ReadFile(path)
 	must(t, err)
-	if !strings.Contains(string(conf), s.Addr()) {
+	if !strings.Contains(string(conf), s.Addr()) || !strings.Contains(string(conf), `prefix = "docker.io"`) {
 		t.Errorf("%s", conf)
+	}
+	must(t, s.WriteRegistriesConf(path, "a.example", "b.example"))
+	conf, err = os.ReadFile(path)
+	must(t, err)
+	if n := strings.Count(string(conf), fmt.Sprintf("location = %q", s.Addr())); n != 2 || strings.Contains(string(conf), "docker.io") {
+		t.Errorf("for two other hosts:\n%s", conf)
 	}
 }

@@ -1,6 +1,6 @@
 // Package registry serves container images from loopback, for tests and demonstrations on machines without a network: a registry
 // (go-containerregistry's), images built from the host's static busybox, ways to make the registry misbehave, and the
-// registries.conf that leads docker.io to it.
+// registries.conf that leads docker.io, or whatever is named, to it.
 //
 // It is a fixture. It keeps no access control worth the name and must not serve anything but loopback.
 package registry
@@ -195,14 +195,20 @@ func (t handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// WriteRegistriesConf writes a registries.conf to path that leads every image of docker.io here, and only here: nothing is asked of
-// the internet.
-func (s *Server) WriteRegistriesConf(path string) error {
-	conf := fmt.Sprintf("# Images of docker.io come from the registry at %[1]s, and from nowhere else.\n[[registry]]\nprefix = \"docker.io\"\nlocation = \"%[1]s\"\ninsecure = true\n", s.Addr())
+// WriteRegistriesConf writes a registries.conf to path that leads every image of the hosts, or of docker.io where none is named, here,
+// and only here: nothing is asked of the internet.
+func (s *Server) WriteRegistriesConf(path string, hosts ...string) error {
+	if len(hosts) == 0 {
+		hosts = []string{"docker.io"}
+	}
+	var conf strings.Builder
+	for _, host := range hosts {
+		fmt.Fprintf(&conf, "# Images of %[2]s come from the registry at %[1]s, and from nowhere else.\n[[registry]]\nprefix = %[2]q\nlocation = %[1]q\ninsecure = true\n", s.Addr(), host)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("test registry: %w", err)
 	}
-	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(conf.String()), 0o644); err != nil {
 		return fmt.Errorf("test registry: %w", err)
 	}
 	return nil
