@@ -82,6 +82,11 @@ test-e2e: ## Tests with the built errand and a real kubectl (root)
 test-slow: deps build kubectl ## The tests that wait for real time, such as a TTL of 100 s
 	go test -tags e2e,slow -count=1 -timeout 60m -run Slow ./test/e2e/...
 
+.PHONY: conformance
+conformance: deps build kubectl ## Run upstream's own tests of Jobs (root; FOCUS=regexp for others; docs/conformance.md)
+	@scripts/conformance.sh bin/conformance
+	go run ./test/conformance -focus '$(FOCUS)'
+
 .PHONY: test-race
 test-race: ## The tests whose packages are small enough for the race detector
 	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"errand.dev/errand/test/registry"
+)
+
+// pushStandIns puts a stand-in into the registry for each image that the tests name and that there is one for, and leads every
+// registry that they name there: an image without a stand-in isn't found, and nothing is asked of the internet.
+func pushStandIns(ctx context.Context, images *registry.Server, tools, conf string, stderr io.Writer) error {
+	fmt.Fprintln(stderr, "making stand-ins for upstream's images")
+	names, err := imageNames(ctx, tools)
+	if err != nil {
+		return err
+	}
+	standIns, err := makeStandIns(tools)
+	if err != nil {
+		return err
+	}
+	hosts := []string{"docker.io"}
+	for _, image := range names {
+		host, ref, _ := strings.Cut(image, "/")
+		if !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+		base, _, _ := strings.Cut(path.Base(ref), ":")
+		standIn, ok := standIns[base]
+		if !ok || host != "registry.k8s.io" {
+			continue
+		}
+		if err := images.Push(ref, standIn); err != nil {
+			return err
+		}
+	}
+	return images.WriteRegistriesConf(conf, hosts...)
+}
+
+// imageNames are the images that the tests may ask for, as e2e.test itself tells them.
+func imageNames(ctx context.Context, tools string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(tools, "e2e.test"), "--list-images").Output()
+	if err != nil {
+		return nil, fmt.Errorf("ask e2e.test for its images: %w", err)
+	}
+	var names []string
+	for line := range strings.Lines(string(out)) {
+		if name := strings.TrimSpace(line); strings.Contains(name, "/") && strings.Contains(name, ":") {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("e2e.test --list-images lists none: %s", out)
+	}
+	return names, nil
+}
+
+// makeStandIns makes the stand-ins, by the last part of an image's name. docs/conformance.md says what each is.
+func makeStandIns(tools string) (map[string]v1.Image, error) {
+	busybox, err := registry.BusyboxImage(registry.Owner{})
+	if err != nil {
+		return nil, err
+	}
+	standIns := map[string]v1.Image{"busybox": busybox}
+	for name, make := range map[string]func(v1.Image, string) (v1.Image, error){
+		"agnhost": agnhost, "pause": pause, "nonewprivs": nonewprivs, "nonroot": nonroot, "nginx": nginx,
+	} {
+		if standIns[name], err = make(busybox, tools); err != nil {
+			return nil, fmt.Errorf("make a stand-in for the image %s: %w", name, err)
+		}
+	}
+	return standIns, nil
+}
+
+func agnhost(busybox v1.Image, tools string) (v1.Image, error) {
+	bin, err := os.ReadFile(filepath.Join(tools, "agnhost"))
+	if err != nil {
+		return nil, err
+	}
+	return extend(busybox, func(c *v1.Config) {
+		c.Entrypoint, c.Cmd = []string{"/agnhost"}, []string{"pause"}
+	}, registry.File{Name: "agnhost", Mode: 0o755, Body: bin},
+		registry.File{Name: "agnhost-2", Link: "agnhost"},
+		registry.File{Name: "uploads/"},
+		registry.File{Name: "etc/passwd", Body: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nuser-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n")},
+		registry.File{Name: "etc/group", Body: []byte("root:x:0:\nnobody:x:65534:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n")},
+	)
+}
+
+// pause has a shell, which upstream's hasn't: no test cares.
+func pause(busybox v1.Image, tools string) (v1.Image, error) {
+	bin, err := os.ReadFile(filepath.Join(tools, "pause"))
+	if err != nil {
+		return nil, err
+	}
+	return extend(busybox, func(c *v1.Config) {
+		c.User, c.Entrypoint, c.Cmd = "65535:65535", []string{"/pause"}, nil
+	}, registry.File{Name: "pause", Mode: 0o755, Body: bin})
+}
+
+func nonewprivs(busybox v1.Image, tools string) (v1.Image, error) {
+	bin, err := os.ReadFile(filepath.Join(tools, "nonewprivs"))
+	if err != nil {
+		return nil, err
+	}
+	return extend(busybox, func(c *v1.Config) { c.Cmd = []string{"nnp"} },
+		registry.File{Name: "usr/local/bin/nnp", Mode: 0o6755, Body: bin})
+}
+
+func nonroot(busybox v1.Image, _ string) (v1.Image, error) {
+	return extend(busybox, func(c *v1.Config) { c.User = "1234" })
+}
+
+// nginx serves one page, which is all that tests ask of it.
+func nginx(busybox v1.Image, _ string) (v1.Image, error) {
+	return extend(busybox, func(c *v1.Config) { c.Cmd = []string{"httpd", "-f", "-p", "80", "-h", "/usr/share/nginx/html"} },
+		registry.File{Name: "usr/share/nginx/html/", Type: tar.TypeDir},
+		registry.File{Name: "usr/share/nginx/html/index.html", Body: []byte("<h1>Welcome to nginx!</h1>\n")})
+}
+
+// extend makes an image of another, with files and settings of its own.
+func extend(base v1.Image, edit func(*v1.Config), files ...registry.File) (v1.Image, error) {
+	img := base
+	if len(files) > 0 {
+		layer, err := registry.Layer(registry.Owner{}, files...)
+		if err != nil {
+			return nil, err
+		}
+		if img, err = mutate.AppendLayers(base, layer); err != nil {
+			return nil, err
+		}
+	}
+	conf, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	edited := *conf.Config.DeepCopy()
+	edit(&edited)
+	return mutate.Config(img, edited)
+}

@@ -1,0 +1,186 @@
+// Command conformance runs upstream's own end-to-end tests (e2e.test, compiled from k8s.io/kubernetes by the module in upstream)
+// against errand serve with real containers, and tells what passed, failed, was skipped, and is out of scope and why.
+//
+// It starts all that the tests need, and ends it: an image registry on loopback with stand-ins for upstream's images, and an errand
+// with a data directory of its own. It needs root, and the binaries that `make conformance` builds. It fails if a test fails that
+// isn't out of scope, if none runs, or if something is left on the host.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"errand.dev/errand/internal/instance"
+	"errand.dev/errand/internal/leakcheck"
+	"errand.dev/errand/test/harness"
+	"errand.dev/errand/test/registry"
+)
+
+// hostDir is where upstream's Job tests keep what they hand from pod to pod.
+const hostDir = "/tmp/job-e2e"
+
+// endTimeout bounds stopping and draining: far more than they take.
+const endTimeout = time.Minute
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are what the command line says.
+type settings struct {
+	// bin is the folder of errand, errand-shim and kubectl; tools, in it, that of upstream's programs.
+	bin, tools string
+	// report is the folder for what the run leaves to read.
+	report string
+	focus  string
+	// all also runs the tests that are out of scope.
+	all   bool
+	procs int
+	// serve are further arguments of errand serve.
+	serve []string
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	s, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	suite, err := newSuite(s, stderr)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("/tmp", "errand-conformance-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if _, err := os.Stat(hostDir); errors.Is(err, os.ErrNotExist) {
+		defer os.RemoveAll(hostDir)
+	}
+	images, err := serveImages(ctx, s.tools, filepath.Join(dir, "registries.conf"), stderr)
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	ranErr := withErrand(ctx, s, dir, suite.run)
+	r, err := readReport(s.report)
+	if err != nil {
+		return cmp.Or(ranErr, err)
+	}
+	// Also of a run that was interrupted.
+	return errors.Join(ranErr, summarize(stdout, r, s))
+}
+
+func parse(args []string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("conformance", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintln(stderr, "Usage: conformance [flags] [-- further arguments of errand serve]")
+		flags.PrintDefaults()
+	}
+	flags.StringVar(&s.bin, "bin", "bin", "`folder` of errand, errand-shim and kubectl, and conformance/ with upstream's programs")
+	flags.StringVar(&s.report, "report", "dist/conformance", "`folder` for the report and what errand and the tests printed")
+	flags.StringVar(&s.focus, "focus", defaultFocus, "`regular expression` of the tests to run")
+	flags.BoolVar(&s.all, "all", false, "also run the tests that are out of scope")
+	flags.IntVar(&s.procs, "procs", 4, "how many tests to run at a time; they mostly wait")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	s.serve = flags.Args()
+	if s.focus == "" {
+		s.focus = defaultFocus
+	}
+	if os.Geteuid() != 0 {
+		return s, errors.New("needs root, for containers")
+	}
+	for _, path := range []*string{&s.bin, &s.report} {
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return s, err
+		}
+		*path = abs
+	}
+	s.tools = filepath.Join(s.bin, "conformance")
+	for _, name := range []string{"errand", "errand-shim", "kubectl", "conformance/e2e.test", "conformance/ginkgo"} {
+		if _, err := os.Stat(filepath.Join(s.bin, name)); err != nil {
+			return s, fmt.Errorf("%w: run make conformance", err)
+		}
+	}
+	return s, os.MkdirAll(s.report, 0o755)
+}
+
+// withErrand runs do against an errand whose files are below dir, ends it, and looks for what it left. What do says counts most.
+func withErrand(ctx context.Context, s settings, dir string, do func(context.Context, *harness.Errand) error) error {
+	log, err := os.Create(filepath.Join(s.report, "errand.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cfg := harness.Config{
+		Bin: s.bin, DataDir: filepath.Join(dir, "data"), RegistriesConf: filepath.Join(dir, "registries.conf"), Log: log,
+		Args: append([]string{"-v=2"}, s.serve...),
+	}
+	e, err := harness.Launch(cfg)
+	if err != nil {
+		return err
+	}
+	// One that doesn't become ready may have something on the host already.
+	if err := e.AwaitReady(ctx); err != nil {
+		return errors.Join(err, e.Kill(), takeOff(ctx, e, cfg.DataDir))
+	}
+	err = do(ctx, e)
+	ending, cancel := beyond(ctx)
+	defer cancel()
+	_, stopErr := e.Stop(ending)
+	return errors.Join(err, stopErr, takeOff(ctx, e, cfg.DataDir))
+}
+
+// beyond is for what must be ended after an interrupt, too.
+func beyond(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+}
+
+// takeOff takes an errand that has ended off the host, and looks whether something is left.
+func takeOff(ctx context.Context, e *harness.Errand, dataDir string) error {
+	ctx, cancel := beyond(ctx)
+	defer cancel()
+	if err := e.Drain(ctx); err != nil {
+		return err
+	}
+	names, err := instance.For(dataDir)
+	if err != nil {
+		return err
+	}
+	left, err := leakcheck.Left(names, dataDir)
+	for _, l := range left {
+		err = errors.Join(err, fmt.Errorf("errand left on this machine: %s", l))
+	}
+	return err
+}
+
+// serveImages starts the registry that stands in for upstream's, and writes the registries.conf that leads there.
+func serveImages(ctx context.Context, tools, conf string, stderr io.Writer) (*registry.Server, error) {
+	images, err := registry.Start(registry.Options{Dir: filepath.Join(filepath.Dir(conf), "blobs")})
+	if err != nil {
+		return nil, err
+	}
+	if err := pushStandIns(ctx, images, tools, conf, stderr); err != nil {
+		return nil, errors.Join(err, images.Close())
+	}
+	return images, nil
+}

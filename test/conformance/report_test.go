@@ -1,0 +1,95 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A report as ginkgo writes it, with one test of each kind.
+const reportJSON = `[{"SuiteSucceeded": false, "SpecReports": [
+	{"LeafNodeType": "SynchronizedBeforeSuite", "State": "passed"},
+	{"ContainerHierarchyTexts": ["[sig-apps] Job"], "LeafNodeType": "It", "LeafNodeText": "passes", "State": "passed", "RunTime": 1},
+	{"ContainerHierarchyTexts": ["[sig-apps] Job", "within"], "LeafNodeType": "It", "LeafNodeText": "fails", "State": "failed",
+	 "Failure": {"Message": "timed out\nand more", "Location": {"FileName": "k8s.io/kubernetes/test/e2e/apps/job.go", "LineNumber": 7}}},
+	{"ContainerHierarchyTexts": ["[sig-apps] Job"], "LeafNodeType": "It", "LeafNodeText": "skips itself", "State": "skipped", "Failure": {"Message": "needs two nodes"}},
+	{"ContainerHierarchyTexts": ["[sig-apps] Job"], "LeafNodeType": "It", "LeafNodeText": "never ran", "State": "skipped"},
+	{"ContainerHierarchyTexts": ["[sig-node] Pods"], "LeafNodeType": "It", "LeafNodeText": "wasn't asked for", "State": "skipped"}
+]}]`
+
+func report(t *testing.T) suiteReport {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, reportName), []byte(reportJSON), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r, err := readReport(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestSummary(t *testing.T) {
+	defer func(was []exclusion) { outOfScope = was }(outOfScope)
+	outOfScope = []exclusion{{"[sig-apps] Job never", "it can't"}, {"[sig-apps] Job is gone", "it has gone"}}
+
+	var out strings.Builder
+	err := summarize(&out, report(t), settings{focus: `\[sig-apps\]`})
+	for _, want := range []string{
+		"[sig-apps] Job within fails\n    timed out (job.go:7)",
+		"[sig-apps] Job skips itself\n    needs two nodes",
+		"no test has such a name:\n  [sig-apps] Job is gone",
+		"[sig-apps] Job                                1      1       1            1",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "[sig-node]") {
+		t.Errorf("a group that wasn't asked for is told of:\n%s", out.String())
+	}
+	if err == nil || !strings.Contains(err.Error(), "1 of 2 tests failed") || !strings.Contains(err.Error(), "scope.go") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// What was asked for and didn't run failed, too.
+func TestWhatNeverRanFailed(t *testing.T) {
+	defer func(was []exclusion) { outOfScope = was }(outOfScope)
+	outOfScope = nil
+	var out strings.Builder
+	if err := summarize(&out, report(t), settings{focus: "never ran"}); err == nil {
+		t.Errorf("no error; printed:\n%s", out.String())
+	}
+	if err := summarize(&out, report(t), settings{focus: "no such test"}); err == nil || !strings.Contains(err.Error(), "no test ran") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func TestBrokenSuite(t *testing.T) {
+	var suites []suiteReport
+	broken := strings.Replace(reportJSON, `"LeafNodeType": "SynchronizedBeforeSuite", "State": "passed"`, `"LeafNodeType": "SynchronizedBeforeSuite", "State": "failed", "Failure": {"Message": "no nodes"}`, 1)
+	if err := json.Unmarshal([]byte(broken), &suites); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	err := summarize(&out, suites[0], settings{focus: "passes"})
+	if err == nil || !strings.Contains(err.Error(), "suite broke") || !strings.Contains(out.String(), "SynchronizedBeforeSuite: no nodes") {
+		t.Errorf("error: %v; printed:\n%s", err, out.String())
+	}
+}
+
+func TestUnreadableReport(t *testing.T) {
+	for _, content := range []string{"", "nonsense", "[]"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, reportName), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readReport(dir); err == nil {
+			t.Errorf("%q: no error", content)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestExclusionsFitNamesAlone(t *testing.T) {
+	e := exclusion{test: "[sig-apps] Job should (not) do"}
+	for name, want := range map[string]bool{
+		"[sig-apps] Job should (not) do this [Slow]": true,
+		"[sig-apps] Job should do":                   false,
+	} {
+		if got := e.fits(name); got != want {
+			t.Errorf("fits %q: %v", name, got)
+		}
+		if got := regexp.MustCompile(e.pattern()).MatchString("Kubernetes e2e suite " + name); got != want {
+			t.Errorf("%s matches %q: %v", e.pattern(), name, got)
+		}
+	}
+}
+
+// People read of the same tests and reasons, and of no others.
+func TestDocumentationTellsTheScope(t *testing.T) {
+	b, err := os.ReadFile("../../docs/conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	for _, e := range outOfScope {
+		fmt.Fprintf(&want, "| %s | %s |\n", e.test, e.why)
+	}
+	_, table, found := strings.Cut(string(b), "| test | why it is out of scope |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	if !found || strings.TrimSpace(table) != strings.TrimSpace(want.String()) {
+		t.Errorf("docs/conformance.md has another table of tests out of scope than scope.go; it should be:\n%s", want.String())
+	}
+}
+
+// What both modules need has the same version in both: then what is tested with is what is served, and Go compiles it once.
+func TestUpstreamsModuleHasOurVersions(t *testing.T) {
+	ours, theirs := moduleOf(t, "../../go.mod"), moduleOf(t, "upstream/go.mod")
+	for path, version := range theirs.versions {
+		if our, ok := ours.versions[path]; ok && our != version {
+			t.Errorf("test/conformance/upstream/go.mod has %s %s, go.mod has %s: run go get %s@%s in test/conformance/upstream", path, version, our, path, our)
+		}
+	}
+	for path, version := range ours.replaced {
+		if theirs.replaced[path] != version {
+			t.Errorf("go.mod replaces %s by %s, test/conformance/upstream/go.mod by %q", path, version, theirs.replaced[path])
+		}
+	}
+}
+
+type module struct {
+	versions, replaced map[string]string
+}
+
+func moduleOf(t *testing.T, path string) module {
+	t.Helper()
+	out, err := exec.Command("go", "mod", "edit", "-json", path).Output()
+	if err != nil {
+		t.Fatalf("go mod edit -json %s: %v", path, err)
+	}
+	type version struct{ Path, Version string }
+	var read struct {
+		Require []version
+		Replace []struct{ Old, New version }
+	}
+	if err := json.Unmarshal(out, &read); err != nil {
+		t.Fatal(err)
+	}
+	m := module{versions: map[string]string{}, replaced: map[string]string{}}
+	for _, r := range read.Require {
+		m.versions[r.Path] = r.Version
+	}
+	for _, r := range read.Replace {
+		m.replaced[r.Old.Path] = r.New.Path + " " + r.New.Version
+	}
+	// What a replacement names counts for both alike.
+	for path := range m.replaced {
+		delete(m.versions, path)
+	}
+	return m
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"errand.dev/errand/test/harness"
+)
+
+const (
+	// reportName is ginkgo's report, in the report's folder.
+	reportName = "report.json"
+	// logName is what ginkgo prints, beside it.
+	logName = "e2e.log"
+	// interruptGrace is how long e2e.test may take to clean up after an interrupt.
+	interruptGrace = 30 * time.Second
+	// suiteTimeout is for all tests together; [Slow] ones alone wait for five minutes.
+	suiteTimeout = 3 * time.Hour
+)
+
+// suite is upstream's e2e.test, to be run.
+type suite struct {
+	settings
+	stderr io.Writer
+}
+
+func newSuite(s settings, stderr io.Writer) (*suite, error) {
+	if _, err := regexp.Compile(s.focus); err != nil {
+		return nil, fmt.Errorf("-focus %q: %w", s.focus, err)
+	}
+	return &suite{settings: s, stderr: stderr}, nil
+}
+
+// run runs the tests against an errand. Tests that fail are no error here: the report tells of them.
+func (s *suite) run(ctx context.Context, e *harness.Errand) error {
+	if err := os.Remove(filepath.Join(s.report, reportName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := prepare(ctx, e); err != nil {
+		return err
+	}
+	log, err := os.Create(filepath.Join(s.report, logName))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	fmt.Fprintf(s.stderr, "running upstream's tests of %s; what they print is in %s\n", s.focus, log.Name())
+	stop := s.progress(time.Now())
+	defer stop()
+	cmd := exec.CommandContext(ctx, filepath.Join(s.tools, "ginkgo"), s.args(e.Kubeconfig())...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own, so that the interrupt goes to all of ginkgo's processes, once.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = interruptGrace
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), ignoreGone(syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)))
+	}
+	if err != nil && !errors.As(err, &exit) {
+		return fmt.Errorf("run ginkgo: %w", err)
+	}
+	return nil
+}
+
+// prepare makes the Service that a cluster's API server makes for itself, and errand doesn't (SCOPE.md): before its first test
+// e2e.test asks it which family of addresses the cluster is of, and won't go on without.
+func prepare(ctx context.Context, e *harness.Errand) error {
+	client, err := e.Client()
+	if err != nil {
+		return err
+	}
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}}
+	service.Spec.Ports = []corev1.ServicePort{{Name: "https", Port: 443}}
+	if _, err := client.CoreV1().Services(metav1.NamespaceDefault).Create(ctx, service, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("make the service kubernetes: %w", err)
+	}
+	return nil
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+func (s *suite) args(kubeconfig string) []string {
+	args := []string{
+		"--procs", strconv.Itoa(s.procs), "--timeout", suiteTimeout.String(), "--no-color", "-v",
+		"--output-dir", s.report, "--json-report", reportName,
+		"--focus", s.focus,
+	}
+	if !s.all {
+		for _, e := range outOfScope {
+			args = append(args, "--skip", e.pattern())
+		}
+	}
+	return append(args, filepath.Join(s.tools, "e2e.test"), "--",
+		"--kubeconfig", kubeconfig,
+		"--kubectl-path", filepath.Join(s.bin, "kubectl"),
+		"--provider", "skeleton",
+		// There are no DaemonSets to wait for, and no system pods.
+		"--allowed-not-ready-nodes", "-1",
+		"--minStartupPods", "-1",
+		// Its logs are in the report's folder.
+		"--disable-log-dump",
+	)
+}
+
+// progress says every ten seconds how far the tests are, until it is stopped.
+func (s *suite) progress(began time.Time) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(10 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case now := <-tick.C:
+				passed, failed := s.sofar()
+				fmt.Fprintf(s.stderr, "  upstream's tests: %d passed, %d failed, %d s\n", passed, failed, int(now.Sub(began).Seconds()))
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}
+
+// sofar reads what ginkgo has printed: a line such as "• [1.2 seconds]" or "• [FAILED] [1.2 seconds]" for each test that has ended.
+func (s *suite) sofar() (passed, failed int) {
+	b, err := os.ReadFile(filepath.Join(s.report, logName))
+	if err != nil {
+		return 0, 0 // it only tells of progress
+	}
+	text := "\n" + string(b)
+	failed = strings.Count(text, "\n• [FAILED]")
+	return strings.Count(text, "\n• ") - failed, failed
+}
