@@ -59,10 +59,15 @@ func emptyDirMode(src *v1.EmptyDirVolumeSource) fs.FileMode {
 	return mode
 }
 
-// mountMode is the root's mode and group as mount options, so that a file system
-// that is mounted at all is mounted right.
-func mountMode(src *v1.EmptyDirVolumeSource, pod *v1.Pod) []string {
-	mode := uint32(0o777)
+// tmpfsMode is the mode that the kernel gives a tmpfs of which nothing is said,
+// as the kubelet leaves it: sticky, unlike that of an emptyDir on disk.
+const tmpfsMode = 0o1777
+
+// mountMode is the root's mode, where the volume says nothing unset, and group
+// as mount options, so that a file system that is mounted at all is mounted
+// right.
+func mountMode(src *v1.EmptyDirVolumeSource, pod *v1.Pod, unset uint32) []string {
+	mode := unset
 	if src.Mode != nil {
 		mode = uint32(*src.Mode)
 	}
@@ -74,7 +79,7 @@ func mountMode(src *v1.EmptyDirVolumeSource, pod *v1.Pod) []string {
 }
 
 func tmpfsOptions(src *v1.EmptyDirVolumeSource, pod *v1.Pod, info Info) string {
-	options := mountMode(src, pod)
+	options := mountMode(src, pod, tmpfsMode)
 	if size := memorySize(src, pod, info); size > 0 {
 		options = append(options, fmt.Sprintf("size=%d", size))
 	}
@@ -123,7 +128,7 @@ func hugePageOptions(src *v1.EmptyDirVolumeSource, pod *v1.Pod) (string, error) 
 	if len(requested) == 0 {
 		return "", fmt.Errorf("medium %s: hugePages storage requested, but there is no resource request for huge pages", src.Medium)
 	}
-	options := append(mountMode(src, pod), fmt.Sprintf("pagesize=%d", size.Value()))
+	options := append(mountMode(src, pod, 0o777), fmt.Sprintf("pagesize=%d", size.Value()))
 	return strings.Join(options, ","), nil
 }
 

@@ -86,8 +86,8 @@ func TestMemoryEmptyDir(t *testing.T) {
 	if size := int64(fs.Blocks) * fs.Bsize; fs.Type != unix.TMPFS_MAGIC || size != 1<<20 {
 		t.Errorf("type %x of %d bytes, want a tmpfs of 1 MiB", fs.Type, size)
 	}
-	if st.Gid != 1234 || st.Mode&0o7777 != 0o2777 {
-		t.Errorf("gid %d, mode %o; want 1234, 2777", st.Gid, st.Mode&0o7777)
+	if st.Gid != 1234 || st.Mode&0o7777 != 0o3777 {
+		t.Errorf("gid %d, mode %o; want 1234, 3777", st.Gid, st.Mode&0o7777)
 	}
 }
 
