@@ -212,6 +212,19 @@ func TestActiveDeadline(t *testing.T) {
 	}
 }
 
+func TestSysctlsThatAreNotSafeAreRefused(t *testing.T) {
+	w := newWorld(t)
+	pod := makePod("p").with(func(p *v1.Pod) {
+		p.Spec.SecurityContext = &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "kernel.msgmax", Value: "65536"}}}
+	}).obj()
+	w.api.create(pod)
+	w.start()
+	got := w.waitPhase(pod, v1.PodFailed)
+	if want := `Pod was rejected: forbidden sysctl: "kernel.msgmax" not allowlisted`; got.Status.Reason != "SysctlForbidden" || got.Status.Message != want {
+		t.Errorf("%s: %s", got.Status.Reason, got.Status.Message)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	w := newWorld(t)
 	pod := makePod("p").main(func(c *v1.Container) { c.LivenessProbe = &v1.Probe{} }).with(func(p *v1.Pod) {

@@ -126,23 +126,32 @@ func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bo
 	if !w.once("admitted") || len(rt.Containers) > 0 {
 		return false
 	}
-	message := crispec.Unsupported(pod)
+	reason, message := refusal(ctx, pod)
+	if message == "" {
+		return false
+	}
+	klog.FromContext(ctx).V(2).Info("Pod refused", "reason", reason, "why", message)
+	w.n.podEvent(pod, v1.EventTypeWarning, reason, "%s", message)
+	w.ending, w.finished = &ending{}, true
+	w.last = podstatus.Rejected(pod, reason, message)
+	w.status.set(w.last)
+	w.status.finish()
+	return true
+}
+
+// refusal is why a pod can't be run rightly here; no message means that it can.
+func refusal(ctx context.Context, pod *v1.Pod) (reason, message string) {
+	message = crispec.Unsupported(pod)
 	if err := volumes.Unsupported(pod); err != nil {
 		if message != "" {
 			message += "; "
 		}
 		message += err.Error()
 	}
-	if message == "" {
-		return false
+	if message != "" {
+		return crispec.ReasonUnsupported, message
 	}
-	klog.FromContext(ctx).V(2).Info("Pod refused", "why", message)
-	w.n.podEvent(pod, v1.EventTypeWarning, crispec.ReasonUnsupported, "%s", message)
-	w.ending, w.finished = &ending{}, true
-	w.last = podstatus.Rejected(pod, crispec.ReasonUnsupported, message)
-	w.status.set(w.last)
-	w.status.finish()
-	return true
+	return crispec.ReasonSysctlForbidden, crispec.ForbiddenSysctls(ctx, pod)
 }
 
 // publish generates the pod's status and has it written.
