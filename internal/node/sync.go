@@ -141,6 +141,9 @@ func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bo
 
 // refusal is why a pod can't be run rightly here; no message means that it can.
 func refusal(ctx context.Context, pod *v1.Pod) (reason, message string) {
+	if reason, message = crispec.Inadmissible(ctx, pod); message != "" {
+		return reason, message
+	}
 	message = crispec.Unsupported(pod)
 	if err := volumes.Unsupported(pod); err != nil {
 		if message != "" {
@@ -148,10 +151,7 @@ func refusal(ctx context.Context, pod *v1.Pod) (reason, message string) {
 		}
 		message += err.Error()
 	}
-	if message != "" {
-		return crispec.ReasonUnsupported, message
-	}
-	return crispec.ReasonSysctlForbidden, crispec.ForbiddenSysctls(ctx, pod)
+	return crispec.ReasonUnsupported, message
 }
 
 // publish generates the pod's status and has it written.

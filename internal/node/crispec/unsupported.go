@@ -24,7 +24,6 @@ func Unsupported(pod *v1.Pod) string {
 	spec := &pod.Spec
 	add(spec.HostUsers != nil && !*spec.HostUsers, "spec.hostUsers=false", "leave it out: user namespaces are not supported")
 	add(len(spec.ResourceClaims) > 0, "spec.resourceClaims", "dynamic resource allocation is not supported: use limits, or hostPath volumes for devices")
-	add(spec.OS != nil && spec.OS.Name != v1.Linux, "spec.os.name", "only linux pods can run here")
 	for _, l := range []struct {
 		field string
 		list  []v1.Container

@@ -25,9 +25,22 @@ func TestForbiddenSysctls(t *testing.T) {
 		if tc.sysctl != "" {
 			pod.Spec.SecurityContext = &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: tc.sysctl, Value: "1"}}}
 		}
-		got := ForbiddenSysctls(t.Context(), pod)
+		got := forbiddenSysctls(t.Context(), pod)
 		if (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestInadmissible(t *testing.T) {
+	for want, spec := range map[string]v1.PodSpec{
+		"":                  {OS: &v1.PodOS{Name: v1.Linux}},
+		"PodOSNotSupported": {OS: &v1.PodOS{Name: v1.Windows}},
+		"SysctlForbidden":   {SecurityContext: &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "kernel.sem"}}}},
+	} {
+		reason, message := Inadmissible(t.Context(), &v1.Pod{Spec: spec})
+		if reason != want || (message == "") != (want == "") {
+			t.Errorf("%q: %s, want %q", reason, message, want)
 		}
 	}
 }
