@@ -72,7 +72,7 @@ func makeStandIns(tools string) (map[string]v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	standIns := map[string]v1.Image{"busybox": busybox}
+	standIns := map[string]v1.Image{"busybox": busybox, "glibc-dns-testing": busybox}
 	for name, make := range map[string]func(v1.Image, string) (v1.Image, error){
 		"agnhost": agnhost, "pause": pause, "nonewprivs": nonewprivs, "nonroot": nonroot, "nginx": nginx,
 	} {

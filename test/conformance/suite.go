@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"errand.dev/errand/test/harness"
 )
@@ -80,6 +81,8 @@ func (s *suite) run(ctx context.Context, e *harness.Errand) error {
 // prepare makes the Service that a cluster's API server makes for itself, and errand doesn't (SCOPE.md): before its first test
 // e2e.test asks it which family of addresses the cluster is of, and won't go on without.
 func prepare(ctx context.Context, e *harness.Errand) error {
+	// errand warns of what a Service can't do here; nothing is asked of this one.
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	client, err := e.Client()
 	if err != nil {
 		return err
