@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 
@@ -31,9 +32,41 @@ func nodeTransport(dial func(context.Context) (net.Conn, error)) http.RoundTripp
 	if dial == nil {
 		return nil
 	}
-	return utilnet.SetTransportDefaults(&http.Transport{
+	return lateEnds{utilnet.SetTransportDefaults(&http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-	})
+	})}
+}
+
+// lateEnds tells of an answer's end only after its last bytes, never with them.
+// A short log comes whole and ended from the socket, and upstream drops what
+// comes with the end where it sends logs over a websocket.
+type lateEnds struct{ http.RoundTripper }
+
+var _ utilnet.RoundTripperWrapper = lateEnds{}
+
+// WrappedRoundTripper lets upstream's proxies find the dialer.
+func (l lateEnds) WrappedRoundTripper() http.RoundTripper { return l.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (l lateEnds) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.RoundTripper.RoundTrip(req)
+	// The body of an upgraded connection is the connection, to be written to, too.
+	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Body = lateEnd{resp.Body}
+	}
+	return resp, err
+}
+
+type lateEnd struct{ io.ReadCloser }
+
+// Read implements io.Reader. What has ended says so again when it is read once
+// more.
+func (l lateEnd) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	if n > 0 && err == io.EOF {
+		err = nil
+	}
+	return n, err
 }
 
 // GetConnectionInfo implements kubeletclient.ConnectionInfoGetter.

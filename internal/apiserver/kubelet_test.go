@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -40,5 +41,47 @@ func TestLogsOfAPodOnNoNode(t *testing.T) {
 	logs, err := shared.client.CoreV1().Pods(ns).GetLogs("p", &corev1.PodLogOptions{}).DoRaw(t.Context())
 	if err != nil || len(logs) != 0 { // as upstream: an unscheduled pod has no output yet
 		t.Errorf("got %q, %v", logs, err)
+	}
+}
+
+// endsWithItsBytes is a body that ends with its last bytes, as Go's client does
+// with an answer that has come whole.
+type endsWithItsBytes struct{ *strings.Reader }
+
+func (endsWithItsBytes) Close() error { return nil }
+
+func (e endsWithItsBytes) Read(p []byte) (int, error) {
+	n, _ := e.Reader.Read(p)
+	if e.Len() == 0 {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+type answers func(*http.Request) *http.Response
+
+func (a answers) RoundTrip(r *http.Request) (*http.Response, error) { return a(r), nil }
+
+func TestAnAnswersEndComesAfterItsBytes(t *testing.T) {
+	for _, status := range []int{http.StatusOK, http.StatusSwitchingProtocols} {
+		body := endsWithItsBytes{strings.NewReader("log")}
+		transport := lateEnds{answers(func(*http.Request) *http.Response { return &http.Response{StatusCode: status, Body: body} })}
+		resp, err := transport.RoundTrip(&http.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status == http.StatusSwitchingProtocols {
+			if resp.Body != body {
+				t.Error("an upgraded connection was wrapped, and can't be written to")
+			}
+			continue
+		}
+		p := make([]byte, 8)
+		if n, err := resp.Body.Read(p); n != 3 || err != nil {
+			t.Errorf("first read: %d, %v; want 3, nil", n, err)
+		}
+		if n, err := resp.Body.Read(p); n != 0 || err != io.EOF {
+			t.Errorf("second read: %d, %v; want 0, EOF", n, err)
+		}
 	}
 }
