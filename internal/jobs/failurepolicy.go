@@ -82,9 +82,9 @@ func matchRule(rule *batchv1.PodFailurePolicyRule, namespace, name string, end p
 		}
 		return "", false
 	}
-	for _, pattern := range rule.OnPodConditions {
-		if slices.Contains(end.Conditions, podCondition(pattern)) {
-			return fmt.Sprintf("Pod %s/%s has condition %s", namespace, name, pattern.Type), true
+	for _, c := range end.Conditions {
+		if slices.Contains(rule.OnPodConditions, batchv1.PodFailurePolicyOnPodConditionsPattern(c)) {
+			return fmt.Sprintf("Pod %s/%s has condition %s", namespace, name, c.Type), true
 		}
 	}
 	return "", false
