@@ -78,33 +78,44 @@ func (d *draft) createNext(n int) {
 }
 
 // createIndexes adds pods for the n lowest indexes that need one. Where each index fails for itself, one that has to wait after a failure gives its turn to
-// the next.
+// the next. Slots that may hold a pod already come first: until that is known, each takes up the place of a pod.
 func (d *draft) createIndexes(n int) {
 	x := d.v.Indexes
-	for index := range d.doneIndexes.union(d.failedIndexes).missing(x.completions) {
-		if len(d.plan.Create) == n {
+	over := d.doneIndexes.union(d.failedIndexes)
+	suspected := map[int32]bool{}
+	for _, slot := range d.v.Unresolved {
+		index := indexOfSlot(slot)
+		suspected[index] = true
+		if len(d.plan.Create) >= n {
 			return
 		}
-		if !x.vacant(index) {
-			continue
+		if !x.inRange(index) || over.has(index) || !d.createIndex(slot) {
+			n-- // resolveRest looks after it
 		}
-		before, wait := d.indexHistory(index)
-		if wait > 0 {
-			d.plan.lookAgain(wait)
-			continue
+	}
+	for index := range over.missing(x.completions) {
+		if len(d.plan.Create) >= n {
+			return
 		}
-		d.plan.Create = append(d.plan.Create, creation{Slot: d.slotFor(index), Before: before})
+		if !suspected[index] {
+			d.createIndex(slotOf(index, x.attempts[index]))
+		}
 	}
 }
 
-// slotFor returns where the next pod of an index goes: into a slot that may hold one already, if there is such a slot.
-func (d *draft) slotFor(index int32) int64 {
-	for _, slot := range d.v.Unresolved {
-		if indexOfSlot(slot) == index {
-			return slot
-		}
+// createIndex adds a pod for the slot's index, unless it has one or has to wait.
+func (d *draft) createIndex(slot int64) bool {
+	index := indexOfSlot(slot)
+	if !d.v.Indexes.vacant(index) {
+		return false
 	}
-	return slotOf(index, d.v.Indexes.attempts[index])
+	before, wait := d.indexHistory(index)
+	if wait > 0 {
+		d.plan.lookAgain(wait)
+		return false
+	}
+	d.plan.Create = append(d.plan.Create, creation{Slot: slot, Before: before})
+	return true
 }
 
 // resolveRest finds out about creations whose answer was lost and that aren't needed any more.

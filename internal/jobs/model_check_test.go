@@ -203,10 +203,12 @@ func (m *model) checkCreation(pod *corev1.Pod) {
 	}
 	if isIndexed(job) {
 		m.checkIndex(job, pod)
-		done = 0 // the index is what counts
+		// The index is what counts, and only those that are left of a Job that was made smaller.
+		done = parseIntervals(job.Status.CompletedIndexes, m.mostCompletions(job)).total()
+	} else {
+		s, _ := uncounted(&job.Status)
+		done += job.Status.Succeeded + int32(len(s))
 	}
-	s, _ := uncounted(&job.Status)
-	done += job.Status.Succeeded + int32(len(s))
 	if most := m.mostParallelism(job); active > most {
 		m.fatal("%s is one of %d active pods, parallelism is %d", pod.Name, active, most)
 	}
