@@ -43,9 +43,10 @@ func (d *draft) settle() {
 }
 
 // countWaiting counts pods that have ended. The success of an Indexed Job's pod is counted by its index; other ends by the pod's UID, for which there
-// is room so many times.
+// is room so many times. Once the Job's end is decided no more indexes are given up: their pods end because of it.
 func (d *draft) countWaiting(room int) {
 	u := d.status.UncountedTerminatedPods
+	decided := decidedEnd(d.job.Status.Conditions) != nil
 	var done, given []int32
 	for _, e := range d.v.Waiting {
 		switch {
@@ -61,7 +62,7 @@ func (d *draft) countWaiting(room int) {
 			u.Failed = append(u.Failed, e.UID)
 			room--
 		}
-		if e.FailsIndex {
+		if e.FailsIndex && !decided {
 			given = append(given, e.Index)
 		}
 		d.releaseJudged(e)

@@ -137,21 +137,23 @@ func TestKK99865_DuplicateIndexRuns(t *testing.T) {
 
 // An index that has succeeded doesn't run again: not when its pod is deleted, nor after a restart that sees the past.
 func TestKK108887_SucceededIndexRerun(t *testing.T) {
-	for _, behind := range []int{0, 1, 2, 3, 4, 5, 6} {
-		w := newWorld(t)
-		job := w.create(makeJob("job").indexed(3).parallelism(1).obj())
-		w.settle()
-		pod := w.ofIndex(job, 0)
-		w.end(pod, corev1.PodSucceeded)
-		w.settle()
-		if w.api.pods[key("default", pod.Name)] != nil && behind == 0 {
-			w.deletePod(pod)
-		}
-		w.boot(behind, behind)
-		w.settle()
-		w.pass(time.Minute)
-		if got := w.createdFor(job, 0); got != 1 || w.indexesOf(job) != "[1]" {
-			t.Errorf("behind by %d: %d pods for index 0, active %s", behind, got, w.indexesOf(job))
+	for behind := range 7 {
+		for _, deleted := range []bool{false, true} {
+			w := newWorld(t)
+			job := w.create(makeJob("job").indexed(3).parallelism(1).obj())
+			w.settle()
+			pod := w.ofIndex(job, 0)
+			w.end(pod, corev1.PodSucceeded)
+			w.settle()
+			if deleted {
+				w.deletePod(pod)
+			}
+			w.boot(behind, behind)
+			w.settle()
+			w.pass(time.Minute)
+			if got := w.createdFor(job, 0); got != 1 || w.indexesOf(job) != "[1]" {
+				t.Errorf("deleted %v, behind by %d: %d pods for index 0, active %s", deleted, behind, got, w.indexesOf(job))
+			}
 		}
 	}
 }
