@@ -16,9 +16,9 @@ func (d *draft) settle() {
 	count := func(uids []types.UID, counter *int32) []types.UID {
 		var kept []types.UID
 		for _, uid := range uids {
-			if ref, ok := v.held(uid); ok {
+			if p := v.held(uid); p != nil {
 				kept = append(kept, uid)
-				d.release(ref)
+				d.release(release{podRef: p.podRef, Handled: p.verdict.Action})
 				held++
 				continue
 			}
@@ -112,15 +112,13 @@ func (d *draft) isNamed(uid types.UID) bool {
 	return u != nil && (slices.Contains(u.Succeeded, uid) || slices.Contains(u.Failed, uid))
 }
 
-func (d *draft) release(ref podRef) {
+func (d *draft) release(r release) {
 	if d.v.Waits[deedRelease] == 0 {
-		d.plan.Release = append(d.plan.Release, release{podRef: ref})
+		d.plan.Release = append(d.plan.Release, r)
 	}
 }
 
 // releaseJudged releases a pod that has ended. One that isn't on record must not have changed: it might have to be counted after all.
 func (d *draft) releaseJudged(e ended) {
-	if d.v.Waits[deedRelease] == 0 {
-		d.plan.Release = append(d.plan.Release, release{podRef: e.podRef, Unchanged: e.Outcome == spent, Handled: e.Verdict.Action})
-	}
+	d.release(release{podRef: e.podRef, Unchanged: e.Outcome == spent, Handled: e.Verdict.Action})
 }

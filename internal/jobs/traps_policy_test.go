@@ -242,6 +242,24 @@ func TestMaxFailedIndexes(t *testing.T) {
 	w.untracked()
 }
 
+// The limit of the whole Job holds as well, and an index that was still to run again hasn't failed because of it.
+func TestLimitOfTheJobBeforeThatOfAnIndex(t *testing.T) {
+	w := newWorld(t)
+	job := w.create(makeJob("job").indexed(3).parallelism(3).limitPerIndex(1).limit(2).obj())
+	for index := range int32(3) {
+		w.runAll(job)
+		w.end(w.ofIndex(job, index), corev1.PodFailed)
+		w.pass(time.Minute)
+	}
+	w.endDeleted()
+	if diff := cmp.Diff([]string{"FailureTarget BackoffLimitExceeded", "pods deleted", "Failed BackoffLimitExceeded"}, w.protocol()); diff != "" {
+		t.Error(diff)
+	}
+	if status := w.job("job").Status; *status.FailedIndexes != "" || status.Failed != 5 {
+		t.Errorf("indexes %q, failed %d", *status.FailedIndexes, status.Failed)
+	}
+}
+
 // An index that waits after a failure keeps no other from running, and its failures delay only itself.
 func TestIndexInBackoffKeepsNoOtherFromRunning(t *testing.T) {
 	w := newWorld(t)
@@ -423,6 +441,20 @@ func TestSuccessPolicy(t *testing.T) {
 			t.Errorf("%s: status %+v", tc.name, status)
 		}
 		w.untracked()
+	}
+}
+
+// A Job of which an index was given up is Failed once the others have ended, even if they meet the policy only then.
+func TestFailedIndexBeforeSuccessPolicy(t *testing.T) {
+	w := newWorld(t)
+	job := w.create(makeJob("job").indexed(2).parallelism(2).limitPerIndex(0).successRules(succeeding("", 1)).obj())
+	w.settle()
+	w.end(w.ofIndex(job, 0), corev1.PodFailed)
+	w.settle()
+	w.end(w.ofIndex(job, 1), corev1.PodSucceeded)
+	w.settle()
+	if diff := cmp.Diff([]string{"FailureTarget FailedIndexes", "Failed FailedIndexes"}, w.protocol()); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -86,12 +86,12 @@ func refOf(obj *corev1.Pod) podRef {
 	return p.podRef
 }
 
-// held returns the pod if it still carries the tracking finalizer.
-func (v *view) held(uid types.UID) (podRef, bool) {
+// held returns the pod if it still carries the tracking finalizer, else nil.
+func (v *view) held(uid types.UID) *pod {
 	if p := v.pods[uid]; p != nil && p.tracked() {
-		return p.podRef, true
+		return p
 	}
-	return podRef{}, false
+	return nil
 }
 
 // tracked returns the pods that carry the tracking finalizer and satisfy which, by name.
