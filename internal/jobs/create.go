@@ -132,7 +132,7 @@ func (s *jobState) suspect(slot int64, name string) {
 	defer s.mu.Unlock()
 	s.takeSlot(slot)
 	for _, p := range s.pods {
-		if p.Name == name {
+		if p.Name == name && p.stage != stageGone {
 			return // the informer was faster than the answer
 		}
 	}

@@ -116,10 +116,7 @@ func (s *jobState) applyJob(job *batchv1.Job, from source) bool {
 	}
 	s.job = job
 	if isIndexed(job) {
-		if s.indexes == nil {
-			s.indexes = newIndexes()
-		}
-		s.indexes.readJob(job)
+		s.readIndexes(job)
 	}
 	if s.concernsAll(before, job, from) {
 		s.reclassify()

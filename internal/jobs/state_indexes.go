@@ -101,6 +101,20 @@ func (s *jobState) learnAttempt(p *pod) {
 	}
 }
 
+// readIndexes takes over what a version of the Job says of its indexes. Its pods may be known already.
+func (s *jobState) readIndexes(job *batchv1.Job) {
+	first := s.indexes == nil
+	if first {
+		s.indexes = newIndexes()
+	}
+	s.indexes.readJob(job)
+	if first {
+		for _, p := range s.pods {
+			s.learnAttempt(p)
+		}
+	}
+}
+
 // attemptsAhead is how many more pods an index is taken to have had than are known. Beyond that the API says which names are taken.
 const attemptsAhead = 16
 

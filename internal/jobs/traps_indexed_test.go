@@ -445,3 +445,48 @@ func TestKK115844_IndexReplacedTooEarly(t *testing.T) {
 		t.Errorf("active %s, status %+v", w.indexesOf(job), status)
 	}
 }
+
+// After a restart the next pod of an index has a name that none has had, whichever informer came first: no creation is in vain.
+func TestAttemptsAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	job := w.create(makeJob("job").indexed(3).parallelism(3).limitPerIndex(5).obj())
+	w.settle()
+	w.endAll(job, corev1.PodFailed)
+	w.settle()
+	w.boot(0, 0)
+	w.pass(time.Minute)
+	if got := w.api.calls["create pods"]; got != 6 || w.indexesOf(job) != "[0 1 2]" {
+		t.Errorf("%d creations, active %s", got, w.indexesOf(job))
+	}
+}
+
+// A pod that was let go and deleted leaves its name to another. If the answer to that creation is lost, the dead pod isn't taken for it.
+func TestAnswerLostForANameUsedBefore(t *testing.T) {
+	for name, b := range map[string]*jobBuilder{"indexed": makeJob("job").indexed(1), "not indexed": makeJob("job")} {
+		w := newWorld(t)
+		job := w.create(b.obj())
+		w.settle()
+		pod := w.active(job)[0]
+		w.api.setPod("default", pod.Name, func(p *corev1.Pod) { p.Labels = nil })
+		w.boot(0, 0)
+		w.api.hook = func(verb, _, _ string) fault {
+			if verb == "create" && w.api.calls["create pods"] == 1 {
+				w.deletePod(pod)
+				return fault{err: errors.New("connection reset"), applied: true}
+			}
+			return fault{}
+		}
+		w.sync() // lets it go
+		w.sync()
+		w.clock.SetTime(w.clock.Now().Add(time.Minute)) // the informer is late
+		w.fire()
+		for w.sync() {
+		}
+		if got := len(w.active(job)); got != 1 {
+			t.Errorf("%s: %d active", name, got)
+		}
+		if got := w.api.calls["create pods"]; got > 3 {
+			t.Errorf("%s: %d creations", name, got)
+		}
+	}
+}
