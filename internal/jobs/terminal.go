@@ -28,9 +28,6 @@ func (d *draft) judge() {
 	}
 	d.status.Conditions = append(d.status.Conditions, *verdict)
 	d.ending = verdict
-	if d.status.StartTime == nil && !(d.suspended() && ptr.Deref(d.job.Spec.Completions, 1) == 0) {
-		d.status.StartTime = ptr.To(metav1.NewTime(d.now.Truncate(time.Second))) // the API refuses a finished Job that never started
-	}
 }
 
 // decidedEnd returns the interim condition that says how the Job is going to end, or nil.
@@ -114,6 +111,9 @@ func (d *draft) conclude() {
 		return
 	}
 	now := d.now.Truncate(time.Second)
+	if d.status.StartTime == nil && !(d.suspended() && ptr.Deref(d.job.Spec.Completions, 1) == 0) {
+		d.status.StartTime = ptr.To(metav1.NewTime(now)) // the API refuses a finished Job that never started
+	}
 	if start := d.status.StartTime; start != nil && start.After(now) {
 		now = start.Time // the clock was set back; the API refuses an end before the start
 	}

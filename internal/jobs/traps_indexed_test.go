@@ -490,3 +490,31 @@ func TestAnswerLostForANameUsedBefore(t *testing.T) {
 		}
 	}
 }
+
+// The API refuses a finished Job without a start time, unless it is suspended with nothing to do. One that is so only while its end is decided, but not
+// any more once that is final, gets one, also if it is being deleted meanwhile.
+func TestStartTimeOfAJobChangedAtItsEnd(t *testing.T) {
+	for name, edit := range map[string]func(*batchv1.Job){
+		"resumed":  func(j *batchv1.Job) { *j.Spec.Suspend = false },
+		"enlarged": func(j *batchv1.Job) { j.Spec.Completions, j.Spec.Parallelism = ptr.To[int32](2), ptr.To[int32](2) },
+		"resumed and deleted": func(j *batchv1.Job) {
+			*j.Spec.Suspend = false
+			j.DeletionTimestamp, j.Finalizers = ptr.To(metav1.NewTime(epoch)), []string{metav1.FinalizerDeleteDependents}
+		},
+	} {
+		w := newWorld(t)
+		job := w.create(makeJob("job").indexed(2).parallelism(2).obj())
+		w.runAll(job)
+		w.suspend(true)
+		w.resize(0)
+		w.settle()
+		if status := w.job("job").Status; !isTrue(status.Conditions, batchv1.JobSuccessCriteriaMet) || status.StartTime != nil {
+			t.Fatalf("%s: status %+v", name, status)
+		}
+		w.api.editJob("default", "job", edit)
+		w.endDeleted() // a refused status fails the test
+		if status := w.job("job").Status; !isTrue(status.Conditions, batchv1.JobComplete) {
+			t.Errorf("%s: status %+v", name, status)
+		}
+	}
+}
