@@ -91,6 +91,10 @@ conformance: deps build kubectl ## Run upstream's own tests of Jobs (root; FOCUS
 test-race: ## The tests whose packages are small enough for the race detector
 	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...
 
+.PHONY: test-model
+test-model: ## The Job engine's model test with 1,000,000 random steps (about a minute)
+	ERRAND_MODEL_STEPS=1000000 go test -count=1 -timeout 30m -run '^TestModel$$' ./internal/jobs
+
 .PHONY: bench
 bench: deps errand pinned-runc kubectl ## Measure what docs/performance.md records
 	go run ./test/bench

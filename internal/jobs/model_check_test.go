@@ -3,6 +3,7 @@ package jobs
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -13,9 +14,7 @@ import (
 
 // check is called at each write, with the API locked.
 func (m *model) check(old, new any) {
-	if new == nil {
-		m.lastGone = len(m.api.log)
-	}
+	m.noteGone(old, new)
 	switch obj := new.(type) {
 	case *batchv1.Job:
 		if was, ok := old.(*batchv1.Job); ok {
@@ -36,6 +35,25 @@ func (m *model) check(old, new any) {
 			m.checkHandover(was, is)
 		}
 	}
+}
+
+// noteGone takes in what a restarted engine couldn't know.
+func (m *model) noteGone(old, new any) {
+	pod, created := new.(*corev1.Pod)
+	switch {
+	case new == nil:
+		m.freshFrom = len(m.api.log)
+		if pod, ok := old.(*corev1.Pod); ok {
+			m.freed[jobNameOf(pod)] = true
+		}
+	case old == nil && created && m.freed[jobNameOf(pod)]:
+		m.freshFrom = len(m.api.log)
+	}
+}
+
+// jobNameOf returns the name of the Job that the pod was created for, whether it is still the Job's or not.
+func jobNameOf(pod *corev1.Pod) string {
+	return strings.Join(strings.SplitN(pod.Name, "-", 3)[:2], "-")
 }
 
 func uncounted(s *batchv1.JobStatus) (succeeded, failed []types.UID) {
@@ -197,6 +215,8 @@ func (m *model) checkCreation(pod *corev1.Pod) {
 		switch {
 		case stageOf(p.Status.Phase, p.DeletionTimestamp != nil) == stageActive:
 			active++
+		case p.Labels == nil:
+			// it has ended, and the Job is to let it go
 		case p.Status.Phase == corev1.PodSucceeded && isTracked(p) && m.named[p.UID] == "" && p.DeletionTimestamp == nil && !m.flipped[p.UID]:
 			done++
 		}
