@@ -14,7 +14,9 @@ import (
 
 // check is called at each write, with the API locked.
 func (m *model) check(old, new any) {
-	m.noteGone(old, new)
+	if new == nil {
+		m.noteGone(old)
+	}
 	switch obj := new.(type) {
 	case *batchv1.Job:
 		if was, ok := old.(*batchv1.Job); ok {
@@ -37,18 +39,25 @@ func (m *model) check(old, new any) {
 	}
 }
 
-// noteGone takes in what a restarted engine couldn't know.
-func (m *model) noteGone(old, new any) {
-	pod, created := new.(*corev1.Pod)
-	switch {
-	case new == nil:
-		m.freshFrom = len(m.api.log)
-		if pod, ok := old.(*corev1.Pod); ok {
-			m.freed[jobNameOf(pod)] = true
-		}
-	case old == nil && created && m.freed[jobNameOf(pod)]:
-		m.freshFrom = len(m.api.log)
+// noteGone takes in that an object has gone.
+func (m *model) noteGone(old any) {
+	m.lastGone = len(m.api.log)
+	if pod, ok := old.(*corev1.Pod); ok {
+		m.freed[jobNameOf(pod)] = true
 	}
+}
+
+// unknowable says whether nothing tells the engine of the pod yet: an earlier engine created it, the informer's first list was older, and since a pod
+// of its Job has gone, there is a free name before its own, so that creating another meets nothing. The informer will show it, and one of them goes.
+func (m *model) unknowable(pod *corev1.Pod) bool {
+	if !m.freed[jobNameOf(pod)] {
+		return false
+	}
+	born := slices.IndexFunc(m.api.log, func(c change) bool {
+		p, ok := c.new.(*corev1.Pod)
+		return ok && p.UID == pod.UID
+	})
+	return born < m.bootedAt && born >= m.podsAt
 }
 
 // jobNameOf returns the name of the Job that the pod was created for, whether it is still the Job's or not.
@@ -209,7 +218,7 @@ func (m *model) checkCreation(pod *corev1.Pod) {
 	}
 	var active, done int32
 	for _, p := range m.api.pods {
-		if o, _ := jobOwner(p); o == nil || o.UID != job.UID {
+		if o, _ := jobOwner(p); o == nil || o.UID != job.UID || m.unknowable(p) {
 			continue
 		}
 		switch {
@@ -251,6 +260,10 @@ func (m *model) checkIndex(job *batchv1.Job, pod *corev1.Pod) {
 	}
 	for _, p := range m.api.pods {
 		if o, _ := jobOwner(p); p.UID == pod.UID || o == nil || o.UID != job.UID || p.Labels == nil || completionIndex(job.Name, p) != index {
+			continue
+		}
+		if m.unknowable(p) {
+			m.handedOver[p.UID] = true
 			continue
 		}
 		if stageOf(p.Status.Phase, p.DeletionTimestamp != nil) == stageActive {

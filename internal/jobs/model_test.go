@@ -93,10 +93,8 @@ type model struct {
 	flipped map[types.UID]bool
 	// handedOver are failed pods whose index has had another pod since, which knows of their failure.
 	handedOver map[types.UID]bool
-	// freshFrom is the length of the log after the last removal of an object: a restart isn't shown a past in which it existed. Nor is it shown one
-	// without a pod that was created after another of its Job had gone: the gone one's name is free, so that nothing would keep the engine, which
-	// doesn't know of either, from creating it anew. Such a pod is found to be one too many as soon as the informer has caught up.
-	freshFrom int
+	// lastGone is the length of the log after the last removal of an object: a restart isn't shown a past in which it existed.
+	lastGone int
 	// freed are the Jobs, by name, of which a pod has gone.
 	freed map[string]bool
 	trace []string
@@ -396,7 +394,7 @@ func (m *model) crash(rt *rapid.T) {
 	if rapid.IntRange(0, 3).Draw(rt, "rarely") > 0 {
 		rt.Skip()
 	}
-	most := min(len(m.api.log)-m.freshFrom, 12)
+	most := min(len(m.api.log)-m.lastGone, 12)
 	jobs, pods := rapid.IntRange(0, most).Draw(rt, "jobs behind"), rapid.IntRange(0, most).Draw(rt, "pods behind")
 	m.note("restart, behind by %d, %d", jobs, pods)
 	m.next = fault{}

@@ -135,25 +135,25 @@ func TestKK99865_DuplicateIndexRuns(t *testing.T) {
 	}
 }
 
-// An index that has succeeded doesn't run again: not when its pod is deleted, nor after a restart that sees the past.
+// An index that has succeeded doesn't run again: not when its pod is deleted, nor after a restart whose informers show the past, each another one.
 func TestKK108887_SucceededIndexRerun(t *testing.T) {
-	for behind := range 7 {
-		for _, deleted := range []bool{false, true} {
-			w := newWorld(t)
-			job := w.create(makeJob("job").indexed(3).parallelism(1).obj())
-			w.settle()
-			pod := w.ofIndex(job, 0)
-			w.end(pod, corev1.PodSucceeded)
-			w.settle()
-			if deleted {
-				w.deletePod(pod)
-			}
-			w.boot(behind, behind)
-			w.settle()
-			w.pass(time.Minute)
-			if got := w.createdFor(job, 0); got != 1 || w.indexesOf(job) != "[1]" {
-				t.Errorf("deleted %v, behind by %d: %d pods for index 0, active %s", deleted, behind, got, w.indexesOf(job))
-			}
+	for behind := range 7 * 7 * 2 {
+		jobs, pods, deleted := behind%7, behind/7%7, behind >= 7*7
+		w := newWorld(t)
+		job := w.create(makeJob("job").indexed(3).parallelism(1).obj())
+		w.settle()
+		pod := w.ofIndex(job, 0)
+		w.end(pod, corev1.PodSucceeded)
+		w.settle()
+		if deleted {
+			w.deletePod(pod)
+		}
+		w.boot(jobs, pods)
+		for w.sync() { // before any event arrives
+		}
+		w.pass(time.Minute)
+		if got := w.createdFor(job, 0); got != 1 || w.indexesOf(job) != "[1]" {
+			t.Errorf("deleted %v, behind by %d and %d: %d pods for index 0, active %s", deleted, jobs, pods, got, w.indexesOf(job))
 		}
 	}
 }
@@ -351,6 +351,24 @@ func TestElasticDownAndUp(t *testing.T) {
 	w.endDeleted()
 	if status := w.job("job").Status; status.CompletedIndexes != "0-4" || status.Succeeded != 5 || !isTrue(status.Conditions, batchv1.JobComplete) {
 		t.Errorf("status %+v", status)
+	}
+}
+
+// A pod whose index has gone goes too, though another index that waits after a failure would leave it room.
+func TestElasticDownWhileAnIndexWaits(t *testing.T) {
+	w := newWorld(t)
+	job := w.create(makeJob("job").indexed(4).parallelism(4).limitPerIndex(5).obj())
+	w.runAll(job)
+	w.end(w.ofIndex(job, 0), corev1.PodFailed)
+	w.settle()
+	w.resize(3)
+	w.settle()
+	if got := w.indexesOf(job); got != "[1 2]" {
+		t.Errorf("active %s", got)
+	}
+	w.pass(10 * time.Second)
+	if got := w.indexesOf(job); got != "[0 1 2]" {
+		t.Errorf("active %s after the wait", got)
 	}
 }
 

@@ -32,8 +32,10 @@ type world struct {
 
 	// cursors into api.log, and what the informers' caches hold there.
 	podsAt, jobsAt int
-	podCache       map[types.UID]*corev1.Pod
-	jobCache       map[types.UID]*batchv1.Job
+	// bootedAt is the length of api.log when the engine was started.
+	bootedAt int
+	podCache map[types.UID]*corev1.Pod
+	jobCache map[types.UID]*batchv1.Job
 
 	due    []types.UID // Jobs to sync, in order
 	loose  []loosePod
@@ -56,6 +58,7 @@ func newWorld(t testing.TB) *world {
 // boot starts a new engine, whose informers list what was true jobsBehind and podsBehind changes ago.
 func (w *world) boot(jobsBehind, podsBehind int) {
 	w.timers, w.ttls, w.due, w.loose = map[types.UID]time.Time{}, map[types.UID]time.Time{}, nil, nil
+	w.bootedAt = len(w.api.log)
 	m := newMetrics()
 	w.engine = &engine{
 		client: fakeClient{api: w.api}, recorder: w.events, clock: w.clock, caches: w, wake: w, limits: w.lim,
