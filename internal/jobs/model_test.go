@@ -395,10 +395,27 @@ func (m *model) crash(rt *rapid.T) {
 		rt.Skip()
 	}
 	most := min(len(m.api.log)-m.lastGone, 12)
-	jobs, pods := rapid.IntRange(0, most).Draw(rt, "jobs behind"), rapid.IntRange(0, most).Draw(rt, "pods behind")
+	jobs, pods := rapid.IntRange(0, min(most, m.mostBehind())).Draw(rt, "jobs behind"), rapid.IntRange(0, most).Draw(rt, "pods behind")
 	m.note("restart, behind by %d, %d", jobs, pods)
 	m.next = fault{}
 	m.boot(jobs, pods)
+}
+
+// mostBehind is how old the first list of Jobs may be. One that an earlier engine has worked on is in it: an event that shows it as it was created would
+// be taken for a new Job's.
+func (m *model) mostBehind() int {
+	m.api.mu.Lock()
+	defer m.api.mu.Unlock()
+	for i := len(m.api.log) - 1; i >= 0; i-- {
+		created, ok := m.api.log[i].new.(*batchv1.Job)
+		if !ok || m.api.log[i].old != nil {
+			continue
+		}
+		if job := m.api.jobs[key(created.Namespace, created.Name)]; job != nil && (job.Status.StartTime != nil || len(job.Status.Conditions) > 0) {
+			return len(m.api.log) - i - 1
+		}
+	}
+	return len(m.api.log)
 }
 
 func (m *model) tick(rt *rapid.T) {
