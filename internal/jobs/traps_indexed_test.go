@@ -137,10 +137,10 @@ func TestKK99865_DuplicateIndexRuns(t *testing.T) {
 
 // An index that has succeeded doesn't run again: not when its pod is deleted, nor after a restart whose informers show the past, each another one.
 func TestKK108887_SucceededIndexRerun(t *testing.T) {
-	for behind := range 7 * 7 * 2 {
-		jobs, pods, deleted := behind%7, behind/7%7, behind >= 7*7
+	for behind := range 8 * 8 * 2 {
+		jobs, pods, deleted := behind%8, behind/8%8, behind >= 8*8
 		w := newWorld(t)
-		job := w.create(makeJob("job").indexed(3).parallelism(1).obj())
+		job := w.create(makeJob("job").indexed(3).parallelism(3).obj())
 		w.settle()
 		pod := w.ofIndex(job, 0)
 		w.end(pod, corev1.PodSucceeded)
@@ -152,7 +152,7 @@ func TestKK108887_SucceededIndexRerun(t *testing.T) {
 		for w.sync() { // before any event arrives
 		}
 		w.pass(time.Minute)
-		if got := w.createdFor(job, 0); got != 1 || w.indexesOf(job) != "[1]" {
+		if got := w.createdFor(job, 0); got != 1 || w.indexesOf(job) != "[1 2]" {
 			t.Errorf("deleted %v, behind by %d and %d: %d pods for index 0, active %s", deleted, jobs, pods, got, w.indexesOf(job))
 		}
 	}
