@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -39,8 +41,12 @@ type containerRuntime struct {
 // none runs, and takes over what an earlier errand left.
 func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir.Dir, names instance.Names) (_ *containerRuntime, err error) {
 	r := &containerRuntime{}
+	_, statErr := os.Stat(dir.Path("cri"))
+	first := errors.Is(statErr, fs.ErrNotExist)
 	defer func() {
-		if err != nil {
+		if err != nil && first {
+			err = &abandonedError{errors.Join(err, r.abandon(ctx, names))}
+		} else if err != nil {
 			err = errors.Join(err, r.close())
 		}
 	}()
@@ -113,6 +119,28 @@ func handlerNames(p Programs) []string {
 	slices.Sort(names)
 	return names
 }
+
+// abandon takes off the host what a first start has put there before it failed: it may never be tried again, so that nobody else would.
+func (r *containerRuntime) abandon(ctx context.Context, names instance.Names) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	var errs []error
+	if r.shim != nil {
+		errs = append(errs, r.shim.Drain(ctx, true))
+	}
+	if r.cgroups != nil {
+		errs = append(errs, r.cgroups.Remove(names.CgroupParent))
+	}
+	if r.network != nil {
+		errs = append(errs, r.network.Destroy())
+	}
+	return errors.Join(append(errs, r.close())...)
+}
+
+// abandonedError is why a first start has failed. Nothing of it is left but the runtime directory, which the API server may be using yet.
+type abandonedError struct{ error }
+
+func (e *abandonedError) Unwrap() error { return e.error }
 
 // close closes what this process holds; containers, their network and the shim
 // stay.

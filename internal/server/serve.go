@@ -63,6 +63,9 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 	}
 	manager.tell(ctx, daemon.SdNotifyStopping)
 	err = errors.Join(err, s.group.Stop(), s.close())
+	if abandoned := (*abandonedError)(nil); errors.As(err, &abandoned) {
+		err = errors.Join(err, removeRuntimeDir(names))
+	}
 	// It stays if anything is in it, such as the socket of the shim that goes on.
 	_ = os.Remove(names.RuntimeDir)
 	return errors.Join(err, dir.Close())

@@ -56,6 +56,16 @@ func TestServeRefuses(t *testing.T) {
 		want(t, serve(t, "--data-dir", dir, "--listen", l.Addr().String()), l.Addr().String(), "in use", "--listen")
 	})
 
+	t.Run("images that can't be kept", func(t *testing.T) {
+		dir := shortDir(t)
+		leakcheck.Check(t, dir)
+		path := filepath.Join(dir, "images")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want(t, serve(t, "--data-dir", dir, "--listen", "127.0.0.1:0"), path)
+	})
+
 	t.Run("a data directory of a newer errand", func(t *testing.T) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "format"), []byte("99\n"), 0o600); err != nil {
