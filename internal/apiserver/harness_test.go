@@ -105,6 +105,7 @@ func startServer(t *testing.T, cfg Config) (*Server, func()) {
 	select {
 	case <-s.Ready():
 	case err := <-done:
+		stopped = true
 		t.Fatalf("Run ended before the server was ready: %v", err)
 	}
 	return s, stop

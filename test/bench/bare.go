@@ -35,6 +35,7 @@ func (b *bench) bare(ctx context.Context) error {
 		rates = append(rates, float64(b.pods)/time.Since(began).Seconds())
 		cpus = append(cpus, float64(spent.Microseconds())/1000/float64(b.pods))
 	}
+	b.bareRates, b.bareCPU = rates, cpus
 	b.row(fmt.Sprintf("the OCI runtime alone, %d containers, %d at a time", b.pods, bareAtATime), "", "containers/s", rates)
 	b.row("of that, CPU a container", "", "ms", cpus)
 	return nil

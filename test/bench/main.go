@@ -43,6 +43,9 @@ type bench struct {
 	// runtime is the path of the OCI runtime.
 	runtime string
 	dir     string
+	// bareRates and bareCPU are what the runtime does alone: containers a second,
+	// and milliseconds of CPU for one.
+	bareRates, bareCPU []float64
 }
 
 func run(ctx context.Context, args []string, out io.Writer) (err error) {
