@@ -144,7 +144,7 @@ func TestControllerSleeps(t *testing.T) {
 			t.Errorf("leader %d ended with %d after its sleep", i, code)
 		}
 		t.Logf("leader %d ended %s after its sleep, and %d requests were held back", i, time.Since(woken).Round(time.Millisecond),
-			strings.Count(leader.said.await(t, "is lost"), "the request isn't sent"))
+			strings.Count(leader.saying("is lost"), "the request isn't sent"))
 		leader = next
 	}
 	p.let(1000)

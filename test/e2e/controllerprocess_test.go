@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +20,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"errand.dev/errand/test/harness"
 )
 
 // controller is an errand controller, a process of its own, on the API of an
@@ -29,7 +30,7 @@ type controller struct {
 	t    *testing.T
 	name string
 	cmd  *exec.Cmd
-	said *transcript
+	said *harness.Transcript
 	done chan struct{} // closed once it has ended, with code
 	code int
 }
@@ -39,7 +40,7 @@ func (e *errand) controller(name string, args ...string) *controller {
 	e.t.Helper()
 	args = append([]string{"controller", "--kubeconfig", e.Kubeconfig(), "--metrics-bind-address=127.0.0.1:0", "-v=2",
 		"--pod-failure-backoff=10ms", "--max-pod-failure-backoff=100ms"}, args...)
-	c := &controller{t: e.t, name: name, cmd: exec.Command(filepath.Join(bin, "errand"), args...), said: newTranscript(), done: make(chan struct{})}
+	c := &controller{t: e.t, name: name, cmd: exec.Command(filepath.Join(bin, "errand"), args...), said: harness.NewTranscript(), done: make(chan struct{})}
 	c.cmd.Stderr = c.said
 	if err := c.cmd.Start(); err != nil {
 		e.t.Fatal(err)
@@ -86,18 +87,30 @@ func (c *controller) ended() int {
 // awaitReady returns once it is ready to act; awaitLead once it may.
 func (c *controller) awaitReady() {
 	c.t.Helper()
-	c.said.await(c.t, "errand controller is ready")
+	c.saying("errand controller is ready")
 }
 
 func (c *controller) awaitLead() {
 	c.t.Helper()
-	c.said.await(c.t, "errand controller has the lease")
+	c.saying("errand controller has the lease")
+}
+
+// saying waits until it has said the words, and returns all that it said.
+func (c *controller) saying(words string) string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	said, err := c.said.Await(ctx, words)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return said
 }
 
 // get asks one of its HTTP paths.
 func (c *controller) get(path string) (int, string) {
 	c.t.Helper()
-	found := regexp.MustCompile(`metrics at (http://\S+)/metrics`).FindStringSubmatch(c.said.await(c.t, "metrics at"))
+	found := regexp.MustCompile(`metrics at (http://\S+)/metrics`).FindStringSubmatch(c.saying("metrics at"))
 	if found == nil {
 		c.t.Fatalf("it doesn't say where its metrics are:\n%s", c.said)
 	}
@@ -111,49 +124,6 @@ func (c *controller) get(path string) (int, string) {
 		c.t.Fatal(err)
 	}
 	return resp.StatusCode, string(b)
-}
-
-// transcript keeps what a process says, and lets others wait for it to say
-// something.
-type transcript struct {
-	mu   sync.Mutex
-	b    bytes.Buffer
-	more chan struct{} // closed when there is more
-}
-
-func newTranscript() *transcript { return &transcript{more: make(chan struct{})} }
-
-func (s *transcript) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.more)
-	s.more = make(chan struct{})
-	return s.b.Write(p)
-}
-
-func (s *transcript) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-// await waits until the words have been said, and returns all that was.
-func (s *transcript) await(t *testing.T, words string) string {
-	t.Helper()
-	limit := time.After(patience)
-	for {
-		s.mu.Lock()
-		said, more := s.b.String(), s.more
-		s.mu.Unlock()
-		if bytes.Contains([]byte(said), []byte(words)) {
-			return said
-		}
-		select {
-		case <-more:
-		case <-limit:
-			t.Fatalf("it never said %q, but:\n%s", words, said)
-		}
-	}
 }
 
 // player plays the node for one Job: it ends its pods as fast as it is let, each

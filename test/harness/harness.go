@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,7 +49,7 @@ type Errand struct {
 	cfg    Config
 	cmd    *exec.Cmd
 	log    *tail
-	notify *net.UnixConn
+	notify *Notify
 	began  time.Time
 	// done is closed when the process has been waited for; err is its end.
 	done chan struct{}
@@ -76,7 +75,7 @@ func Start(ctx context.Context, cfg Config) (*Errand, error) {
 // Launch runs errand serve and returns at once: it may be anywhere on its way
 // to ready.
 func Launch(cfg Config) (*Errand, error) {
-	notify, path, err := listenNotify()
+	notify, err := ListenNotify()
 	if err != nil {
 		return nil, err
 	}
@@ -86,24 +85,19 @@ func Launch(cfg Config) (*Errand, error) {
 	}
 	e := &Errand{cfg: cfg, log: &tail{}, notify: notify, done: make(chan struct{})}
 	e.cmd = exec.Command(filepath.Join(cfg.Bin, "errand"), append(args, cfg.Args...)...)
-	e.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path)
+	e.cmd.Env = append(os.Environ(), notify.Env())
 	e.cmd.Stderr = e.log
 	if cfg.Log != nil {
 		e.cmd.Stderr = io.MultiWriter(e.log, cfg.Log)
 	}
 	e.began = time.Now()
-	// A service manager listens for as long as the service runs.
-	unlisten := func() {
-		notify.Close()
-		os.RemoveAll(filepath.Dir(path))
-	}
 	if err := e.cmd.Start(); err != nil {
-		unlisten()
+		notify.Close()
 		return nil, fmt.Errorf("start errand: %w", err)
 	}
 	go func() {
 		e.err = e.cmd.Wait()
-		unlisten()
+		notify.Close()
 		close(e.done)
 	}()
 	return e, nil
@@ -112,47 +106,13 @@ func Launch(cfg Config) (*Errand, error) {
 // AwaitReady returns once errand serve, launched but not yet awaited, has said
 // READY=1. An error leaves the process as it is, running or ended.
 func (e *Errand) AwaitReady(ctx context.Context) error {
-	if err := awaitReady(ctx, e.notify); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := e.notify.Await(ctx); err != nil {
 		return fmt.Errorf("errand serve did not become ready: %w; it said:\n%s", err, e.log)
 	}
 	e.StartTime = time.Since(e.began)
 	return nil
-}
-
-// listenNotify makes a socket as a service manager does.
-func listenNotify() (*net.UnixConn, string, error) {
-	dir, err := os.MkdirTemp("/tmp", "errand-notify-")
-	if err != nil {
-		return nil, "", fmt.Errorf("make a notify socket: %w", err)
-	}
-	path := filepath.Join(dir, "s")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("make a notify socket: %w", err), os.RemoveAll(dir))
-	}
-	return conn, path, nil
-}
-
-func awaitReady(ctx context.Context, conn *net.UnixConn) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	buf := make([]byte, 4096)
-	for {
-		n, err := conn.Read(buf)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return errors.New("it ended")
-		}
-		for line := range strings.Lines(string(buf[:n])) {
-			if strings.TrimSpace(line) == "READY=1" {
-				return nil
-			}
-		}
-	}
 }
 
 // PID is the process's.
