@@ -87,6 +87,17 @@ conformance: deps build kubectl ## Run upstream's own tests of Jobs (root; FOCUS
 	@scripts/conformance.sh bin/conformance
 	go run ./test/conformance -focus '$(FOCUS)'
 
+.PHONY: cluster-programs
+cluster-programs: ## Build bin/cluster: etcd, kube-apiserver and kube-controller-manager, unmodified, for test-cluster
+	@mkdir -p bin/cluster
+	@scripts/with-progress.sh "compiling kube-apiserver and kube-controller-manager (the first time takes some minutes)" \
+	  go build -ldflags '-s -w $(KUBESTAMP)' -o bin/cluster/ k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
+	@scripts/with-progress.sh "compiling etcd" go build -ldflags '-s -w' -o bin/cluster/etcd go.etcd.io/etcd/server/v3
+
+.PHONY: test-cluster
+test-cluster: errand cluster-programs ## errand controller on a real etcd, kube-apiserver and kube-controller-manager (no root; docs/controller.md)
+	go test -tags cluster -count=1 -timeout 30m -parallel 16 -v ./test/cluster/...
+
 .PHONY: test-race
 test-race: ## The tests whose packages are small enough for the race detector
 	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...
@@ -102,6 +113,10 @@ bench: deps errand pinned-runc kubectl ## Measure what docs/performance.md recor
 .PHONY: bench-engine
 bench-engine: ## Measure the Job engine without containers
 	go run ./test/enginebench
+
+.PHONY: bench-cluster
+bench-cluster: errand cluster-programs ## Measure errand controller beside upstream's job controller on a real cluster
+	go run ./test/clusterbench
 
 .PHONY: lint
 lint: ## Check formatting, vet and staticcheck
