@@ -33,7 +33,8 @@ func replacement(w *world) {
 	first := w.pods("replacement")[0].Name
 	// On a node, a pod ends when that says so, not when it is deleted.
 	pods := w.client.CoreV1().Pods(w.namespace)
-	must(w.t, pods.Bind(w.t.Context(), &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: first}, Target: corev1.ObjectReference{Kind: "Node", Name: "none"}}, metav1.CreateOptions{}))
+	to := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: first}, Target: corev1.ObjectReference{Kind: "Node", Name: "none"}}
+	must(w.t, pods.Bind(w.t.Context(), to, metav1.CreateOptions{}))
 	must(w.t, pods.Delete(w.t.Context(), first, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](600)}))
 	w.until("replacement", "terminating", func(j *batchv1.Job) bool { return ptr.Deref(j.Status.Terminating, 0) == 1 && j.Status.Active == 0 })
 	if p.Seen() != 1 {

@@ -65,7 +65,9 @@ func (l *loaded) exact() {
 		}
 	}
 	playedSucceeded, playedFailed := l.player.Ends()
-	if s := j.Status; condition(j, batchv1.JobComplete) == nil || s.Succeeded != load || succeeded != load || s.Failed != failed || playedSucceeded != load || playedFailed != failed {
+	s := j.Status
+	if condition(j, batchv1.JobComplete) == nil || s.Succeeded != load || s.Failed != failed ||
+		succeeded != load || playedSucceeded != load || playedFailed != failed {
 		l.t.Errorf("the Job counts %d succeeded and %d failed, want %d; there are %d and %d, and %d and %d were ended", s.Succeeded, s.Failed, load,
 			succeeded, failed, playedSucceeded, playedFailed)
 	}

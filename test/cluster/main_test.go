@@ -52,7 +52,7 @@ func startCluster(t *testing.T, controllers string) *cluster.Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() && os.Getenv("CLUSTER_SAID") != "" {
+		if t.Failed() && os.Getenv("CLUSTER_SAID") != "" { // it is much
 			t.Log(c.Said())
 		}
 		if err := c.Stop(); err != nil {
@@ -90,8 +90,6 @@ type world struct {
 	namespace string
 	// manager is the spec.managedBy of the Jobs; empty: none.
 	manager string
-	// slow says that a failed pod is replaced after upstream's ten seconds and more.
-	slow bool
 }
 
 // newWorld makes a namespace for Jobs of that manager.
@@ -137,7 +135,8 @@ func (w *world) complete(s spec) spec {
 // create makes a Job.
 func (w *world) create(name string, s spec) *batchv1.Job {
 	w.t.Helper()
-	j, err := w.client.BatchV1().Jobs(w.namespace).Create(w.t.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: w.complete(s)}, metav1.CreateOptions{})
+	j := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: w.complete(s)}
+	j, err := w.client.BatchV1().Jobs(w.namespace).Create(w.t.Context(), j, metav1.CreateOptions{})
 	must(w.t, err)
 	return j
 }
@@ -257,7 +256,8 @@ func (w *world) ends(name string, want result) *batchv1.Job {
 	if got != want {
 		w.t.Errorf("Job %s has ended with %+v, want %+v", name, got, want)
 	}
-	if s.Active != 0 || ptr.Deref(s.Terminating, 0) != 0 || s.UncountedTerminatedPods != nil && len(s.UncountedTerminatedPods.Succeeded)+len(s.UncountedTerminatedPods.Failed) > 0 {
+	uncounted := ptr.Deref(s.UncountedTerminatedPods, batchv1.UncountedTerminatedPods{})
+	if s.Active != 0 || ptr.Deref(s.Terminating, 0) != 0 || len(uncounted.Succeeded)+len(uncounted.Failed) > 0 {
 		w.t.Errorf("Job %s has ended, but: %+v", name, s)
 	}
 	for _, p := range w.pods(name) {

@@ -46,11 +46,11 @@ func runJob(ctx context.Context, c *cluster.Cluster, pods int) (took time.Durati
 		return 0, err
 	}
 	if err := <-over; err != nil {
-		return 0, fmt.Errorf("Job of %d pods: %w", pods, err)
+		return 0, fmt.Errorf("the Job of %d pods: %w", pods, err)
 	}
 	took = time.Since(began)
 	if player.Seen() != pods {
-		return 0, fmt.Errorf("Job of %d pods has made %d", pods, player.Seen())
+		return 0, fmt.Errorf("the Job of %d pods has made %d", pods, player.Seen())
 	}
 	return took, clear(ctx, c, name)
 }

@@ -100,7 +100,8 @@ func measureAll(ctx context.Context, c *cluster.Cluster, s settings, out, progre
 	if _, err := c.Client.CoreV1().ServiceAccounts("default").Create(ctx, account, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "| controller | Job of 10 pods: time (of %d: median, min, max) | CPU a pod | Job of %d pods: time | pods/s | CPU a pod | RSS idle | RSS afterwards |\n|---|---|---|---|---|---|---|---|\n", s.rounds, s.pods)
+	fmt.Fprintf(out, "| controller | %d Jobs of 10 pods: median, min, max | CPU a pod | Job of %d pods | pods/s | CPU a pod | RSS idle | RSS afterwards |\n", s.rounds, s.pods)
+	fmt.Fprintln(out, "|---|---|---|---|---|---|---|---|")
 	for _, contender := range contenders {
 		row, err := measure(ctx, c, s, contender, progress)
 		if err != nil {
