@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 )
 
 // protocol tells how the Job came to its end: the conditions that became true, with their reasons, and when pods were deleted.
@@ -478,4 +479,31 @@ func TestSuccessPolicyStands(t *testing.T) {
 		t.Errorf("status %+v", status)
 	}
 	w.untracked()
+}
+
+// The pods that a failed Job terminates count as failed, but their indexes weren't given up: only those that failed are in failedIndexes, as
+// upstream's controller has it; also if the engine is another one by then.
+func TestTerminatedPodsDoNotFailTheirIndex(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		w := newWorld(t)
+		job := w.create(makeJob("job").indexed(4).parallelism(4).limitPerIndex(0).maxFailedIndexes(1).obj())
+		w.settle()
+		for _, p := range w.active(job) {
+			if i := p.Annotations[batchv1.JobCompletionIndexAnnotation]; i == "0" || i == "2" {
+				w.end(p, corev1.PodFailed)
+			}
+		}
+		if crash {
+			for len(w.active(job)) > 0 {
+				w.deliver()
+				w.sync()
+			}
+			w.boot(0, 0)
+		}
+		w.settle()
+		status := w.job("job").Status
+		if !isTrue(status.Conditions, batchv1.JobFailed) || status.Failed != 4 || ptr.Deref(status.FailedIndexes, "") != "0,2" {
+			t.Errorf("with a crash: %t: failed %d, failedIndexes %q, %+v", crash, status.Failed, ptr.Deref(status.FailedIndexes, ""), status.Conditions)
+		}
+	}
 }
