@@ -87,7 +87,7 @@ func TestPodInputs(t *testing.T) {
   containers:
   - name: work
     image: busybox:latest
-    command: [sh, -c, "cd /conf; grep . *; cd /hidden; grep . *; stat -L -c '%a %n' *; cd /down; cat *; echo; touch /conf/new || true"]
+    command: [sh, -c, "cd /conf; grep . *; cd /hidden; grep . *; stat -L -c '%a %n' *; cd /down; cat *; echo; touch /conf/new 2>&1 || true"]
     volumeMounts: [{name: conf, mountPath: /conf}, {name: hidden, mountPath: /hidden}, {name: down, mountPath: /down}]
   volumes:
   - {name: conf, configMap: {name: conf}}
