@@ -44,9 +44,11 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 	_, statErr := os.Stat(dir.Path("cri"))
 	first := errors.Is(statErr, fs.ErrNotExist)
 	defer func() {
-		if err != nil && first {
+		switch {
+		case err == nil:
+		case first && r.idle(ctx):
 			err = &abandonedError{errors.Join(err, r.abandon(ctx, names))}
-		} else if err != nil {
+		default:
 			err = errors.Join(err, r.close())
 		}
 	}()
@@ -120,17 +122,20 @@ func handlerNames(p Programs) []string {
 	return names
 }
 
+// idle says whether it is certain that no container is left: an errand in a data directory that was deleted may have had some.
+func (r *containerRuntime) idle(ctx context.Context) bool {
+	if r.shim == nil {
+		return false
+	}
+	containers, err := r.shim.List(context.WithoutCancel(ctx))
+	return err == nil && len(containers) == 0
+}
+
 // abandon takes off the host what a first start has put there before it failed: it may never be tried again, so that nobody else would.
 func (r *containerRuntime) abandon(ctx context.Context, names instance.Names) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	var errs []error
-	if r.shim != nil {
-		errs = append(errs, r.shim.Drain(ctx, true))
-	}
-	if r.cgroups != nil {
-		errs = append(errs, r.cgroups.Remove(names.CgroupParent))
-	}
+	errs := []error{r.shim.Drain(ctx, false), r.cgroups.Remove(names.CgroupParent)}
 	if r.network != nil {
 		errs = append(errs, r.network.Destroy())
 	}
