@@ -77,7 +77,7 @@ func TestDefaultProfileNamesAreKnown(t *testing.T) {
 	}
 }
 
-func rule1(action specs.LinuxSeccompAction, name string, args ...specs.LinuxSeccompArg) specs.LinuxSyscall {
+func on(action specs.LinuxSeccompAction, name string, args ...specs.LinuxSeccompArg) specs.LinuxSyscall {
 	return specs.LinuxSyscall{Names: []string{name}, Action: action, Args: args}
 }
 
@@ -114,18 +114,18 @@ func TestVerdicts(t *testing.T) {
 		want    map[call]uint32
 	}{
 		"the default errno is EPERM": {
-			specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{rule1(specs.ActAllow, "write"), rule1(specs.ActAllow, "close")}},
+			specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Syscalls: []specs.LinuxSyscall{on(specs.ActAllow, "write"), on(specs.ActAllow, "close")}},
 			map[call]uint32{amd64(0): errno(unix.EPERM), amd64(1): allow, amd64(2): errno(unix.EPERM), amd64(3): allow, amd64(4): errno(unix.ENOSYS)},
 		},
 		"errnos as given, of 16 bits": {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno, DefaultErrnoRet: code(uint(unix.EACCES)),
-				Syscalls: []specs.LinuxSyscall{{Names: []string{"write"}, Action: specs.ActErrno, ErrnoRet: code(1<<16 + 7)}, rule1(specs.ActAllow, "mseal")},
+				Syscalls: []specs.LinuxSyscall{{Names: []string{"write"}, Action: specs.ActErrno, ErrnoRet: code(1<<16 + 7)}, on(specs.ActAllow, "mseal")},
 			},
 			map[call]uint32{amd64(0): errno(unix.EACCES), amd64(1): errno(7), amd64(462): allow, amd64(463): errno(unix.ENOSYS)},
 		},
 		"a default that lets calls through is for unknown ones, too": {
-			specs.LinuxSeccomp{DefaultAction: specs.ActLog, Syscalls: []specs.LinuxSyscall{rule1(specs.ActKillProcess, "write")}},
+			specs.LinuxSeccomp{DefaultAction: specs.ActLog, Syscalls: []specs.LinuxSyscall{on(specs.ActKillProcess, "write")}},
 			map[call]uint32{amd64(0): unix.SECCOMP_RET_LOG, amd64(1): unix.SECCOMP_RET_KILL_PROCESS, amd64(900): unix.SECCOMP_RET_LOG, amd64(x32Bit): kill},
 		},
 		"calls of foreign architectures": {
@@ -135,7 +135,7 @@ func TestVerdicts(t *testing.T) {
 		"x32 where it is wanted": {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX32, specs.ArchAARCH64},
-				Syscalls: []specs.LinuxSyscall{rule1(specs.ActAllow, "ioctl"), rule1(specs.ActAllow, "dup3")},
+				Syscalls: []specs.LinuxSyscall{on(specs.ActAllow, "ioctl"), on(specs.ActAllow, "dup3")},
 			},
 			map[call]uint32{
 				amd64(16): allow, amd64(x32Bit + 16): errno(unix.EPERM), amd64(x32Bit + 514): allow, amd64(x32Bit + 292): allow,
@@ -145,7 +145,7 @@ func TestVerdicts(t *testing.T) {
 		"arguments all match, in all their bits": {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno, Architectures: withX86,
-				Syscalls: []specs.LinuxSyscall{rule1(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1<<40+5), arg(1, specs.OpGreaterThan, 7))},
+				Syscalls: []specs.LinuxSyscall{on(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1<<40+5), arg(1, specs.OpGreaterThan, 7))},
 			},
 			map[call]uint32{
 				amd64(16, 1<<40+5, 8): allow, amd64(16, 1<<40+5, 1<<35): allow, amd64(16, 1<<40+5, 7): errno(unix.EPERM),
@@ -157,7 +157,7 @@ func TestVerdicts(t *testing.T) {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno,
 				Syscalls: []specs.LinuxSyscall{
-					rule1(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1), arg(0, specs.OpEqualTo, 2), arg(1, specs.OpEqualTo, 3)),
+					on(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1), arg(0, specs.OpEqualTo, 2), arg(1, specs.OpEqualTo, 3)),
 				},
 			},
 			map[call]uint32{amd64(16, 1): allow, amd64(16, 2): allow, amd64(16, 9, 3): allow, amd64(16, 9, 9): errno(unix.EPERM)},
@@ -165,7 +165,7 @@ func TestVerdicts(t *testing.T) {
 		"masked, with bits outside of the mask": {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno,
-				Syscalls:      []specs.LinuxSyscall{rule1(specs.ActAllow, "ioctl", arg(0, specs.OpMaskedEqual, 0xf<<32|0xf, 0x51<<32|0x52))},
+				Syscalls:      []specs.LinuxSyscall{on(specs.ActAllow, "ioctl", arg(0, specs.OpMaskedEqual, 0xf<<32|0xf, 0x51<<32|0x52))},
 			},
 			map[call]uint32{amd64(16, 1<<32|2): allow, amd64(16, 0xa1<<32|0xb2): allow, amd64(16, 2<<32|2): errno(unix.EPERM), amd64(16, 1<<32|1): errno(unix.EPERM)},
 		},
@@ -173,7 +173,7 @@ func TestVerdicts(t *testing.T) {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno,
 				Syscalls: []specs.LinuxSyscall{
-					rule1(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1)), rule1(specs.ActTrap, "ioctl"), rule1(specs.ActAllow, "ioctl"),
+					on(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1)), on(specs.ActTrap, "ioctl"), on(specs.ActAllow, "ioctl"),
 				},
 			},
 			map[call]uint32{amd64(16, 1): unix.SECCOMP_RET_TRAP, amd64(16, 2): unix.SECCOMP_RET_TRAP},
@@ -182,8 +182,8 @@ func TestVerdicts(t *testing.T) {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno, Architectures: withX86,
 				Syscalls: []specs.LinuxSyscall{
-					rule1(specs.ActAllow, "ioctl", arg(0, specs.OpLessThan, 5)), rule1(specs.ActTrap, "ioctl", arg(0, specs.OpEqualTo, 5)),
-					rule1(specs.ActAllow, "bind"), rule1(specs.ActTrap, "connect"), rule1(specs.ActAllow, "openat2"),
+					on(specs.ActAllow, "ioctl", arg(0, specs.OpLessThan, 5)), on(specs.ActTrap, "ioctl", arg(0, specs.OpEqualTo, 5)),
+					on(specs.ActAllow, "bind"), on(specs.ActTrap, "connect"), on(specs.ActAllow, "openat2"),
 				},
 			},
 			map[call]uint32{
@@ -194,7 +194,7 @@ func TestVerdicts(t *testing.T) {
 		"socketcall can't be asked for its call's arguments": {
 			specs.LinuxSeccomp{
 				DefaultAction: specs.ActErrno, Architectures: withX86,
-				Syscalls: []specs.LinuxSyscall{rule1(specs.ActAllow, "socket", arg(0, specs.OpEqualTo, unix.AF_INET)), rule1(specs.ActAllow, "openat2")},
+				Syscalls: []specs.LinuxSyscall{on(specs.ActAllow, "socket", arg(0, specs.OpEqualTo, unix.AF_INET)), on(specs.ActAllow, "openat2")},
 			},
 			map[call]uint32{
 				amd64(41, 2): allow, amd64(41, 3): errno(unix.EPERM), i386(359, 2): allow, i386(359, 3): errno(unix.EPERM),
@@ -243,7 +243,7 @@ func TestUnsupported(t *testing.T) {
 	}
 	var many []specs.LinuxSyscall
 	for i := range uint64(6000) {
-		many = append(many, rule1(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 3*i), arg(1, specs.OpEqualTo, i)))
+		many = append(many, on(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 3*i), arg(1, specs.OpEqualTo, i)))
 	}
 	for _, test := range []struct {
 		profile *specs.LinuxSeccomp
@@ -252,20 +252,20 @@ func TestUnsupported(t *testing.T) {
 		{nil, "there is none"},
 		{&specs.LinuxSeccomp{}, `default: action ""`},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActNotify}, `default: action "SCMP_ACT_NOTIFY"`},
-		{with(rule1(specs.ActAllow, "read"), rule1(specs.ActNotify, "read")), `syscalls[1]: action "SCMP_ACT_NOTIFY"`},
-		{with(rule1("ALLOW", "read")), `syscalls[0]: action "ALLOW"`},
-		{with(rule1(specs.ActAllow, "")), "syscalls[0]: a name that is empty"},
-		{with(rule1(specs.ActAllow, "read", arg(6, specs.OpEqualTo, 1))), "syscalls[0]: args[0]: index 6, the last is 5"},
-		{with(rule1(specs.ActAllow, "read", arg(0, "EQ", 1))), `syscalls[0]: args[0]: operator "EQ"`},
+		{with(on(specs.ActAllow, "read"), on(specs.ActNotify, "read")), `syscalls[1]: action "SCMP_ACT_NOTIFY"`},
+		{with(on("ALLOW", "read")), `syscalls[0]: action "ALLOW"`},
+		{with(on(specs.ActAllow, "")), "syscalls[0]: a name that is empty"},
+		{with(on(specs.ActAllow, "read", arg(6, specs.OpEqualTo, 1))), "syscalls[0]: args[0]: index 6, the last is 5"},
+		{with(on(specs.ActAllow, "read", arg(0, "EQ", 1))), `syscalls[0]: args[0]: operator "EQ"`},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchS390X}}, `architecture "SCMP_ARCH_S390X"`},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagWaitKillableRecv}}, "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"},
 		{&specs.LinuxSeccomp{DefaultAction: specs.ActAllow, ListenerPath: "/run/x"}, "a listener for notifications"},
 		{
-			with(rule1(specs.ActAllow, "ioctl", arg(0, specs.OpGreaterThan, 1)), rule1(specs.ActTrap, "ioctl", arg(0, specs.OpLessThan, 3))),
+			with(on(specs.ActAllow, "ioctl", arg(0, specs.OpGreaterThan, 1)), on(specs.ActTrap, "ioctl", arg(0, specs.OpLessThan, 3))),
 			"syscall ioctl: rules of different actions overlap",
 		},
 		{
-			with(rule1(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1)), rule1(specs.ActTrap, "ioctl", arg(1, specs.OpEqualTo, 2))),
+			with(on(specs.ActAllow, "ioctl", arg(0, specs.OpEqualTo, 1)), on(specs.ActTrap, "ioctl", arg(1, specs.OpEqualTo, 2))),
 			"syscall ioctl: rules of different actions overlap",
 		},
 		{with(many...), "the kernel allows 4096"},
@@ -288,7 +288,7 @@ func TestLongJumps(t *testing.T) {
 	code := uint(2)
 	for name := range numbersByColumn()[1] {
 		for i := range uint64(2) {
-			r := rule1(specs.ActErrno, name, arg(uint(i), specs.OpEqualTo, i+1<<33), arg(uint(i+2), specs.OpMaskedEqual, 6, 4*i))
+			r := on(specs.ActErrno, name, arg(uint(i), specs.OpEqualTo, i+1<<33), arg(uint(i+2), specs.OpMaskedEqual, 6, 4*i))
 			r.ErrnoRet = &code
 			p.Syscalls = append(p.Syscalls, r)
 		}

@@ -23,6 +23,9 @@
 //   - Calls of an architecture that isn't in the profile end their thread. The
 //     machine's own architecture is always in it.
 //
+// Rules decide by what they say: libseccomp 2.5.4 gets some mixtures of ordering
+// comparisons for one 64-bit argument wrong, and isn't followed in that.
+//
 // What it doesn't take (notifications, rules of different actions that overlap,
 // machines other than amd64 and arm64) is an *Unsupported error, and so is what
 // isn't valid: the OCI runtime has the last word on both.

@@ -8,9 +8,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-// profiles are random ones for few calls, so that their rules meet. All names
-// are known to libseccomp 2.5.4.
-var profiles = rapid.Custom(func(t *rapid.T) *specs.LinuxSeccomp {
+// randomProfiles have rules for few calls, so that they meet.
+func randomProfiles(names ...string) *rapid.Generator[*specs.LinuxSeccomp] {
+	return rapid.Custom(func(t *rapid.T) *specs.LinuxSeccomp { return randomProfile(t, rapid.SampledFrom(names)) })
+}
+
+func randomProfile(t *rapid.T, names *rapid.Generator[string]) *specs.LinuxSeccomp {
 	actions := rapid.SampledFrom([]specs.LinuxSeccompAction{
 		specs.ActAllow, specs.ActErrno, specs.ActKill, specs.ActKillThread, specs.ActKillProcess, specs.ActTrap, specs.ActTrace, specs.ActLog,
 	})
@@ -26,16 +29,12 @@ var profiles = rapid.Custom(func(t *rapid.T) *specs.LinuxSeccomp {
 	}
 	for range rapid.IntRange(0, 8).Draw(t, "rules") {
 		p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{
-			Names: rapid.SliceOfN(callNames, 1, 3).Draw(t, "names"), Action: action.Draw(t, "action"), ErrnoRet: errno.Draw(t, "errno"),
+			Names: rapid.SliceOfN(names, 1, 3).Draw(t, "names"), Action: action.Draw(t, "action"), ErrnoRet: errno.Draw(t, "errno"),
 			Args: rapid.SliceOfN(arguments, 0, 3).Draw(t, "args"),
 		})
 	}
 	return p
-})
-
-var callNames = rapid.SampledFrom([]string{
-	"read", "write", "socket", "accept4", "semop", "semctl", "socketcall", "ipc", "ioctl", "rt_sigaction", "openat2", "set_tls", "no_such_call",
-})
+}
 
 var arguments = rapid.Custom(func(t *rapid.T) specs.LinuxSeccompArg {
 	values := rapid.SampledFrom([]uint64{0, 1, 2, 7, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 1<<32 + 1, 3<<32 | 7, 1<<63 - 1, 1 << 63, 1<<64 - 1})
@@ -49,6 +48,9 @@ var arguments = rapid.Custom(func(t *rapid.T) specs.LinuxSeccompArg {
 
 func TestRandomProfiles(t *testing.T) {
 	compiled := 0
+	profiles := randomProfiles(
+		"read", "write", "socket", "accept4", "semop", "semctl", "socketcall", "ipc", "ioctl", "rt_sigaction", "openat2", "set_tls", "no_such_call",
+	)
 	rapid.Check(t, func(t *rapid.T) {
 		p := profiles.Draw(t, "profile")
 		for goarch := range machines {

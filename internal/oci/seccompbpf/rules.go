@@ -27,30 +27,37 @@ type clause struct {
 }
 
 func newTable(p *profile, a *arch) (*table, error) {
-	t := &table{rules: map[uint32]clauses{}}
+	t := &table{rules: make(map[uint32]clauses, 512)}
 	for _, r := range p.rules {
 		for _, name := range r.names {
-			number, ok := a.number(name)
-			m, muxed := a.multiplexed[name]
-			if ok && !muxed {
-				t.last = max(t.last, number)
-			}
-			if r.action == p.action {
-				continue
-			}
-			if err := t.add(a, r, name, number, ok); err != nil {
-				return nil, err
-			}
-			if !muxed {
-				continue
-			}
-			number, _ = a.number(m.call)
-			if err := t.add(a, r.through(m.id), name, number, true); err != nil {
-				return nil, err
+			if err := t.addName(a, r, name, p.action); err != nil {
+				return nil, fmt.Errorf("syscall %s: %w", name, err)
 			}
 		}
 	}
 	return t, nil
+}
+
+// addName adds a rule for a call, by all the ways in that the architecture has.
+func (t *table) addName(a *arch, r rule, name string, otherwise verdict) error {
+	number, direct := a.number(name)
+	m, indirect := a.multiplexed[name]
+	if direct && !indirect {
+		t.last = max(t.last, number)
+	}
+	if r.action == otherwise {
+		return nil
+	}
+	if direct {
+		if err := t.add(a, r, number); err != nil {
+			return err
+		}
+	}
+	if indirect {
+		number, _ = a.number(m.call)
+		return t.add(a, r.through(m.id), number)
+	}
+	return nil
 }
 
 // through is the rule for a call that is made through another one, by its id.
@@ -64,10 +71,7 @@ func (r rule) through(id uint64) rule {
 	return out
 }
 
-func (t *table) add(a *arch, r rule, name string, number uint32, ok bool) error {
-	if !ok {
-		return nil
-	}
+func (t *table) add(a *arch, r rule, number uint32) error {
 	for _, conditions := range r.alternatives {
 		c := clause{action: r.action}
 		for _, cond := range conditions {
@@ -81,7 +85,7 @@ func (t *table) add(a *arch, r rule, name string, number uint32, ok bool) error 
 		}
 		var err error
 		if t.rules[number], err = t.rules[number].with(c); err != nil {
-			return fmt.Errorf("syscall %s: %w", name, err)
+			return err
 		}
 	}
 	return nil
