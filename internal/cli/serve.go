@@ -73,6 +73,7 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.StringVar(&o.Etcd.KeyFile, "etcd-keyfile", "", "key of --etcd-certfile")
 	f.StringToStringVar(&o.Runtimes, "runtime", nil, "OCI runtimes as RUNTIMECLASS-HANDLER=PATH (default the first runc or crun that serves)")
 	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "the --runtime of pods without a RuntimeClass")
+	f.BoolVar(&o.NativeLauncher, "native-launcher", o.NativeLauncher, "start ordinary containers of pods without a RuntimeClass by errand itself, not by --default-runtime")
 	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim (default beside errand, then $PATH)")
 	f.StringVar(&o.RegistriesConf, "registries-conf", o.RegistriesConf, "containers-registries.conf(5) (default its usual places)")
 	f.StringVar(&o.AuthFile, "authfile", o.AuthFile, "containers-auth.json(5) (default its usual places)")

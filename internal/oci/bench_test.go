@@ -19,10 +19,20 @@ import (
 // BenchmarkRun is a container's whole life, Run to Delete, at several containers at once. CPU is that of the shim, the OCI
 // runtime and the container (by their cgroup), and of this process.
 func BenchmarkRun(b *testing.B) {
-	for _, concurrency := range []int{1, 4} {
-		b.Run(fmt.Sprint("concurrency=", concurrency), func(b *testing.B) {
+	for _, native := range []bool{false, true} {
+		for _, concurrency := range []int{1, 4} {
+			b.Run(fmt.Sprintf("native=%v/concurrency=%d", native, concurrency), func(b *testing.B) { benchmarkRun(b, native, concurrency) })
+		}
+	}
+}
+
+func benchmarkRun(b *testing.B, native bool, concurrency int) {
+	{
+		{
 			h := ocitest.NewHost(b)
-			c := connect(b, h)
+			cfg := config(b, h)
+			cfg.Native = native
+			c := connectTo(b, h, cfg)
 			e := newExits(b, c)
 			bundles := make([]string, b.N)
 			for i := range b.N {
@@ -53,7 +63,7 @@ func BenchmarkRun(b *testing.B) {
 			b.ReportMetric(ms(ownCPU(b)-own)/float64(b.N), "client-cpu-ms/op")
 			b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N), "ms/op")
 			b.ReportMetric(0, "ns/op")
-		})
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"errand.dev/errand/internal/oci/native"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -21,6 +22,9 @@ import (
 type Client struct {
 	cfg      Config
 	handlers map[string]shimapi.Handler
+
+	translator native.Translator
+	cgroups    *native.Cgroups
 
 	mu       sync.Mutex
 	inFlight map[string]chan struct{} // Runs by ID; closed when they return
@@ -38,7 +42,11 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("invalid OCI runtime configuration: %w", err)
 	}
-	c := &Client{cfg: cfg, handlers: handlers, inFlight: map[string]chan struct{}{}}
+	cgroups, err := native.NewCgroups()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg, handlers: handlers, cgroups: cgroups, inFlight: map[string]chan struct{}{}}
 	return c, c.adopt(ctx)
 }
 
@@ -183,7 +191,17 @@ func (c *Client) Update(ctx context.Context, id string, r *specs.LinuxResources)
 	if err != nil {
 		return err
 	}
-	return c.simple(ctx, shimapi.OpUpdate, id, shimapi.Update{ID: id, Resources: raw})
+	var left shimapi.Updated
+	if err := c.call(ctx, shimapi.OpUpdate, id, shimapi.Update{ID: id, Resources: raw}, &left); err != nil {
+		return err
+	}
+	if left.CgroupsPath == "" {
+		return nil
+	}
+	if err := c.cgroups.Update(left.CgroupsPath, r); err != nil {
+		return &RuntimeError{ID: id, Message: fmt.Sprintf("update failed: %v", err)}
+	}
+	return nil
 }
 
 // ReopenLog implements Runtime.

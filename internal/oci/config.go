@@ -20,6 +20,9 @@ type Config struct {
 	Handlers map[string]Handler
 	// DefaultHandler is the name of the one for requests that name none.
 	DefaultHandler string
+	// Native has containers whose request names no handler started by errand's own launcher, in the shim, rather than by DefaultHandler,
+	// which is then for those that the launcher doesn't take (package native says which).
+	Native bool
 	// CgroupParent is the cgroup (absolute path) under which the shim gets one of its own, "" to leave it in errand's.
 	CgroupParent string
 }

@@ -3,10 +3,12 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
 
+	"errand.dev/errand/internal/oci/native"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -20,6 +22,11 @@ func (c *Client) Exec(ctx context.Context, id string, req ExecRequest) (Process,
 		return nil, fmt.Errorf("%w: exec in %s without a process", ErrInvalid, id)
 	}
 	wire := shimapi.Exec{ID: id, Process: spec, Terminal: req.Process.Terminal}
+	// Whoever started the container starts the process, and only the shim knows who did.
+	var not *native.Unsupported
+	if wire.Launch, err = c.translator.Process(req.Process); err != nil && !errors.As(err, &not) {
+		return nil, err
+	}
 	var files []*os.File
 	if !wire.Terminal {
 		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)

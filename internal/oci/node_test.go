@@ -48,7 +48,12 @@ func config(t testing.TB, h *ocitest.Host) oci.Config {
 
 func connect(t testing.TB, h *ocitest.Host) *oci.Client {
 	t.Helper()
-	c, err := oci.Connect(t.Context(), config(t, h))
+	return connectTo(t, h, config(t, h))
+}
+
+func connectTo(t testing.TB, h *ocitest.Host, cfg oci.Config) *oci.Client {
+	t.Helper()
+	c, err := oci.Connect(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,4 +73,13 @@ func connect(t testing.TB, h *ocitest.Host) *oci.Client {
 
 func TestRuntimeContract(t *testing.T) {
 	ocitest.Contract(t, func(t *testing.T, h *ocitest.Host) oci.Runtime { return connect(t, h) })
+}
+
+// TestLauncherContract runs the same suite on errand's own launcher.
+func TestLauncherContract(t *testing.T) {
+	ocitest.Contract(t, func(t *testing.T, h *ocitest.Host) oci.Runtime {
+		cfg := config(t, h)
+		cfg.Native = true
+		return connectTo(t, h, cfg)
+	})
 }

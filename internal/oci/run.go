@@ -3,6 +3,7 @@ package oci
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,6 +11,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/oci/native"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -18,7 +23,7 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)
 	}
-	wire, err := c.wireRun(req)
+	wire, err := c.wireRun(ctx, req)
 	if err != nil {
 		return 0, err
 	}
@@ -40,6 +45,9 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 	}()
 	select {
 	case r := <-res:
+		if wire.Launch != nil && refused(r.err) {
+			r.err = errors.Join(r.err, c.cgroups.Remove(wire.CgroupsPath))
+		}
 		return r.started.Pid, r.err
 	case <-ctx.Done():
 	}
@@ -60,6 +68,11 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 	return 0, context.Cause(ctx)
 }
 
+// refused says that the parent has taken no notice of a container.
+func refused(err error) bool {
+	return errors.Is(err, ErrInvalid) || errors.Is(err, ErrDraining)
+}
+
 // enter notes that a Run is in flight, so that Events holds back its container's exit.
 func (c *Client) enter(id string) (done func(), err error) {
 	c.mu.Lock()
@@ -77,7 +90,7 @@ func (c *Client) enter(id string) (done func(), err error) {
 	}, nil
 }
 
-func (c *Client) wireRun(req RunRequest) (*shimapi.Run, error) {
+func (c *Client) wireRun(ctx context.Context, req RunRequest) (*shimapi.Run, error) {
 	name := req.Handler
 	if name == "" {
 		name = c.cfg.DefaultHandler
@@ -94,40 +107,53 @@ func (c *Client) wireRun(req RunRequest) (*shimapi.Run, error) {
 	if spec.Process.Terminal != req.Terminal {
 		return nil, fmt.Errorf("%w: %s: process.terminal is %v, but the request says %v", ErrInvalid, req.Bundle, spec.Process.Terminal, req.Terminal)
 	}
-	return &shimapi.Run{
+	run := &shimapi.Run{
 		ID: req.ID, Bundle: req.Bundle, Handler: handler,
-		CgroupsPath: spec.Linux.CgroupsPath, Poststop: len(spec.Hooks.Poststop) > 0,
+		CgroupsPath: spec.Linux.CgroupsPath, Poststop: spec.Hooks != nil && len(spec.Hooks.Poststop) > 0,
 		LogPath: req.LogPath, LogMaxLine: req.LogMaxLine,
 		Stdin: req.Stdin, StdinOnce: req.StdinOnce, Terminal: req.Terminal,
-	}, nil
+	}
+	if c.cfg.Native && req.Handler == "" {
+		run.Launch, err = c.translate(ctx, req.ID, spec)
+	}
+	return run, err
 }
 
-// bundleSpec is what of an OCI config matters to the shim. It's read here as the shim is better off without such parsing.
-type bundleSpec struct {
-	Process struct {
-		Terminal bool `json:"terminal"`
-	} `json:"process"`
-	Linux struct {
-		CgroupsPath string `json:"cgroupsPath"`
-	} `json:"linux"`
-	Hooks struct {
-		Poststop []json.RawMessage `json:"poststop"`
-	} `json:"hooks"`
+// translate prepares a container for errand's own launcher, which saves the executions of an OCI runtime. It returns nil if that
+// doesn't take the container.
+func (c *Client) translate(ctx context.Context, id string, spec *specs.Spec) (*shimapi.Launch, error) {
+	launch, err := c.translator.Launch(spec)
+	var not *native.Unsupported
+	if errors.As(err, &not) {
+		klog.FromContext(ctx).V(4).Info("An OCI runtime starts the container", "container", id, "because", not.Error())
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := c.cgroups.Create(spec.Linux.CgroupsPath, spec.Linux.Resources); err != nil {
+		return nil, &RuntimeError{ID: id, Message: fmt.Sprintf("OCI runtime create failed: %v", err)}
+	}
+	return launch, nil
 }
 
-func readSpec(bundle string) (*bundleSpec, error) {
+// readSpec reads a bundle's specification. Of what every container needs nothing is nil in it.
+func readSpec(bundle string) (*specs.Spec, error) {
 	path := filepath.Join(bundle, "config.json")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	var spec bundleSpec
-	if err := json.Unmarshal(data, &spec); err != nil {
+	spec := &specs.Spec{}
+	if err := json.Unmarshal(data, spec); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, path, err)
+	}
+	if spec.Process == nil || spec.Linux == nil {
+		return nil, fmt.Errorf("%w: %s: process or linux is missing", ErrInvalid, path)
 	}
 	if !filepath.IsAbs(spec.Linux.CgroupsPath) {
 		return nil, fmt.Errorf("%w: %s: linux.cgroupsPath is %q, but must be absolute: what is left of a container after a crash is found by it",
 			ErrInvalid, path, spec.Linux.CgroupsPath)
 	}
-	return &spec, nil
+	return spec, nil
 }

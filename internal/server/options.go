@@ -46,6 +46,9 @@ type Options struct {
 	Runtimes map[string]string `yaml:"runtimes"`
 	// DefaultRuntime is a key of Runtimes.
 	DefaultRuntime string `yaml:"defaultRuntime"`
+	// NativeLauncher has the containers of pods without a RuntimeClass started by errand's own launcher; those that it doesn't
+	// take, and all with false, are DefaultRuntime's.
+	NativeLauncher bool `yaml:"nativeLauncher"`
 	// Shim is the path of errand-shim; empty means beside errand, then $PATH.
 	Shim string `yaml:"shim"`
 	// RegistriesConf and AuthFile are containers-registries.conf(5) and
@@ -73,6 +76,7 @@ func DefaultOptions() Options {
 		Listen:               DefaultListen,
 		Node:                 true,
 		MaxPods:              110,
+		NativeLauncher:       true,
 		PodFailureBackoff:    10 * time.Second,
 		MaxPodFailureBackoff: 10 * time.Minute,
 	}

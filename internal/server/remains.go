@@ -143,7 +143,7 @@ func (r *remains) end(ctx context.Context, o Options) error {
 func (r *remains) drainShim(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, killPatience)
 	defer cancel()
-	shim, err := openShim(ctx, FindPrograms(o), r.names)
+	shim, err := openShim(ctx, FindPrograms(o), o.NativeLauncher, r.names)
 	if err != nil {
 		return err
 	}

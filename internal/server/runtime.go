@@ -62,7 +62,7 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 	var g errgroup.Group
 	g.Go(func() (err error) { r.store, err = openStore(ctx, o, dir); return err })
 	g.Go(func() (err error) { r.network, err = openNetwork(ctx, o, dir, names); return err })
-	g.Go(func() (err error) { r.shim, err = openShim(ctx, programs, names); return err })
+	g.Go(func() (err error) { r.shim, err = openShim(ctx, programs, o.NativeLauncher, names); return err })
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func openNetwork(ctx context.Context, o Options, dir *datadir.Dir, names instanc
 	return network.New(ctx, cfg)
 }
 
-func openShim(ctx context.Context, p Programs, names instance.Names) (*oci.Client, error) {
+func openShim(ctx context.Context, p Programs, native bool, names instance.Names) (*oci.Client, error) {
 	handlers := map[string]oci.Handler{}
 	for name, path := range p.Runtimes {
 		handlers[name] = oci.Handler{Path: path}
@@ -109,6 +109,7 @@ func openShim(ctx context.Context, p Programs, names instance.Names) (*oci.Clien
 		ShimPath:       p.Shim,
 		Handlers:       handlers,
 		DefaultHandler: p.Default,
+		Native:         native,
 		CgroupParent:   names.CgroupParent,
 	})
 }

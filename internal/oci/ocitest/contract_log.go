@@ -119,7 +119,7 @@ func logFlood(f *Fixture) {
 // logOfEscapedProcess: somebody outside the container holds its output open, and writes to it later.
 func logOfEscapedProcess(f *Fixture) {
 	id := f.ID()
-	pid, err := f.TryStart(id, []string{"sh", "-c", "echo first; printf unfinished; sleep 1000"}, nil)
+	pid, err := f.TryStart(id, []string{"sh", "-c", "printf 'first\\nunfinished'; sleep 1000"}, nil)
 	if err != nil {
 		f.Fatal(err)
 	}

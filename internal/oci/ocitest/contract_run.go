@@ -72,7 +72,7 @@ func startErrors(f *Fixture) {
 		own  bool // the container's own fault
 		want string
 	}{
-		{[]string{"nosuch"}, nil, true, `OCI runtime create failed: runc run failed: unable to start container process: error during container init: exec: "nosuch": executable file not found in $PATH`},
+		{[]string{"nosuch"}, nil, true, `unable to start container process: error during container init: exec: "nosuch": executable file not found in $PATH`},
 		{[]string{"/bin/nosuch"}, nil, true, `exec: "/bin/nosuch": stat /bin/nosuch: no such file or directory`},
 		{[]string{"notexec"}, nil, true, `exec: "notexec": executable file not found in $PATH`},
 		{[]string{"/bin/notexec"}, nil, true, `exec: "/bin/notexec": permission denied`},

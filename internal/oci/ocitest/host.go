@@ -101,6 +101,9 @@ func (h *Host) must(err error) {
 	}
 }
 
+// Rootfs is the directory of the containers' root file system, which all of them have in common.
+func (h *Host) Rootfs() string { return h.rootfs }
+
 // ID returns a new container ID.
 func (h *Host) ID() string { return fmt.Sprintf("c%d", h.last.Add(1)) }
 

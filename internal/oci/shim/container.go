@@ -22,10 +22,12 @@ const (
 
 // container is one that the shim is or was the parent of.
 type container struct {
-	run  shimapi.Run
-	dir  string
-	out  *output.Output // nil if it ended under another shim
-	done doneChans
+	run shimapi.Run
+	dir string
+	out *output.Output // nil if it ended under another shim
+	// native, unless nil, says that no runtime knows the container.
+	native *native
+	done   doneChans
 	// clean: nothing is left but dir and out. Set before the phase exited, by its only writer.
 	clean bool
 

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/oci/shim/launch"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -25,6 +26,9 @@ func (s *Shim) startExec(req shimapi.Exec, stdio [3]int) (*process, error) {
 	c, err := s.find(req.ID, running)
 	if err != nil {
 		return nil, err
+	}
+	if c.native != nil {
+		return s.execNative(c, req, stdio)
 	}
 	base := s.tempName("exec")
 	files := map[string]string{"process": base + ".json", "pid": base + ".pid", "log": base + ".log"}
@@ -54,7 +58,20 @@ func (s *Shim) startExec(req shimapi.Exec, stdio [3]int) (*process, error) {
 	if err != nil {
 		return nil, s.execError(c, err)
 	}
-	return s.adoptExec(c, start, tty, files["pid"])
+	data, err := os.ReadFile(files["pid"])
+	p := launch.Process{Terminal: -1}
+	if _, scanErr := fmt.Sscan(strings.TrimSpace(string(data)), &p.Pid); err != nil || scanErr != nil || p.Pid <= 1 {
+		return nil, errorf(shimapi.CodeRuntime, "OCI runtime exec failed: its pid file says %q", data)
+	}
+	if tty != nil {
+		p.Terminal, err = tty.master()
+	}
+	x := s.adoptExec(c, start, p)
+	if err != nil {
+		_ = s.reaper.kill(p.Pid, unix.SIGKILL)
+		return nil, err
+	}
+	return x, nil
 }
 
 // execError says so if the container ended under the exec: the runtime's message is about some detail of that then.
@@ -67,38 +84,23 @@ func (s *Shim) execError(c *container, err error) error {
 	}
 }
 
-func (s *Shim) adoptExec(c *container, start uint64, tty *console, pidPath string) (*process, error) {
-	data, err := os.ReadFile(pidPath)
-	var pid int
-	if _, scanErr := fmt.Sscan(strings.TrimSpace(string(data)), &pid); err != nil || scanErr != nil || pid <= 1 {
-		return nil, errorf(shimapi.CodeRuntime, "OCI runtime exec failed: its pid file says %q", data)
-	}
+// adoptExec follows a process that has been started in a container.
+func (s *Shim) adoptExec(c *container, start uint64, p launch.Process) *process {
 	over := make(chan shimapi.Exit, 1)
 	s.mu.Lock()
-	c.execs[pid] = struct{}{}
+	c.execs[p.Pid] = struct{}{}
 	s.mu.Unlock()
-	s.reaper.adopt(start, pid, func(e ended) {
+	s.reaper.adopt(start, p.Pid, func(e ended) {
 		s.mu.Lock()
-		delete(c.execs, pid)
+		delete(c.execs, p.Pid)
 		s.mu.Unlock()
 		over <- shimapi.Exit{Code: e.code, At: e.at}
 	})
-	x := &process{Started: shimapi.Started{Pid: pid, At: time.Now()}, master: -1, ended: over}
-	if tty != nil {
-		if x.master, err = tty.master(); err != nil {
-			_ = s.reaper.kill(pid, unix.SIGKILL)
-			return nil, err
-		}
-	}
-	return x, nil
+	return &process{Started: shimapi.Started{Pid: p.Pid, At: time.Now()}, master: p.Terminal, ended: over}
 }
 
-// update changes the limits of a running container.
-func (s *Shim) update(req shimapi.Update) error {
-	c, err := s.find(req.ID, running)
-	if err != nil {
-		return err
-	}
+// update has the runtime change the limits of a running container.
+func (s *Shim) update(c *container, req shimapi.Update) error {
 	if !json.Valid(req.Resources) {
 		return errorf(shimapi.CodeInvalid, "resources of %s are not JSON", req.ID)
 	}

@@ -21,7 +21,7 @@ func (s *Shim) dispatch(c *call) error {
 	case shimapi.OpDelete:
 		return serveOp(c, func(ref shimapi.ContainerRef) error { return s.delete(ref.ID) })
 	case shimapi.OpUpdate:
-		return serveOp(c, s.update)
+		return s.opUpdate(c)
 	case shimapi.OpReopen:
 		return serveOp(c, s.reopen)
 	case shimapi.OpList:
@@ -60,6 +60,24 @@ func (s *Shim) opRun(c *call) error {
 		return err
 	}
 	return c.reply(res)
+}
+
+func (s *Shim) opUpdate(call *call) error {
+	var req shimapi.Update
+	if err := call.decode(&req); err != nil {
+		return err
+	}
+	c, err := s.find(req.ID, running)
+	if err != nil {
+		return err
+	}
+	if c.native != nil {
+		return call.reply(shimapi.Updated{CgroupsPath: c.run.CgroupsPath})
+	}
+	if err := s.update(c, req); err != nil {
+		return err
+	}
+	return call.reply(shimapi.Updated{})
 }
 
 func (s *Shim) reopen(ref shimapi.ContainerRef) error {

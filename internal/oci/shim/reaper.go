@@ -19,7 +19,7 @@ type ended struct {
 	at   time.Time
 }
 
-// reaper is the only one in this process that forks and waits: with several waiters one could take, or signal, what is
+// reaper is the only one in this process that waits, and but for package launch the only one that forks: with several waiters one could take, or signal, what is
 // another's. Everything about a pid happens under mu, so that a pid that it knows hasn't been reaped and can't be
 // another process.
 type reaper struct {
@@ -136,6 +136,17 @@ func (r *reaper) kill(pid int, sig syscall.Signal) error {
 		return os.NewSyscallError("kill", err)
 	}
 	return nil
+}
+
+// open returns a pidfd of a child that hasn't been reaped.
+func (r *reaper) open(pid int) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.waiting[pid]; !ok {
+		return -1, os.NewSyscallError("pidfd_open", syscall.ESRCH)
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	return fd, os.NewSyscallError("pidfd_open", err)
 }
 
 type spawnJob struct {

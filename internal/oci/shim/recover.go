@@ -85,6 +85,8 @@ func (s *Shim) recoverOne(dir string) *container {
 		}
 		return nil
 	}
+	s.goNative(c)
+	c.run.Launch = nil
 	var st started
 	if load(dir, startedFile, &st) {
 		c.pid, c.startedAt = st.Pid, st.At

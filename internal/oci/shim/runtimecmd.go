@@ -139,7 +139,9 @@ func classify(message string) shimapi.Code {
 func (s *Shim) cleanUp(c *container) error {
 	h := c.run.Handler
 	var errs []error
-	if h.OwnDelete && !c.run.Poststop {
+	if c.native != nil {
+		// Nobody but the kernel knows of it.
+	} else if h.OwnDelete && !c.run.Poststop {
 		errs = append(errs, os.RemoveAll(filepath.Join(h.Root, c.run.ID)))
 	} else {
 		errs = append(errs, s.deleteByRuntime(c))

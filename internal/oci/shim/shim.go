@@ -1,6 +1,7 @@
 // Package shim is errand-shim: the resident parent of all containers, which lets them outlive errand.
 //
-// It owns the containers' processes (it starts them through an OCI runtime, reaps them and records how they ended),
+// It owns the containers' processes (it starts them, by package launch or through an OCI runtime, reaps them and records how
+// they ended),
 // their output (package output) and what is left of them on disk and in the cgroup tree until they are deleted. It decides
 // nothing: which containers run, with which spec, and for how long is errand's business (package oci is its client, package
 // shimapi the protocol between the two).
@@ -25,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/oci/shim/cgroup"
+	"errand.dev/errand/internal/oci/shim/launch"
 	"errand.dev/errand/internal/oci/shim/output"
 	"errand.dev/errand/internal/oci/shimapi"
 )
@@ -50,7 +52,8 @@ type Shim struct {
 	tree     *cgroup.Tree
 	reaper   *reaper
 	pump     *output.Pump
-	lock     *os.File // held for as long as the process lives
+	launcher func() *launch.Launcher // nil where the kernel doesn't do
+	lock     *os.File                // held for as long as the process lives
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -77,6 +80,7 @@ func New(cfg Config) (*Shim, error) {
 		cfg: cfg, log: cfg.Log, instance: rand.Text(), tree: tree, pump: pump, reaper: newReaper(),
 		containers: map[string]*container{}, changed: make(chan struct{}), idle: make(chan struct{}),
 	}
+	s.launcher = sync.OnceValue(s.findLauncher)
 	if err := os.MkdirAll(s.path("containers"), 0o700); err != nil {
 		return nil, err
 	}

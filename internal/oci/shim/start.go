@@ -12,12 +12,13 @@ import (
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
-// startContainer runs a container by one execution of its runtime. On failure nothing is left of it.
+// startContainer runs a container. On failure nothing is left of it.
 func (s *Shim) startContainer(run shimapi.Run) (*shimapi.Started, error) {
 	if err := validRun(&run); err != nil {
 		return nil, err
 	}
 	c := newContainer(run, s.path("containers", run.ID))
+	s.goNative(c)
 	if err := s.enter(c); err != nil {
 		return nil, err
 	}
@@ -73,15 +74,16 @@ func (s *Shim) launch(c *container) (*shimapi.Started, error) {
 	defer pipes.close()
 	start := s.reaper.begin()
 	defer s.reaper.end(start)
-	if err := s.execute(s.runCommand(c, pipes)); err != nil {
-		return nil, err
+	begin := s.launchByRuntime
+	if c.native != nil {
+		begin = s.launchNative
 	}
-	pid, err := readPid(c.dir)
+	pid, err := begin(c, pipes)
 	if err != nil {
 		return nil, err
 	}
+	c.run.Launch = nil
 	res := started{Started: shimapi.Started{Pid: pid, At: time.Now()}, Birth: birth(pid)}
-	_ = os.Remove(filepath.Join(c.dir, pidFile))
 	// From here on the container runs: it ends by finish, whatever happens.
 	err = errors.Join(save(c.dir, startedFile, res), s.connect(c, pipes))
 	s.mu.Lock()
@@ -96,6 +98,24 @@ func (s *Shim) launch(c *container) (*shimapi.Started, error) {
 	}
 	s.reaper.adopt(start, pid, func(e ended) { go s.finish(c, e) })
 	return &res.Started, nil
+}
+
+// launchByRuntime starts a container by one execution of its OCI runtime.
+func (s *Shim) launchByRuntime(c *container, pipes *stdio) (pid int, err error) {
+	if err := s.execute(s.runCommand(c, pipes)); err != nil {
+		return 0, err
+	}
+	if pid, err = readPid(c.dir); err != nil {
+		return 0, err
+	}
+	_ = os.Remove(filepath.Join(c.dir, pidFile))
+	if pipes.console != nil {
+		pipes.master, err = pipes.console.master()
+	}
+	if err != nil {
+		_ = killBorn(pid, birth(pid), patience)
+	}
+	return pid, err
 }
 
 // revoke ends a container that has been started but can't be kept.
@@ -132,15 +152,16 @@ func (s *Shim) starting(c *container, pid int) {
 
 // stdio is what a container's first process gets, and our ends of it.
 type stdio struct {
-	console       *console
-	child         [3]int // -1 = /dev/null
+	console       *console // which a runtime leaves the terminal in
+	master        int      // of the terminal, once the container has been started, -1 without
+	child         [3]int   // -1 = /dev/null
 	stdin         int
 	stdout, errfd int
 	log           *output.LogFile
 }
 
 func (s *Shim) openStdio(c *container) (p *stdio, err error) {
-	p = &stdio{child: [3]int{-1, -1, -1}, stdin: -1, stdout: -1, errfd: -1}
+	p = &stdio{master: -1, child: [3]int{-1, -1, -1}, stdin: -1, stdout: -1, errfd: -1}
 	defer func() {
 		if err != nil {
 			p.close()
@@ -152,7 +173,9 @@ func (s *Shim) openStdio(c *container) (p *stdio, err error) {
 		}
 	}
 	if c.run.Terminal {
-		p.console, err = newConsole(s.tempName("tty"))
+		if c.native == nil {
+			p.console, err = newConsole(s.tempName("tty"))
+		}
 		return p, err
 	}
 	if c.run.Stdin {
@@ -184,16 +207,13 @@ func pipe() (r, w int, err error) {
 func (s *Shim) connect(c *container, p *stdio) (err error) {
 	conf := output.Config{Stdout: p.stdout, Stderr: p.errfd, Log: p.log, MaxLine: c.run.LogMaxLine, Terminal: c.run.Terminal}
 	stdin, master := p.stdin, -1
-	if p.console != nil {
-		if conf.Stdout, err = p.console.master(); err != nil {
+	if p.master >= 0 {
+		if master, err = unix.FcntlInt(uintptr(p.master), unix.F_DUPFD_CLOEXEC, 3); err != nil {
 			return err
 		}
-		if master, err = unix.FcntlInt(uintptr(conf.Stdout), unix.F_DUPFD_CLOEXEC, 3); err != nil {
-			unix.Close(conf.Stdout)
-			return err
-		}
+		conf.Stdout = p.master
 	}
-	p.stdin, p.stdout, p.errfd, p.log = -1, -1, -1, nil // handed over
+	p.master, p.stdin, p.stdout, p.errfd, p.log = -1, -1, -1, -1, nil // handed over
 	out, err := s.pump.Open(conf)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +223,7 @@ func (s *Shim) connect(c *container, p *stdio) (err error) {
 
 // close closes the child's ends, and ours if they haven't been handed over.
 func (p *stdio) close() {
-	for _, fd := range append(p.child[:], p.stdin, p.stdout, p.errfd) {
+	for _, fd := range append(p.child[:], p.master, p.stdin, p.stdout, p.errfd) {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}

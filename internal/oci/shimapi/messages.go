@@ -48,7 +48,7 @@ const (
 	OpRun    Op = "run"    // Run → Started
 	OpSignal Op = "signal" // Signal → none
 	OpDelete Op = "delete" // ContainerRef → none, once everything of the container is gone
-	OpUpdate Op = "update" // Update → none
+	OpUpdate Op = "update" // Update → Updated
 	OpReopen Op = "reopen" // ContainerRef → none: the log file has been opened anew
 	OpList   Op = "list"   // none → Containers
 	OpEvents Op = "events" // Events → Container (exited), as often as there are exits
@@ -98,6 +98,9 @@ type Run struct {
 	Stdin      bool   `json:"stdin,omitempty"`
 	StdinOnce  bool   `json:"stdinOnce,omitempty"`
 	Terminal   bool   `json:"terminal,omitempty"`
+
+	// Launch, unless nil, is the same container for the shim to make by itself. Its cgroup exists, with its limits.
+	Launch *Launch `json:"launch,omitempty"`
 }
 
 // Started says which process a Run or Exec became.
@@ -124,6 +127,11 @@ type Signal struct {
 type Update struct {
 	ID        string          `json:"id"`
 	Resources json.RawMessage `json:"resources"` // OCI linux.resources
+}
+
+// Updated answers an Update. Where no OCI runtime knows the container, it says in which cgroup the client is to set the limits.
+type Updated struct {
+	CgroupsPath string `json:"cgroupsPath,omitempty"`
 }
 
 // State of a container.
@@ -174,6 +182,8 @@ type Exec struct {
 	ID       string          `json:"id"`
 	Process  json.RawMessage `json:"process"` // OCI process
 	Terminal bool            `json:"terminal,omitempty"`
+	// Launch is the same process for containers that the shim has made by itself; nil if it can't be put so.
+	Launch *Process `json:"launch,omitempty"`
 }
 
 // Attach copies what the container writes from now on to the descriptors that come along, in the order stdout, stderr,

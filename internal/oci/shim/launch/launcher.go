@@ -1,0 +1,180 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/oci/shimapi"
+)
+
+// Launcher makes containers. It may be used concurrently.
+type Launcher struct {
+	proc  int // the host's /proc, O_PATH
+	empty int // a mount namespace with nothing in it but rootDir and coverDir
+	// oomScore is what a process starts with that says nothing of its own.
+	oomScore string
+	lastCap  int
+	noKcore  bool // the kernel has no /proc/kcore
+
+	mu      sync.Mutex
+	filters map[string]*Filter // by what they consist of
+}
+
+// The directories in the empty mount namespace: containers' roots are mounted at rootDir, and coverDir is what directories in containers
+// are hidden by.
+const (
+	rootDir  = "/root"
+	coverDir = "/empty"
+)
+
+// New prepares a Launcher, whose processes start with the given oom_score_adj unless they ask for another; "" leaves them the
+// caller's. It leaves nothing in dir, which is any directory. Errors: Supported's.
+func New(dir, oomScore string) (*Launcher, error) {
+	if err := Supported(); err != nil {
+		return nil, err
+	}
+	// See the package comment.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("become not dumpable: %w", err)
+	}
+	l := &Launcher{oomScore: oomScore, lastCap: lastCapability(), empty: -1, filters: map[string]*Filter{}}
+	_, err := os.Stat(kcore)
+	l.noKcore = err != nil
+	if l.proc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open /proc: %w", err)
+	}
+	onThread(func() { l.empty, err = emptyNamespace(l.proc, dir) })
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("make an empty mount namespace: %w", err)
+	}
+	return l, nil
+}
+
+// Close gives back what New took.
+func (l *Launcher) Close() {
+	for _, fd := range []int{l.proc, l.empty} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// onThread runs f on a thread that ends with it, so that f may change what the kernel keeps for each thread. The process's
+// first thread can't end, and is passed by.
+func onThread(f func()) {
+	done := make(chan struct{})
+	var run func()
+	run = func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			defer close(done)
+			f()
+			return // locked: the runtime ends the thread
+		}
+		defer runtime.UnlockOSThread()
+		go run()
+		<-done
+	}
+	go run()
+	<-done
+}
+
+// emptyNamespace makes a mount namespace that containers' are copied from. Copying the host's would cost more the more is mounted
+// there, and with every pod more is.
+func emptyNamespace(proc int, mountPoint string) (int, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return -1, fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return -1, fmt.Errorf("make / private: %w", err)
+	}
+	if err := unix.Mount("tmpfs", mountPoint, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0555,size=0,nr_inodes=8"); err != nil {
+		return -1, fmt.Errorf("mount a tmpfs: %w", err)
+	}
+	if err := enterRoot(mountPoint); err != nil {
+		return -1, err
+	}
+	for _, dir := range []string{rootDir, coverDir} {
+		if err := os.Mkdir(dir, 0o555); err != nil {
+			return -1, err
+		}
+	}
+	fd, err := unix.Openat(proc, "thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open thread-self/ns/mnt: %w", err)
+	}
+	return fd, nil
+}
+
+// enterRoot makes the mount at dir this thread's root, and lets go of the old one.
+func enterRoot(dir string) error {
+	if err := unix.Chdir(dir); err != nil {
+		return fmt.Errorf("chdir to the new root: %w", err)
+	}
+	// The old root comes to lie over the new one, and is taken away from there.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount the old root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("chdir to /: %w", err)
+	}
+	return nil
+}
+
+// Membership are the cgroups of a new process.
+type Membership struct {
+	// V2 is the directory of its cgroup in the v2 hierarchy, -1 if there is none.
+	V2 int
+	// V1 are the "tasks" files of its cgroups in v1 hierarchies, by the names of their controllers.
+	V1 []V1Cgroup
+}
+
+// V1Cgroup is a cgroup in a v1 hierarchy.
+type V1Cgroup struct {
+	// Name of the hierarchy's directory, Aliases its other names.
+	Name    string
+	Aliases []string
+	Dir     string
+	Tasks   int
+}
+
+// Request is what Start makes a container from.
+type Request struct {
+	*shimapi.Launch
+	Seccomp *Filter // instead of the Launch's
+	// Files are the first process's stdin, stdout and stderr, -1 for /dev/null. Not with Terminal.
+	Files    [3]int
+	Terminal bool
+	Cgroups  Membership
+}
+
+// Process is one that was started.
+type Process struct {
+	Pid int
+	// Terminal is the master of its terminal, -1 without one. It's the caller's.
+	Terminal int
+}
+
+// Start makes a container and starts its first process. Errors: *shimapi.Error, of which CodeStart says that the
+// container itself is to blame. On failure nothing is left; a child that failed is for the caller to reap, as any.
+func (l *Launcher) Start(req Request) (p Process, err error) {
+	onThread(func() { p, err = l.startHere(req) })
+	return p, err
+}
+
+func failed(err error) error {
+	var known *shimapi.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	return &shimapi.Error{Code: shimapi.CodeRuntime, Message: fmt.Sprintf("create failed: %v", err)}
+}
