@@ -67,6 +67,7 @@ func checks() []check {
 		{"forwarding", forwarding},
 		{"OCI runtime", ociRuntime},
 		{"errand-shim", shim},
+		{"launcher", launcher},
 		{"data directory", dataDirectory},
 		{"disk", disk},
 		{"API port", port},
