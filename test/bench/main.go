@@ -140,8 +140,9 @@ func firstLine(command ...string) string {
 }
 
 // with runs do against an errand of its own, in a fresh data directory.
-func (b *bench) with(ctx context.Context, do func(*harness.Errand) error) (err error) {
+func (b *bench) with(ctx context.Context, do func(*harness.Errand) error, flags ...string) (err error) {
 	cfg := b.config
+	cfg.Args = slices.Concat(cfg.Args, flags)
 	data, err := os.MkdirTemp(b.dir, "d")
 	if err != nil {
 		return err

@@ -75,55 +75,83 @@ func resume(ctx context.Context, client kubernetes.Interface, name string) (time
 // parallelism is how many pods of the Job of many run at a time.
 const parallelism = 20
 
-// throughput measures one Job of many short pods, and who spends what on each.
+// spending is what one Job of many short pods took, one figure a run.
+type spending struct {
+	rates                         []float64 // pods/s
+	machine, errand, shim, groups []float64 // CPU a pod, ms; groups is that of the containers' cgroups, and of what starts them there
+}
+
+// throughput measures one Job of many short pods, started by errand itself and by the OCI runtime, and who spends what on each.
 func (b *bench) throughput(ctx context.Context) error {
-	var rates, all, errands, shims, runtimes []float64
-	for range b.runs {
-		err := b.with(ctx, func(e *harness.Errand) error {
-			client, err := e.Client()
-			if err != nil {
-				return err
-			}
-			if _, err := resume(ctx, client, "warm-up"); err != nil {
-				return err
-			}
-			before, err := look(e)
-			if err != nil {
-				return err
-			}
-			if _, err := client.BatchV1().Jobs("default").Create(ctx, echoJob("many", b.pods, parallelism), metav1.CreateOptions{}); err != nil {
-				return err
-			}
-			if _, err := await(ctx, client, "many", batchv1.JobComplete); err != nil {
-				return err
-			}
-			after, err := look(e)
-			if err != nil {
-				return err
-			}
-			each := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(b.pods) }
-			rates = append(rates, float64(b.pods)/after.at.Sub(before.at).Seconds())
-			all = append(all, each(after.machine-before.machine))
-			errands = append(errands, each(after.errand-before.errand))
-			shims = append(shims, each(after.shim-before.shim))
-			runtimes = append(runtimes, each(after.runtime-before.runtime))
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	own, err := b.many(ctx)
+	if err != nil {
+		return err
 	}
-	b.row(fmt.Sprintf("one Job of %d echo pods, parallelism %d", b.pods, parallelism), "25 pods/s", "pods/s", rates)
+	job := fmt.Sprintf("one Job of %d echo pods, parallelism %d", b.pods, parallelism)
+	b.row(job, "25 pods/s", "pods/s", own.rates)
+	b.report(own)
+	foreign, err := b.many(ctx, "--native-launcher=false")
+	if err != nil {
+		return err
+	}
+	b.row("the same by the OCI runtime (--native-launcher=false)", "", "pods/s", foreign.rates)
 	if len(b.bareRates) > 0 {
 		// Where runc takes 50 ms of two cores for a container, the goals are 25 pods
 		// of 40 containers a second, and 80 ms a pod.
-		b.row("of the rate of the OCI runtime alone", "62 %", "%", scaled(rates, 100/median(b.bareRates)))
-		b.row("CPU of the whole machine a pod, of the runtime's alone a container", "160 %", "%", scaled(all, 100/median(b.bareCPU)))
+		b.row("of the rate of the OCI runtime alone", "62 %", "%", scaled(foreign.rates, 100/median(b.bareRates)))
+		b.row("CPU of the whole machine a pod, of the runtime's alone a container", "160 %", "%", scaled(foreign.machine, 100/median(b.bareCPU)))
 	}
-	b.row("of that, CPU a pod: whole machine", "", "ms", all)
-	b.row("the OCI runtime and the container", "", "ms", runtimes)
-	b.row("errand", "", "ms", errands)
-	b.row("errand-shim", "", "ms", shims)
+	b.report(foreign)
+	return nil
+}
+
+func (b *bench) report(s *spending) {
+	b.row("of that, CPU a pod: whole machine", "", "ms", s.machine)
+	b.row("the container, and an OCI runtime that starts it", "", "ms", s.groups)
+	b.row("errand", "", "ms", s.errand)
+	b.row("errand-shim", "", "ms", s.shim)
+}
+
+// many runs the Job in errands of their own, with further flags.
+func (b *bench) many(ctx context.Context, flags ...string) (*spending, error) {
+	s := &spending{}
+	for range b.runs {
+		err := b.with(ctx, func(e *harness.Errand) error { return b.manyIn(ctx, e, s) }, flags...)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (b *bench) manyIn(ctx context.Context, e *harness.Errand, s *spending) error {
+	client, err := e.Client()
+	if err != nil {
+		return err
+	}
+	if _, err := resume(ctx, client, "warm-up"); err != nil {
+		return err
+	}
+	before, err := look(e)
+	if err != nil {
+		return err
+	}
+	if _, err := client.BatchV1().Jobs("default").Create(ctx, echoJob("many", b.pods, parallelism), metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	if _, err := await(ctx, client, "many", batchv1.JobComplete); err != nil {
+		return err
+	}
+	after, err := look(e)
+	if err != nil {
+		return err
+	}
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(b.pods) }
+	s.rates = append(s.rates, float64(b.pods)/after.at.Sub(before.at).Seconds())
+	s.machine = append(s.machine, each(after.machine-before.machine))
+	s.errand = append(s.errand, each(after.errand-before.errand))
+	s.shim = append(s.shim, each(after.shim-before.shim))
+	s.groups = append(s.groups, each(after.runtime-before.runtime))
 	return nil
 }
 
