@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/registry/rest"
 	api "k8s.io/kubernetes/pkg/apis/core"
@@ -44,7 +47,7 @@ func (s *serviceAddresses) byFamily() map[api.IPFamily]ipallocator.Interface {
 
 // load takes what the stored Services use. It must run before any is created.
 func (s *serviceAddresses) load(ctx context.Context) error {
-	list, err := s.lister.List(ctx, &metainternalversion.ListOptions{})
+	list, err := s.list(ctx)
 	if err != nil {
 		return fmt.Errorf("list Services: %w", err)
 	}
@@ -55,6 +58,23 @@ func (s *serviceAddresses) load(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// list asks again for as long as it is told to: on a busy machine the watch
+// cache may take longer to fill than a request waits for it.
+func (s *serviceAddresses) list(ctx context.Context) (runtime.Object, error) {
+	for {
+		list, err := s.lister.List(ctx, &metainternalversion.ListOptions{})
+		seconds, later := apierrors.SuggestsClientDelay(err)
+		if err == nil || !later {
+			return list, err
+		}
+		select {
+		case <-time.After(time.Duration(seconds) * time.Second):
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		}
+	}
 }
 
 func (s *serviceAddresses) take(service *api.Service) error {
