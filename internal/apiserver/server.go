@@ -62,6 +62,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := setFeatures(); err != nil {
+		return nil, err
+	}
 	// Pods may be privileged; who may make such is a matter of RBAC and PodSecurity.
 	capabilities.Setup(true, 0)
 
