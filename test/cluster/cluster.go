@@ -35,6 +35,7 @@ type Cluster struct {
 	server    string // the API server's URL
 	port      int
 	api       *Process
+	store     *Process
 	mu        sync.Mutex
 	processes []*Process // all that ever ran, oldest first
 	// controllerConfig is the kubeconfig of errand controller, once it has its rights.
@@ -125,10 +126,14 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.store = p
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return p.awaitReady(ctx)
 }
+
+// Store is the etcd.
+func (c *Cluster) Store() *Process { return c.store }
 
 // StartAPI runs the API server, at first or again after its end, and returns once it listens.
 func (c *Cluster) StartAPI(ctx context.Context) error {

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -101,30 +99,4 @@ func clear(ctx context.Context, c *cluster.Cluster, job string) error {
 	}
 	alone := metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}
 	return c.Client.BatchV1().Jobs(namespace).Delete(ctx, job, alone)
-}
-
-// usage is what a process has used of the machine.
-type usage struct {
-	cpu time.Duration
-	// rss is its resident memory in bytes.
-	rss int64
-}
-
-// clockTick is the unit of /proc's CPU times on Linux (USER_HZ).
-const clockTick = 10 * time.Millisecond
-
-func readUsage(pid int) (usage, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return usage{}, err
-	}
-	// The second field, the program's name, may contain anything.
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	var n [3]int64
-	for i, field := range []int{11, 12, 21} { // utime, stime and rss (proc_pid_stat(5))
-		if n[i], err = strconv.ParseInt(f[field], 10, 64); err != nil {
-			return usage{}, fmt.Errorf("read /proc/%d/stat: %w", pid, err)
-		}
-	}
-	return usage{cpu: time.Duration(n[0]+n[1]) * clockTick, rss: n[2] * int64(os.Getpagesize())}, nil
 }

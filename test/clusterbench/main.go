@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"syscall"
 	"time"
@@ -37,19 +38,28 @@ func main() {
 type contender struct {
 	name  string
 	start func(context.Context, *cluster.Cluster) (*cluster.Process, error)
+	// slow ones run the larger Job once only.
+	slow bool
+}
+
+func (c contender) largeRounds(s settings) int {
+	if c.slow {
+		return 1
+	}
+	return s.largeRounds
 }
 
 // Upstream's clients may make 20 requests a second unless told otherwise, and --kube-api-qps is all of kube-controller-manager's.
 var contenders = []contender{
-	{"errand controller", func(ctx context.Context, c *cluster.Cluster) (*cluster.Process, error) {
+	{name: "errand controller", start: func(ctx context.Context, c *cluster.Cluster) (*cluster.Process, error) {
 		p, err := c.StartController("--managed-by", "kubernetes.io/job-controller")
 		if err != nil {
 			return nil, err
 		}
 		return p, cluster.AwaitController(ctx, p)
 	}},
-	{"upstream's, no request limit", upstream("--kube-api-qps=10000", "--kube-api-burst=10000")},
-	{"upstream's, as it is (20 requests/s)", upstream()},
+	{name: "upstream's, no request limit", start: upstream("--kube-api-qps=10000", "--kube-api-burst=10000")},
+	{name: "upstream's, as it is (20 requests/s)", start: upstream(), slow: true},
 }
 
 func upstream(args ...string) func(context.Context, *cluster.Cluster) (*cluster.Process, error) {
@@ -62,6 +72,8 @@ type settings struct {
 	bin, manifests string
 	pods           int
 	rounds         int
+	largeRounds    int
+	only           *regexp.Regexp
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
@@ -72,10 +84,15 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	flags.StringVar(&s.manifests, "manifests", "deploy/controller", "`folder` of the manifests by which errand controller gets its rights")
 	flags.IntVar(&s.pods, "pods", 1000, "pods of the larger Job")
 	flags.IntVar(&s.rounds, "rounds", 5, "how often each smaller Job is run")
+	only := flags.String("only", "", "`regexp` of the contenders to measure")
+	flags.IntVar(&s.largeRounds, "large-rounds", 3, "how often each larger Job is run")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	klog.SetLogger(logr.Discard())
+	if s.only, err = regexp.Compile(*only); err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	if s.bin, err = filepath.Abs(s.bin); err != nil {
 		return err
 	}
@@ -92,7 +109,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	return measureAll(ctx, c, s, out, progress)
 }
 
-func measureAll(ctx context.Context, c *cluster.Cluster, s settings, out, progress io.Writer) error {
+func measureAll(ctx context.Context, c *cluster.Cluster, s settings, out, progress io.Writer) (err error) {
 	if err := c.Grant(ctx, s.manifests); err != nil {
 		return err
 	}
@@ -100,24 +117,35 @@ func measureAll(ctx context.Context, c *cluster.Cluster, s settings, out, progre
 	if _, err := c.Client.CoreV1().ServiceAccounts("default").Create(ctx, account, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "| controller | %d Jobs of 10 pods: median, min, max | CPU a pod | Job of %d pods | pods/s | CPU a pod | RSS idle | RSS afterwards |\n", s.rounds, s.pods)
-	fmt.Fprintln(out, "|---|---|---|---|---|---|---|---|")
+	small, large := newTable(out,
+		fmt.Sprintf("%d Jobs of 10 pods", s.rounds), "median", "min", "max", "CPU a pod", "RSS idle",
+	), newTable(out,
+		fmt.Sprintf("%d Jobs of %d pods", s.largeRounds, s.pods), "pods/s: median", "min", "max",
+		"CPU a pod: controller", "kube-apiserver", "etcd", "loop", "status writes", "RSS afterwards",
+	)
+	defer func() { err = errors.Join(err, small.print(), large.print()) }() // whatever there is by then
+	bare, err := measureBare(ctx, c, s)
+	if err != nil {
+		return fmt.Errorf("the requests alone: %w", err)
+	}
+	large.add(bare...)
 	for _, contender := range contenders {
-		row, err := measure(ctx, c, s, contender, progress)
-		if err != nil {
+		if !s.only.MatchString(contender.name) {
+			continue
+		}
+		if err := measure(ctx, c, s, contender, progress, small, large); err != nil {
 			return fmt.Errorf("%s: %w", contender.name, err)
 		}
-		fmt.Fprintln(out, row)
 	}
 	return nil
 }
 
-// measure runs the loads of one contender, and returns its row.
-func measure(ctx context.Context, c *cluster.Cluster, s settings, who contender, progress io.Writer) (row string, err error) {
-	fmt.Fprintf(progress, "%s: %d Jobs of 10 pods, one of %d\n", who.name, s.rounds, s.pods)
+// measure runs the loads of one contender, and adds its rows.
+func measure(ctx context.Context, c *cluster.Cluster, s settings, who contender, progress io.Writer, small, large *table) (err error) {
+	fmt.Fprintf(progress, "%s: %d Jobs of 10 pods, %d of %d\n", who.name, s.rounds, who.largeRounds(s), s.pods)
 	p, err := who.start(ctx, c)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -125,36 +153,80 @@ func measure(ctx context.Context, c *cluster.Cluster, s settings, who contender,
 		err = errors.Join(err, p.Stop(ctx))
 	}()
 	if _, err := runJob(ctx, c, 1); err != nil { // what the first Job alone costs is the start's
-		return "", err
+		return err
 	}
 	idle, err := readUsage(p.PID())
 	if err != nil {
-		return "", err
+		return err
 	}
-	var times []time.Duration
-	for range s.rounds {
-		took, err := runJob(ctx, c, 10)
-		if err != nil {
-			return "", err
-		}
-		times = append(times, took)
-	}
-	small, err := readUsage(p.PID())
+	times, err := repeat(s.rounds, func() (time.Duration, error) { return runJob(ctx, c, 10) })
 	if err != nil {
-		return "", err
-	}
-	large, err := runJob(ctx, c, s.pods)
-	if err != nil {
-		return "", err
+		return err
 	}
 	after, err := readUsage(p.PID())
 	if err != nil {
-		return "", err
+		return err
 	}
-	slices.Sort(times)
-	return fmt.Sprintf("| %s | %s, %s, %s | %d µs | %s | %.0f | %d µs | %d MB | %d MB |", who.name,
-		short(times[len(times)/2]), short(times[0]), short(times[len(times)-1]), (small.cpu-idle.cpu).Microseconds()/int64(10*s.rounds),
-		short(large), float64(s.pods)/large.Seconds(), (after.cpu-small.cpu).Microseconds()/int64(s.pods), idle.rss>>20, after.rss>>20), nil
+	small.add(who.name, short(times[len(times)/2]), short(times[0]), short(times[len(times)-1]), perPod(idle, after, 10*s.rounds), megabytes(after.rss))
+	row, err := measureLarge(ctx, c, s, p.PID(), who.largeRounds(s))
+	if err != nil {
+		return err
+	}
+	large.add(append([]string{who.name}, row...)...)
+	return nil
+}
+
+// measureLarge runs the larger Jobs of one contender, whose process that is.
+func measureLarge(ctx context.Context, c *cluster.Cluster, s settings, pid, rounds int) ([]string, error) {
+	pids := []int{pid, c.API().PID(), c.Store().PID(), os.Getpid()}
+	before, err := readAll(pids)
+	if err != nil {
+		return nil, err
+	}
+	writes, err := statusWrites(c)
+	if err != nil {
+		return nil, err
+	}
+	times, err := repeat(rounds, func() (time.Duration, error) { return runJob(ctx, c, s.pods) })
+	if err != nil {
+		return nil, err
+	}
+	after, err := readAll(pids)
+	if err != nil {
+		return nil, err
+	}
+	row := rates(times, s.pods)
+	for i := range pids {
+		row = append(row, perPod(before[i], after[i], rounds*s.pods))
+	}
+	writesAfter, err := statusWrites(c)
+	return append(row, fmt.Sprintf("%d", (writesAfter-writes)/rounds), megabytes(after[0].rss)), err
+}
+
+// statusWrites is how often the status of a Job has been written so far.
+func statusWrites(c *cluster.Cluster) (int, error) {
+	writes, err := c.Writes()
+	n := 0
+	for _, w := range writes {
+		if w.ObjectRef.Resource == "jobs" && w.ObjectRef.Subresource == "status" {
+			n++
+		}
+	}
+	return n, err
+}
+
+// repeat runs something so many times, and returns how long each took, the shortest first.
+func repeat(times int, do func() (time.Duration, error)) ([]time.Duration, error) {
+	var took []time.Duration
+	for range times {
+		t, err := do()
+		if err != nil {
+			return nil, err
+		}
+		took = append(took, t)
+	}
+	slices.Sort(took)
+	return took, nil
 }
 
 func short(d time.Duration) string {

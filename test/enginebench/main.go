@@ -1,5 +1,6 @@
 // Command enginebench measures the Job engine against errand's own API server, both in one process, with etcd's fsync on: how long Jobs take whose
-// pods end at once, and what they cost. No container runs: a loop says of each new pod that it has succeeded. It measures, it doesn't judge.
+// pods end at once, and what they cost. No container runs: a loop says of each new pod that it has succeeded, and nobody deletes what has ended.
+// Each series of loads has a process and a server of its own. It measures, it doesn't judge.
 package main
 
 import (
@@ -9,11 +10,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
-	"runtime/pprof"
-	"slices"
+	"regexp"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -44,87 +44,125 @@ func (l load) String() string {
 	return fmt.Sprintf("%d %s × %d pods, parallelism %d", l.jobs, l.mode, l.completions, l.parallelism)
 }
 
-func loads(largest int) []load {
-	all := []load{
-		{1, 10, 10, batchv1.NonIndexedCompletion, "100 ms"},
-		{1000, 1, 1, batchv1.NonIndexedCompletion, "5 s"},
-	}
-	for _, mode := range []batchv1.CompletionMode{batchv1.NonIndexedCompletion, batchv1.IndexedCompletion} {
-		for _, n := range []int{1_000, 10_000, 100_000} {
-			all = append(all, load{1, n, min(n, 500), mode, "600 pods/s"})
-		}
-	}
-	return slices.DeleteFunc(all, func(l load) bool { return l.pods() > largest })
+// series are loads of which each follows the other on the same server.
+type series struct {
+	name  string
+	loads []load
 }
+
+func allSeries() []series {
+	const nonIndexed, indexed = batchv1.NonIndexedCompletion, batchv1.IndexedCompletion
+	one := func(n int, mode batchv1.CompletionMode) load { return load{1, n, min(n, 500), mode, "600 pods/s"} }
+	return []series{
+		{"small", []load{{1, 10, 10, nonIndexed, "100 ms"}}},
+		{"many", []load{{1000, 1, 1, nonIndexed, "5 s"}}},
+		{"1000", []load{one(1_000, nonIndexed)}},
+		{"10000", []load{one(10_000, nonIndexed), one(1_000, indexed)}},
+		{"100000", []load{one(100_000, nonIndexed), one(1_000, indexed)}},
+		{"indexed-1000", []load{one(1_000, indexed)}},
+		{"indexed-10000", []load{one(10_000, indexed)}},
+		{"indexed-100000", []load{one(100_000, indexed)}},
+	}
+}
+
+const header = `| load | goal | time | pods/s | in the last tenth | CPU a pod | RSS before | RSS growth | of that anonymous |
+|---|---|---|---|---|---|---|---|---|
+`
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("enginebench", flag.ContinueOnError)
-	largest := flags.Int("largest", 100_000, "pods of the largest `load`")
-	profile := flags.String("cpuprofile", "", "`file` to write a CPU profile to")
+	only := flags.String("series", "", "`regexp` of the names of the series to run")
+	var profiles profiles
+	flags.StringVar(&profiles.cpu, "cpuprofile", "", "`file` to write a CPU profile to; needs -alone")
+	flags.StringVar(&profiles.heap, "memprofile", "", "`file` to write a profile of what is in use at the end to; needs -alone")
+	alone := flags.String("alone", "", "`name` of the only series to run, in this very process")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	klog.SetLogger(logr.Discard())
-	if *profile != "" {
-		f, err := os.Create(*profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	wanted, err := regexp.Compile("^(" + *only + ")$")
+	if err != nil {
+		return fmt.Errorf("-series: %w", err)
 	}
-	fmt.Fprintf(out, "| load | goal | time | pods/s | CPU a pod | RSS before | RSS after |\n|---|---|---|---|---|---|---|\n")
-	for _, l := range loads(*largest) {
-		if err := measure(ctx, out, l); err != nil {
-			return fmt.Errorf("%s: %w", l, err)
+	if *alone == "" {
+		if profiles.cpu != "" || profiles.heap != "" {
+			return errors.New("a profile is of one process: name the series with -alone")
 		}
+		fmt.Fprint(out, header)
+	}
+	ran := false
+	for _, s := range allSeries() {
+		switch {
+		case *alone == s.name:
+			err = runSeries(ctx, out, s, profiles)
+		case *alone == "" && (*only == "" || wanted.MatchString(s.name)):
+			err = runApart(ctx, out, s)
+		default:
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("series %s: %w", s.name, err)
+		}
+		ran = true
+	}
+	if !ran {
+		return errors.New("no series has that name")
 	}
 	return nil
 }
 
-// measure runs a load on a server of its own.
-func measure(ctx context.Context, out io.Writer, l load) (err error) {
+// runApart runs a series in a process of its own.
+func runApart(ctx context.Context, out io.Writer, s series) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, self, "-alone", s.name)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	return cmd.Run()
+}
+
+func runSeries(ctx context.Context, out io.Writer, s series, p profiles) (err error) {
 	r, err := startRig(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.stop()) }()
-	rss, err := resident()
+	if err := p.begin(); err != nil {
+		return err
+	}
+	for i, l := range s.loads {
+		after := ""
+		if i > 0 {
+			after = ", right after that"
+		}
+		if err := measure(ctx, out, r, "job-"+strconv.Itoa(i), l, after); err != nil {
+			return fmt.Errorf("%s: %w", l, err)
+		}
+	}
+	return p.end()
+}
+
+// measure runs a load and prints its row.
+func measure(ctx context.Context, out io.Writer, r *rig, name string, l load, after string) error {
+	before, err := resident()
 	if err != nil {
 		return err
 	}
 	cpu, began := cpuTime(), time.Now()
-	if err := r.runJobs(ctx, l); err != nil {
+	nineTenths, err := r.runJobs(ctx, name, l)
+	if err != nil {
 		return err
 	}
-	took := time.Since(began)
+	ended := time.Now()
 	cpu = cpuTime() - cpu
-	after, err := resident()
+	now, err := resident()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "| %s | %s | %s | %.0f | %d µs | %d MB | %d MB |\n", l, l.goal, took.Round(time.Millisecond),
-		float64(l.pods())/took.Seconds(), cpu.Microseconds()/int64(l.pods()), rss>>20, after>>20)
-	return nil
-}
-
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it takes no argument that could be wrong
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// resident is the process's resident memory in bytes.
-func resident() (int64, error) {
-	b, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, err
-	}
-	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
-	return pages * int64(os.Getpagesize()), err
+	_, err = fmt.Fprintf(out, "| %s%s | %s | %s | %.0f | %.0f | %d µs | %d MB | %d MB | %d MB |\n", l, after, l.goal,
+		ended.Sub(began).Round(time.Millisecond), float64(l.pods())/ended.Sub(began).Seconds(), float64(l.pods())/10/ended.Sub(nineTenths).Seconds(),
+		cpu.Microseconds()/int64(l.pods()), before.all>>20, (now.all-before.all)>>20, (now.anonymous-before.anonymous)>>20)
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
@@ -31,7 +32,14 @@ type rig struct {
 	client   kubernetes.Interface
 	pods     chan *corev1.Pod
 	finished chan *batchv1.Job
+	counted  chan counted
 	stop     func() error
+}
+
+// counted tells that more pods have been counted, and when.
+type counted struct {
+	more int
+	at   time.Time
 }
 
 func startRig(ctx context.Context) (*rig, error) {
@@ -41,7 +49,7 @@ func startRig(ctx context.Context) (*rig, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	r := &rig{pods: make(chan *corev1.Pod, 1<<20), finished: make(chan *batchv1.Job, 1<<12)}
+	r := &rig{pods: make(chan *corev1.Pod, 1<<20), finished: make(chan *batchv1.Job, 1<<12), counted: make(chan counted, 1<<17)}
 	r.stop = func() error {
 		cancel()
 		return errors.Join(group.Wait(), os.RemoveAll(dir))
@@ -98,8 +106,12 @@ func (r *rig) follow(server *apiserver.Server) error {
 	}
 	_, err = server.Informers().Batch().V1().Jobs().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(old, obj any) {
-			if isOver(obj.(*batchv1.Job)) && !isOver(old.(*batchv1.Job)) {
-				r.finished <- obj.(*batchv1.Job)
+			before, job := old.(*batchv1.Job), obj.(*batchv1.Job)
+			if more := job.Status.Succeeded - before.Status.Succeeded; more > 0 {
+				r.counted <- counted{int(more), time.Now()}
+			}
+			if isOver(job) && !isOver(before) {
+				r.finished <- job
 			}
 		},
 	})
@@ -133,30 +145,38 @@ func (r *rig) endPods(ctx context.Context) error {
 	}
 }
 
-// runJobs creates the Jobs of a load and waits for their ends.
-func (r *rig) runJobs(ctx context.Context, l load) error {
+// runJobs creates the Jobs of a load and waits for their ends. It returns when nine tenths of their pods had been counted.
+func (r *rig) runJobs(ctx context.Context, name string, l load) (nineTenths time.Time, err error) {
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(enders)
 	for i := range l.jobs {
 		group.Go(func() error {
-			_, err := r.client.BatchV1().Jobs(namespace).Create(gctx, newJob(fmt.Sprintf("job-%d", i), l), metav1.CreateOptions{})
+			_, err := r.client.BatchV1().Jobs(namespace).Create(gctx, newJob(fmt.Sprintf("%s-%d", name, i), l), metav1.CreateOptions{})
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return time.Time{}, err
 	}
-	for range l.jobs {
+	for done, total := 0, 0; done < l.jobs; {
 		select {
+		case c := <-r.counted:
+			if l.pods() >= 10_000 && total*10/l.pods() != (total+c.more)*10/l.pods() {
+				fmt.Fprintf(os.Stderr, "%s: %d pods counted, %s of CPU\n", name, total+c.more, cpuTime().Round(time.Millisecond))
+			}
+			if total += c.more; nineTenths.IsZero() && total >= l.pods()*9/10 {
+				nineTenths = c.at
+			}
 		case job := <-r.finished:
+			done++
 			if int(job.Status.Succeeded) != l.completions || job.Status.Failed != 0 {
-				return fmt.Errorf("%s has ended with %+v", job.Name, job.Status)
+				return time.Time{}, fmt.Errorf("%s has ended with %+v", job.Name, job.Status)
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			return time.Time{}, ctx.Err()
 		}
 	}
-	return nil
+	return nineTenths, nil
 }
 
 func newJob(name string, l load) *batchv1.Job {
