@@ -144,6 +144,9 @@ func runSeries(ctx context.Context, out io.Writer, s series, p profiles) (err er
 	return p.end()
 }
 
+// fineGrained is how many pods a Job must have for the rate of its last tenth to mean something: they are counted by the hundreds.
+const fineGrained = 100_000
+
 // measure runs a load and prints its row.
 func measure(ctx context.Context, out io.Writer, r *rig, name string, l load, after string) error {
 	before, err := resident()
@@ -161,8 +164,12 @@ func measure(ctx context.Context, out io.Writer, r *rig, name string, l load, af
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "| %s%s | %s | %s | %.0f | %.0f | %d µs | %d MB | %d MB | %d MB |\n", l, after, l.goal,
-		ended.Sub(began).Round(time.Millisecond), float64(l.pods())/ended.Sub(began).Seconds(), float64(l.pods())/10/ended.Sub(nineTenths).Seconds(),
+	last := ""
+	if l.completions >= fineGrained {
+		last = fmt.Sprintf("%.0f", float64(l.pods())/10/ended.Sub(nineTenths).Seconds())
+	}
+	_, err = fmt.Fprintf(out, "| %s%s | %s | %s | %.0f | %s | %d µs | %d MB | %d MB | %d MB |\n", l, after, l.goal,
+		ended.Sub(began).Round(time.Millisecond), float64(l.pods())/ended.Sub(began).Seconds(), last,
 		cpu.Microseconds()/int64(l.pods()), before.all>>20, (now.all-before.all)>>20, (now.anonymous-before.anonymous)>>20)
 	return err
 }
