@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/kubernetes/pkg/controller/podgc"
 	"k8s.io/utils/ptr"
 
 	"errand.dev/errand/internal/apiserver"
@@ -25,6 +26,8 @@ const (
 	namespace = "default"
 	// enders is how many pods are said to have ended at a time.
 	enders = 32
+	// terminatedPods is upstream's and errand's threshold above which ended pods, oldest first, are deleted.
+	terminatedPods = 12_500
 )
 
 // rig is a server with an engine, and a loop in place of a node.
@@ -77,7 +80,10 @@ func (r *rig) start(ctx context.Context, group *errgroup.Group, dir string) erro
 	if err := r.follow(server); err != nil {
 		return err
 	}
+	// As in errand serve: without it, all pods that ever ran would stay.
+	collector := podgc.NewPodGC(ctx, r.client, server.Informers().Core().V1().Pods(), server.Informers().Core().V1().Nodes(), terminatedPods)
 	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { collector.Run(ctx); return nil })
 	group.Go(func() error { return engine.Run(ctx) })
 	for range enders {
 		group.Go(func() error { return r.endPods(ctx) })
