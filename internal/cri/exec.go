@@ -31,7 +31,8 @@ const (
 // ExecSync runs a command in a running container and returns what it wrote. A
 // command that fails gives a utilexec.CodeExitError beside its output, as the
 // CRI's client in Kubernetes does. A timeout of 0 means none; after it the
-// command is killed. Codes: NotFound, FailedPrecondition, DeadlineExceeded.
+// command is killed, with its process group; so it is when ctx or this process
+// ends first. Codes: NotFound, FailedPrecondition, DeadlineExceeded.
 func (s *Service) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, err error) {
 	c, err := s.running(id)
 	if err != nil {
@@ -76,7 +77,7 @@ func (s *Service) execOutput(ctx context.Context, c *container, cmd []string) (c
 			return 0, nil, nil, err
 		}
 	}
-	p, err := s.exec(ctx, c, cmd, oci.ExecRequest{Stdout: outs[0].w, Stderr: outs[1].w})
+	p, err := s.exec(ctx, c, cmd, oci.ExecRequest{Stdout: outs[0].w, Stderr: outs[1].w, Bound: true})
 	var errs []error
 	for i := range outs {
 		errs = append(errs, outs[i].w.Close())

@@ -21,7 +21,7 @@ func (c *Client) Exec(ctx context.Context, id string, req ExecRequest) (Process,
 	if req.Process == nil {
 		return nil, fmt.Errorf("%w: exec in %s without a process", ErrInvalid, id)
 	}
-	wire := shimapi.Exec{ID: id, Process: spec, Terminal: req.Process.Terminal}
+	wire := shimapi.Exec{ID: id, Process: spec, Terminal: req.Process.Terminal, Bound: req.Bound}
 	// Whoever started the container starts the process, and only the shim knows who did.
 	var not *native.Unsupported
 	if wire.Launch, err = c.translator.Process(req.Process); err != nil && !errors.As(err, &not) {

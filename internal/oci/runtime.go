@@ -120,9 +120,11 @@ type ExecRequest struct {
 	// end of the output the caller closes its own after Exec. Not with Process.Terminal.
 	// If the process can't be started the OCI runtime may have written why to Stderr, besides the error returned.
 	Stdin, Stdout, Stderr *os.File
+	// Bound ends the process, with its process group, when errand dies or Process.Close is called before it has ended.
+	Bound bool
 }
 
-// Process is one started by Exec. It doesn't outlive its container, but goes on without errand.
+// Process is one started by Exec. It doesn't outlive its container, but goes on without errand unless it is bound.
 type Process interface {
 	// Pid in errand's PID namespace.
 	Pid() int

@@ -129,6 +129,17 @@ func execTimeout(p *Pod) {
 	if d := time.Since(began); d > 20*time.Second {
 		p.Errorf("a timeout of one second took %v", d)
 	}
+	// What a shell waits for ends with it.
+	_, _, err = p.Runtime.ExecSync(p.Ctx, id, []string{"sh", "-c", "sleep 1234; true"}, time.Second)
+	p.wantCode(err, codes.DeadlineExceeded)
+	for p.Ctx.Err() == nil { // nobody tells when a process of another's is gone
+		out, _, err := p.Runtime.ExecSync(p.Ctx, id, []string{"ps"}, 0)
+		p.must(err)
+		if !strings.Contains(string(out), "sleep 1234") {
+			return
+		}
+	}
+	p.Error("a process of a command whose time was over goes on")
 }
 
 func logReopen(p *Pod) {

@@ -45,6 +45,8 @@ func Contract(t *testing.T, newRuntime func(t *testing.T, h *Host) oci.Runtime) 
 		"ExecTerminal":          execTerminal,
 		"ExecErrors":            execErrors,
 		"ExecEndsWithContainer": execEndsWithContainer,
+		"ExecBound":             execBound,
+		"ExecKilled":            execKilled,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -282,3 +282,43 @@ func execEndsWithContainer(f *Fixture) {
 		f.Errorf("exit code %d", code)
 	}
 }
+
+// A bound process goes with who asked for it, and so does what it waits for.
+func execBound(f *Fixture) {
+	p, out := f.shellWithChild(true)
+	f.must(p.Close())
+	f.wantEOF(out)
+}
+
+// What is killed is killed with what it waits for.
+func execKilled(f *Fixture) {
+	p, out := f.shellWithChild(false)
+	f.must(p.Signal(f.Ctx, syscall.SIGKILL))
+	f.wantEOF(out)
+	if code := f.wait(p); code != 137 {
+		f.Errorf("exit code %d", code)
+	}
+}
+
+// shellWithChild executes a shell that waits for a child, which holds the pipe
+// returned.
+func (f *Fixture) shellWithChild(bound bool) (oci.Process, *os.File) {
+	f.Helper()
+	id := f.Start([]string{"sleep", "1000"}, nil)
+	outR, outW := f.pipe()
+	p, err := f.Exec(f.Ctx, id, oci.ExecRequest{Process: Process("sh", "-c", "echo up; sleep 1000; true"), Stdout: outW, Bound: bound})
+	f.must(err)
+	f.must(outW.Close())
+	if line, err := bufio.NewReader(outR).ReadString('\n'); err != nil || line != "up\n" {
+		f.Fatalf("%q, %v", line, err)
+	}
+	return p, outR
+}
+
+func (f *Fixture) wantEOF(r *os.File) {
+	f.Helper()
+	f.must(r.SetReadDeadline(time.Now().Add(20 * time.Second)))
+	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
+		f.Errorf("a process goes on: %q, %v", rest, err)
+	}
+}

@@ -47,6 +47,8 @@ func (s *Shim) signal(req shimapi.Signal) error {
 	_, isExec := c.execs[req.Exec]
 	s.mu.Unlock()
 	switch {
+	case req.Exec != 0 && isExec && sig == unix.SIGKILL:
+		return s.reaper.killGroup(req.Exec)
 	case req.Exec != 0 && isExec:
 		return s.reaper.kill(req.Exec, sig)
 	case req.Exec != 0 || phase != running:

@@ -194,6 +194,9 @@ func (s *Shim) opExec(c *call) error {
 	case exit := <-x.ended:
 		return c.reply(exit)
 	case <-c.gone():
+		if req.Bound {
+			return s.reaper.killGroup(x.Pid)
+		}
 		return nil
 	}
 }

@@ -149,6 +149,24 @@ func (r *reaper) open(pid int) (int, error) {
 	return fd, os.NewSyscallError("pidfd_open", err)
 }
 
+// killGroup kills a child and, if it leads a process group, as what OCI runtimes start does, all of that: the shell that
+// an exec began would otherwise leave behind what it waits for.
+func (r *reaper) killGroup(pid int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.waiting[pid]; !ok {
+		return nil
+	}
+	target := pid
+	if group, err := syscall.Getpgid(pid); err == nil && group == pid {
+		target = -pid
+	}
+	if err := syscall.Kill(target, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return os.NewSyscallError("kill", err)
+	}
+	return nil
+}
+
 type spawnJob struct {
 	argv  []string
 	files [3]uintptr

@@ -177,11 +177,13 @@ type Events struct {
 	After uint64 `json:"after,omitempty"`
 }
 
-// Exec runs a process in a container. Without Terminal exactly three descriptors come along: stdin, stdout, stderr.
+// Exec runs a process in a container. Without Terminal exactly three descriptors come along: stdin, stdout, stderr. With
+// Bound the process, and all of its process group, is killed when the client goes before it has ended.
 type Exec struct {
 	ID       string          `json:"id"`
 	Process  json.RawMessage `json:"process"` // OCI process
 	Terminal bool            `json:"terminal,omitempty"`
+	Bound    bool            `json:"bound,omitempty"`
 	// Launch is the same process for containers that the shim has made by itself; nil if it can't be put so.
 	Launch *Process `json:"launch,omitempty"`
 }
