@@ -26,24 +26,29 @@ const (
 	// drainTime is how long output is waited for once the process has exited
 	// and left its pipes to a child.
 	drainTime = 250 * time.Millisecond
+	// execStartTime is how long starting a command may take that has a timeout.
+	// It isn't part of that: how busy the machine is says nothing of the command.
+	execStartTime = time.Minute
 )
 
 // ExecSync runs a command in a running container and returns what it wrote. A
 // command that fails gives a utilexec.CodeExitError beside its output, as the
-// CRI's client in Kubernetes does. A timeout of 0 means none; after it the
-// command is killed, with its process group; so it is when ctx or this process
-// ends first. Codes: NotFound, FailedPrecondition, DeadlineExceeded.
+// CRI's client in Kubernetes does. After the timeout, which counts from the
+// command's start, it is killed with its process group; so it is when ctx or this
+// process ends first. 0 means no timeout. Codes: NotFound, FailedPrecondition,
+// DeadlineExceeded.
 func (s *Service) ExecSync(ctx context.Context, id string, cmd []string, timeout time.Duration) (stdout, stderr []byte, err error) {
 	c, err := s.running(id)
 	if err != nil {
 		return nil, nil, toStatus(fmt.Errorf("failed to exec in container: %w", err))
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	started := func() {}
 	if timeout > 0 {
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx)
-		defer cancel(nil)
-		timer := s.cfg.Clock.NewTimer(timeout)
+		timer := s.cfg.Clock.NewTimer(execStartTime + timeout)
 		defer timer.Stop()
+		started = func() { timer.Reset(timeout) }
 		go func() {
 			select {
 			case <-timer.C():
@@ -52,7 +57,7 @@ func (s *Service) ExecSync(ctx context.Context, id string, cmd []string, timeout
 			}
 		}()
 	}
-	code, stdout, stderr, err := s.execOutput(ctx, c, cmd)
+	code, stdout, stderr, err := s.execOutput(ctx, c, cmd, started)
 	if cause := context.Cause(ctx); cause != nil {
 		err = fmt.Errorf("timeout %s exceeded or call cancelled: %w", timeout, cause)
 	}
@@ -67,7 +72,8 @@ func (s *Service) ExecSync(ctx context.Context, id string, cmd []string, timeout
 	return stdout, stderr, nil
 }
 
-func (s *Service) execOutput(ctx context.Context, c *container, cmd []string) (code int, stdout, stderr []byte, err error) {
+// execOutput calls started as soon as the command runs.
+func (s *Service) execOutput(ctx context.Context, c *container, cmd []string, started func()) (code int, stdout, stderr []byte, err error) {
 	var outs [2]outputPipe
 	for i := range outs {
 		if err := outs[i].open(); err != nil {
@@ -88,6 +94,7 @@ func (s *Service) execOutput(ctx context.Context, c *container, cmd []string) (c
 		}
 		return 0, nil, nil, err
 	}
+	started()
 	for i := range outs {
 		outs[i].collect()
 	}
