@@ -14,6 +14,9 @@ cd test/conformance/upstream
 "$scripts/with-progress.sh" "compiling agnhost" \
 	go build -ldflags '-s -w' -o "$target/agnhost" k8s.io/kubernetes/test/images/agnhost
 go build -ldflags '-s -w' -o "$target/nonewprivs" k8s.io/kubernetes/test/images/nonewprivs
-# As upstream's build/pause/Makefile has it.
 kubernetes=$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)
+for file in localhost.crt localhost.key; do
+	install -m 0644 "$kubernetes/test/images/agnhost/porter/$file" "$target/$file"
+done
+# As upstream's build/pause/Makefile has it.
 gcc -Os -Wall -Werror -static -DVERSION=v0-conformance -o "$target/pause" "$kubernetes/build/pause/linux/pause.c"

@@ -83,14 +83,24 @@ func makeStandIns(tools string) (map[string]v1.Image, error) {
 	return standIns, nil
 }
 
+// curl is as much of it as hooks of the tests use: it asks for one address.
+const curl = "#!/bin/sh\nfor url; do :; done\nexec wget -q -O - \"$url\"\n"
+
 func agnhost(busybox v1.Image, tools string) (v1.Image, error) {
-	bin, err := os.ReadFile(filepath.Join(tools, "agnhost"))
-	if err != nil {
-		return nil, err
+	var bodies [3][]byte
+	for i, name := range []string{"agnhost", "localhost.crt", "localhost.key"} {
+		var err error
+		if bodies[i], err = os.ReadFile(filepath.Join(tools, name)); err != nil {
+			return nil, err
+		}
 	}
 	return extend(busybox, func(c *v1.Config) {
 		c.Entrypoint, c.Cmd = []string{"/agnhost"}, []string{"pause"}
-	}, registry.File{Name: "agnhost", Mode: 0o755, Body: bin},
+	}, registry.File{Name: "agnhost", Mode: 0o755, Body: bodies[0]},
+		registry.File{Name: "localhost.crt", Body: bodies[1]},
+		registry.File{Name: "localhost.key", Body: bodies[2]},
+		registry.File{Name: "usr/bin/curl", Mode: 0o755, Body: []byte(curl)},
+		registry.File{Name: "bin/bash", Mode: 0o755, Body: []byte("#!/bin/sh\nexec sh \"$@\"\n")},
 		registry.File{Name: "agnhost-2", Link: "agnhost"},
 		registry.File{Name: "uploads/"},
 		registry.File{Name: "etc/passwd", Body: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nuser-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n")},
