@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -23,7 +24,7 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a pla
 	switch {
 	case len(a.Kill) > 0:
 		for _, k := range a.Kill {
-			w.stopContainer(ctx, pod, k.Container, stopOrder{message: k.Message, grace: grace(pod)})
+			w.stopContainer(ctx, pod, k.Container, stopOrder{message: k.Message, grace: killGrace(pod, k), host: w.n.address(pod, rt)})
 		}
 		return false, nil // their ends wake us
 	case len(a.Discard) > 0:
@@ -35,7 +36,7 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a pla
 		c := &pod.Spec.InitContainers[i]
 		started, err := w.startContainer(ctx, pod, rt, c)
 		changed = changed || started
-		if err != nil || !started && !podutil.IsRestartableInitContainer(c) {
+		if err != nil || !started && !podutil.IsRestartableInitContainer(c) || started && hasPostStart(c) {
 			return changed, err
 		}
 	}
@@ -43,7 +44,8 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a pla
 }
 
 // startRegular starts containers in order. One that is held back or fails lets
-// the next ones start; one whose image is being pulled doesn't.
+// the next ones start; one whose image is being pulled, or that has a postStart hook
+// before it, doesn't.
 func (w *worker) startRegular(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, indices []int, changed bool) (bool, error) {
 	var errs []error
 	for _, i := range indices {
@@ -56,12 +58,28 @@ func (w *worker) startRegular(ctx context.Context, pod *v1.Pod, rt *runtimepod.P
 		if err != nil {
 			errs = append(errs, err)
 		}
-		if !started && w.pulling(c.Name) {
+		if !started && w.pulling(c.Name) || started && hasPostStart(c) {
 			break
 		}
 	}
 	return changed, errors.Join(errs...)
 }
+
+// killGrace is how long a container may take that is to be replaced: what the probe
+// says that it failed (KEP-2238), else what the pod does.
+func killGrace(pod *v1.Pod, k plan.Kill) time.Duration {
+	c := findContainer(pod, k.Container.Name)
+	if c == nil || pod.DeletionGracePeriodSeconds != nil {
+		return grace(pod)
+	}
+	failed := map[string]*v1.Probe{"liveness": c.LivenessProbe, "startup": c.StartupProbe}[k.Probe]
+	if failed != nil && failed.TerminationGracePeriodSeconds != nil {
+		return time.Duration(*failed.TerminationGracePeriodSeconds) * time.Second
+	}
+	return grace(pod)
+}
+
+func hasPostStart(c *v1.Container) bool { return c.Lifecycle != nil && c.Lifecycle.PostStart != nil }
 
 // discard removes containers that were created and never started: what they
 // were made from may be out of date.

@@ -9,11 +9,13 @@
 //
 //	informer ─┐                 ┌─▶ CRI
 //	events ───┼─▶ worker: observe ─▶ plan ─▶ act
-//	timers ───┘      └─▶ podstatus ─▶ statusWriter ─▶ API
+//	timers ───┤      └─▶ podstatus ─▶ statusWriter ─▶ API
+//	probes ───┘
 //
-// Nothing is polled, and a worker has a goroutine only while it has something to
-// do. What takes long (pulling an image, waiting for a container to stop) runs
-// beside the worker, which goes on reporting meanwhile.
+// Nothing is polled but what a pod's probes ask for (package probe), and a worker
+// has a goroutine only while it has something to do. What takes long (pulling an
+// image, a lifecycle hook, waiting for a container to stop) runs beside the worker,
+// which goes on reporting meanwhile.
 //
 // # What survives a crash
 //
@@ -22,7 +24,8 @@
 // before it is started and counted by an annotation, a status is generated from
 // what is there and not from what was done, and what ran is kept until its pod
 // is gone from the API: so an agent that dies between any two steps is followed
-// by one that neither starts anything twice nor loses an exit code.
+// by one that neither starts anything twice nor loses an exit code. Lifecycle hooks
+// are the exception that the API makes: what was under way is carried out again.
 //
 // # What it doesn't own
 //

@@ -23,14 +23,16 @@ const orphanGrace = time.Second
 // frees what the pod had. It is called again whenever a container has ended.
 func (w *worker) end(ctx context.Context) error {
 	w.cancelPulls()
+	w.cancelGreetings()
 	pod, gone := w.snapshot()
 	rt, err := w.observe(ctx, pod)
 	if err != nil {
 		return err
 	}
+	w.watchProbes(pod, rt)
 	w.setKillTime(pod)
 	if alive := rt.Alive(); len(alive) > 0 {
-		w.stopInOrder(ctx, pod, alive)
+		w.stopInOrder(ctx, pod, rt, alive)
 		if !gone {
 			w.publish(pod, rt, false)
 		}
@@ -80,7 +82,8 @@ func (w *worker) setKillTime(pod *v1.Pod) {
 	}
 }
 
-// grace is the pod's grace period.
+// grace is the pod's grace period. What containers get at least is added where they
+// are stopped: a preStop hook has no part in it.
 func grace(pod *v1.Pod) time.Duration {
 	seconds := int64(0)
 	switch {
@@ -91,30 +94,50 @@ func grace(pod *v1.Pod) time.Duration {
 	case pod.Spec.TerminationGracePeriodSeconds != nil:
 		seconds = *pod.Spec.TerminationGracePeriodSeconds
 	}
-	return max(time.Duration(seconds)*time.Second, minGrace)
+	return time.Duration(seconds) * time.Second
 }
 
 // stopInOrder stops the regular containers (and what belongs to no sidecar)
-// first, and when they are gone the sidecars, the last one first (KEP-753).
-func (w *worker) stopInOrder(ctx context.Context, pod *v1.Pod, alive []*runtimepod.Container) {
+// first, and when they are gone the sidecars, the last one first (KEP-753). All
+// preStop hooks start at once, and once the grace period is over all stop at once.
+func (w *worker) stopInOrder(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, alive []*runtimepod.Container) {
+	now := w.n.cfg.Clock.Now()
+	order := stopOrder{grace: max(w.ending.killBy.Sub(now), 0)}
+	if pod != nil {
+		order.host = w.n.address(pod, rt)
+	}
+	for _, c := range alive {
+		w.beginStop(ctx, pod, c, order)
+	}
+	turn := alive
+	if order.grace > 0 {
+		turn = firstToStop(pod, alive)
+	}
+	for _, c := range turn {
+		w.stopContainer(ctx, pod, c, order)
+	}
+	if len(turn) < len(alive) {
+		w.wakeAt = earliest(w.wakeAt, w.ending.killBy)
+	}
+}
+
+// firstToStop returns those of the containers whose turn to stop it is.
+func firstToStop(pod *v1.Pod, alive []*runtimepod.Container) []*runtimepod.Container {
 	turn := alive[:0:0]
 	var sidecar *runtimepod.Container
-	order := -1
+	last := -1
 	for _, c := range alive {
 		switch i := sidecarIndex(pod, c.Name); {
 		case i < 0:
 			turn = append(turn, c)
-		case i > order:
-			order, sidecar = i, c
+		case i > last:
+			last, sidecar = i, c
 		}
 	}
 	if len(turn) == 0 {
 		turn = append(turn, sidecar)
 	}
-	left := max(w.ending.killBy.Sub(w.n.cfg.Clock.Now()), 0)
-	for _, c := range turn {
-		w.stopContainer(ctx, pod, c, stopOrder{grace: left})
-	}
+	return turn
 }
 
 // sidecarIndex returns the position of a sidecar among the init containers, -1

@@ -27,6 +27,10 @@ const (
 	eventFailedSync     = "FailedSync"
 	eventDNS            = "DNSConfigForming"
 	eventPullSecret     = "FailedToRetrieveImagePullSecret"
+
+	eventFailedPostStart = "FailedPostStartHook"
+	eventFailedPreStop   = "FailedPreStopHook"
+	eventHookFallback    = "LifecycleHTTPFallback"
 )
 
 // resubscribe is how long to wait before asking again for the runtime's events
@@ -97,6 +101,11 @@ func (n *Node) containerEvent(pod *v1.Pod, c *v1.Container, id, eventType, reaso
 		message = strings.ReplaceAll(message, id, c.Name)
 	}
 	n.cfg.Recorder.Event(reference(pod, fieldPath(pod, c.Name)), eventType, reason, message)
+}
+
+// containerWarning records a warning about a container of the pod.
+func (n *Node) containerWarning(pod *v1.Pod, c *v1.Container, reason, message string) {
+	n.containerEvent(pod, c, "", v1.EventTypeWarning, reason, message)
 }
 
 func reference(pod *v1.Pod, path string) *v1.ObjectReference {

@@ -227,13 +227,13 @@ func TestSysctlsThatAreNotSafeAreRefused(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	w := newWorld(t)
-	pod := makePod("p").main(func(c *v1.Container) { c.LivenessProbe = &v1.Probe{} }).with(func(p *v1.Pod) {
+	pod := makePod("p").main(func(c *v1.Container) { c.VolumeDevices = []v1.VolumeDevice{{}} }).with(func(p *v1.Pod) {
 		p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{}}}}
 	}).obj()
 	w.api.create(pod)
 	a := w.start()
 	got := w.waitPhase(pod, v1.PodFailed)
-	for _, part := range []string{"Pod was rejected", "spec.containers[0].livenessProbe", "persistentVolumeClaim"} {
+	for _, part := range []string{"Pod was rejected", "spec.containers[0].volumeDevices", "persistentVolumeClaim"} {
 		if got.Status.Reason != "UnsupportedPodSpec" || !strings.Contains(got.Status.Message, part) {
 			t.Errorf("%s: %s", got.Status.Reason, got.Status.Message)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -14,7 +15,9 @@ import (
 	"k8s.io/klog/v2"
 
 	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/hook"
 	"errand.dev/errand/internal/node/imagepull"
+	"errand.dev/errand/internal/node/probe"
 	"errand.dev/errand/internal/node/volumes"
 )
 
@@ -25,6 +28,8 @@ type Node struct {
 	objects *objects
 	volumes *volumes.Manager
 	puller  *imagepull.Puller
+	prober  *probe.Prober
+	hooks   *hook.Runner
 	pods    cache.SharedIndexInformer
 	lister  corelisters.PodLister
 	metrics *Metrics
@@ -35,6 +40,7 @@ type Node struct {
 
 	mu          sync.Mutex
 	ctx         context.Context // of Run; nil before
+	since       time.Time       // when Run began
 	draining    bool
 	runtimeName string
 	workers     map[types.UID]*worker
@@ -59,6 +65,10 @@ func New(cfg Config) (*Node, error) {
 		ready:   make(chan struct{}),
 		workers: map[types.UID]*worker{},
 	}
+	n.prober = probe.New(probe.Config{Clock: cfg.Clock, Exec: n.exec, Spawn: n.spawn, Event: n.containerWarning})
+	n.hooks = hook.New(func(ctx context.Context, id string, command []string) ([]byte, error) {
+		return n.exec(ctx, id, command, 0)
+	}, cfg.Clock)
 	var err error
 	n.volumes, err = volumes.New(volumes.Config{
 		RootDir:           cfg.RootDir,
@@ -96,7 +106,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return fmt.Errorf("ask the container runtime for its version: %w", err)
 	}
 	n.mu.Lock()
-	n.ctx, n.runtimeName = ctx, version.GetRuntimeName()
+	n.ctx, n.since, n.runtimeName = ctx, n.cfg.Clock.Now(), version.GetRuntimeName()
 	n.mu.Unlock()
 
 	// Events first: what happens while the pods are being listed must not be missed.

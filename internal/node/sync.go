@@ -65,7 +65,9 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 		if w.refuse(ctx, pod, rt) {
 			return nil
 		}
-		actions := plan.Compute(plan.Input{Pod: pod, Runtime: rt})
+		w.greet(ctx, pod, rt)
+		w.watchProbes(pod, rt)
+		actions := plan.Compute(w.planInput(pod, rt))
 		if actions.Finished {
 			w.ending = &ending{}
 			return w.end(ctx)
@@ -95,6 +97,12 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 	}
 }
 
+func (w *worker) planInput(pod *v1.Pod, rt *runtimepod.Pod) plan.Input {
+	in := plan.Input{Pod: pod, Runtime: rt, Unhealthy: w.probes.Unhealthy(), Started: w.probes.Started}
+	in.PostStarting, in.PostStartFailed = w.greeted(rt)
+	return in
+}
+
 func starts(a plan.Actions) bool { return a.NewSandbox || len(a.Init)+len(a.Start) > 0 }
 
 // observe returns what the runtime has of the pod, and what it has lost.
@@ -103,6 +111,7 @@ func (w *worker) observe(ctx context.Context, pod *v1.Pod) (*runtimepod.Pod, err
 	if err != nil {
 		return nil, err
 	}
+	w.forgetStops(rt)
 	if pod != nil {
 		previous := w.previous(pod)
 		rt.AddLost(previous.InitContainerStatuses...)
@@ -159,9 +168,11 @@ func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
 	in := podstatus.Input{
 		Pod:               pod,
 		Previous:          w.previous(pod),
-		Runtime:           rt,
+		Runtime:           rt.Without(w.ungreeted),
 		RuntimeName:       w.n.runtime(),
 		Waiting:           w.waiting,
+		Started:           w.probes.Started,
+		Ready:             w.probes.Ready,
 		Ended:             ended,
 		Ending:            w.ending != nil,
 		HostIPs:           w.n.cfg.HostIPs,

@@ -14,6 +14,7 @@ import (
 	"errand.dev/errand/internal/node/imagepull"
 	"errand.dev/errand/internal/node/plan"
 	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/node/probe"
 	"errand.dev/errand/internal/node/runtimepod"
 	"errand.dev/errand/internal/node/volumes"
 )
@@ -30,6 +31,7 @@ type worker struct {
 	n      *Node
 	uid    types.UID
 	status *statusWriter
+	probes *probe.Pod
 
 	mu     sync.Mutex
 	pod    *v1.Pod // as the API has it; nil if only the runtime knows the pod
@@ -40,7 +42,7 @@ type worker struct {
 	stale  bool // volumes are to be refreshed
 	fresh  bool // what containers await may be there
 	pulls  map[string]*pull
-	stops  map[string]*stop
+	stops  map[string]*stop // by container ID
 
 	// All below belongs to sync.
 
@@ -48,6 +50,7 @@ type worker struct {
 	last     *v1.PodStatus                    // the status generated last
 	ended    map[string]*runtimepod.Container // runs that are over, by container ID
 	waiting  map[string]podstatus.Waiting     // why containers couldn't be started
+	greets   map[string]*greeting             // postStart hooks, by container ID
 	holds    map[string]time.Time             // containers not to be started before
 	awaits   map[string]bool                  // containers whose environment lacks an object
 	tries    map[string]int                   // failed attempts to start them in a row
@@ -81,6 +84,7 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 		seen:    now,
 		ended:   map[string]*runtimepod.Container{},
 		waiting: map[string]podstatus.Waiting{},
+		greets:  map[string]*greeting{},
 		holds:   map[string]time.Time{},
 		awaits:  map[string]bool{},
 		tries:   map[string]int{},
@@ -90,6 +94,7 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 		told:    map[string]bool{},
 	}
 	w.status = newStatusWriter(n, uid)
+	w.probes = n.prober.Pod(w.kick)
 	return w
 }
 

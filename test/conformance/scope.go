@@ -20,7 +20,7 @@ type exclusion struct {
 var outOfScope = []exclusion{
 	{
 		"[sig-apps] Job should allow to use a pod failure policy to ignore failure matching on DisruptionTarget condition",
-		"its pods have a readiness probe and are evicted through the API; errand has neither probes nor evictions, yet",
+		"its pods are evicted through the API; errand has no evictions, yet",
 	},
 	{
 		"[sig-apps] Job should compile a Workload and PodGroup for a gang-scheduled Job and wire its pods to the PodGroup",

@@ -1,6 +1,8 @@
 package crispec
 
 import (
+	"strings"
+
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
@@ -48,11 +50,22 @@ func (n Node) Container(r Run) (*runtimeapi.ContainerConfig, error) {
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,
+		StopSignal:  stopSignal(c),
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources:       n.Resources(r.Pod, c),
 			SecurityContext: security,
 		},
 	}, nil
+}
+
+// stopSignal is lifecycle.stopSignal (KEP-4960); without it the image's holds. Its
+// names are the API's, which the CRI spells a little differently.
+func stopSignal(c *v1.Container) runtimeapi.Signal {
+	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
+		return runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT
+	}
+	name := strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(string(*c.Lifecycle.StopSignal))
+	return runtimeapi.Signal(runtimeapi.Signal_value["SIGNAL_"+name])
 }
 
 // expandAll replaces $(NAME) in command lines; what isn't defined stays as it is.

@@ -98,3 +98,21 @@ func TestNonRoot(t *testing.T) {
 		})
 	}
 }
+
+// The API's names of signals are understood in all their spellings.
+func TestStopSignal(t *testing.T) {
+	for name, want := range map[v1.Signal]runtimeapi.Signal{
+		v1.SIGINT:          runtimeapi.Signal_SIGNAL_SIGINT,
+		v1.SIGUSR1:         runtimeapi.Signal_SIGNAL_SIGUSR1,
+		v1.SIGRTMIN:        runtimeapi.Signal_SIGNAL_SIGRTMIN,
+		v1.SIGRTMINPLUS3:   runtimeapi.Signal_SIGNAL_SIGRTMINPLUS3,
+		v1.SIGRTMAXMINUS14: runtimeapi.Signal_SIGNAL_SIGRTMAXMINUS14,
+	} {
+		if got := stopSignal(&v1.Container{Lifecycle: &v1.Lifecycle{StopSignal: &name}}); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if got := stopSignal(&v1.Container{Lifecycle: &v1.Lifecycle{}}); got != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+		t.Errorf("none: %v", got)
+	}
+}

@@ -304,9 +304,9 @@ func TestUnsupported(t *testing.T) {
 		t.Error(m)
 	}
 	pod.Spec.HostUsers = ptr.To(false)
-	pod.Spec.InitContainers = []v1.Container{{Lifecycle: &v1.Lifecycle{PreStop: &v1.LifecycleHandler{}}}}
+	pod.Spec.InitContainers = []v1.Container{{VolumeDevices: []v1.VolumeDevice{{}}}}
 	m := Unsupported(pod)
-	for _, part := range []string{"not supported by errand: ", "spec.hostUsers=false (", "spec.initContainers[0].lifecycle.preStop ("} {
+	for _, part := range []string{"not supported by errand: ", "spec.hostUsers=false (", "spec.initContainers[0].volumeDevices ("} {
 		if !strings.Contains(m, part) {
 			t.Error(m)
 		}

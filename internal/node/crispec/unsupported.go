@@ -39,14 +39,6 @@ func Unsupported(pod *v1.Pod) string {
 }
 
 func unsupportedInContainer(c *v1.Container, at string, add func(set bool, field, instead string)) {
-	add(c.LivenessProbe != nil, at+"livenessProbe", "leave probes out")
-	add(c.ReadinessProbe != nil, at+"readinessProbe", "leave probes out")
-	add(c.StartupProbe != nil, at+"startupProbe", "leave probes out")
-	if l := c.Lifecycle; l != nil {
-		add(l.PostStart != nil, at+"lifecycle.postStart", "do it in the container's command")
-		add(l.PreStop != nil, at+"lifecycle.preStop", "handle SIGTERM in the container")
-		add(l.StopSignal != nil, at+"lifecycle.stopSignal", "set STOPSIGNAL in the image")
-	}
 	add(len(c.VolumeDevices) > 0, at+"volumeDevices", "block volumes are not supported")
 	for i := range c.Env {
 		if from := c.Env[i].ValueFrom; from != nil {

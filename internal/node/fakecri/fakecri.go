@@ -10,6 +10,7 @@
 package fakecri
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,12 +37,22 @@ type Behaviour struct {
 	IgnoresTerm bool
 }
 
+// Exec is a command run in a container.
+type Exec struct {
+	UID, Container string
+	Attempt        uint32
+	Command        []string
+}
+
 // Runtime is the runtime. Its exported fields are to be set before first use.
 type Runtime struct {
 	Clock clock.WithTicker
 	// Behave tells what a container does; nil lets all of them run until they are
 	// told to exit.
 	Behave func(*runtimeapi.ContainerConfig) Behaviour
+	// Exec tells how a command ends that is run in a container; nil lets all succeed
+	// at once. ctx ends with the caller's, the command's timeout or the container.
+	Exec func(ctx context.Context, e Exec) error
 
 	mu          sync.Mutex
 	serial      int

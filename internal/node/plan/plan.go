@@ -27,6 +27,9 @@ type Input struct {
 	// Started tells whether the running container has passed its startup probe;
 	// nil stands for containers without one.
 	Started func(containerID string) bool
+	// PostStarting are the running containers, by ID, whose postStart hook isn't
+	// over yet, and PostStartFailed those whose hook failed.
+	PostStarting, PostStartFailed map[string]bool
 }
 
 // Actions is a plan. Its parts are carried out in the order of the fields, and
@@ -80,12 +83,19 @@ func Compute(in Input) Actions {
 	if reason := SandboxUnusable(in.Runtime); reason != "" {
 		return a.withoutSandbox(in)
 	}
-	initialized := a.initContainers(in)
-	if a.Finished || !initialized {
-		return a
+	if initialized := a.initContainers(in); initialized && !a.Finished {
+		a.containers(in)
 	}
-	a.containers(in)
+	a.awaitPostStart(in)
 	return a
+}
+
+// awaitPostStart lets nothing be started while a postStart hook is under way: the
+// containers that come later may count on what it does.
+func (a *Actions) awaitPostStart(in Input) {
+	if len(in.PostStarting) > 0 {
+		a.Init, a.Start = nil, nil
+	}
 }
 
 // SandboxUnusable tells why the pod needs a (new) sandbox, "" if it has a good
@@ -203,6 +213,9 @@ func mustKill(in Input, kind string, c *v1.Container, run *runtimepod.Container)
 	again := restartsAfterKill(in.Pod, c)
 	kill := Kill{Container: run, Probe: in.Unhealthy[run.ID]}
 	switch {
+	case in.PostStartFailed[run.ID]:
+		kill.Message = "FailedPostStartHook"
+		return kill, true
 	case changed && again:
 		kill.Message = fmt.Sprintf("%s %s definition changed", kind, c.Name)
 	case kill.Probe != "":

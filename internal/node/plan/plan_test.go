@@ -149,6 +149,59 @@ func TestOOMKilledInitFails(t *testing.T) {
 	}
 }
 
+// Nothing is started while a postStart hook is under way, but what must go goes.
+func TestPostStart(t *testing.T) {
+	const running, exited = runtimepod.Running, runtimepod.Exited
+	always := v1.RestartPolicyAlways
+	pending, failed := map[string]bool{"a": true}, map[string]bool{"a": true}
+	for name, c := range map[string]struct {
+		in   Input
+		want brief
+		kill string // the message
+	}{
+		"the next waits":           {Input{Pod: pod(always, nil, "a", "b"), Runtime: ready(run("a", running, 0)), PostStarting: pending}, brief{}, ""},
+		"so do restarts":           {Input{Pod: pod(always, nil, "a", "b"), Runtime: ready(run("a", running, 0), run("b", exited, 1)), PostStarting: pending}, brief{}, ""},
+		"and what a sidecar holds": {Input{Pod: pod(always, inits("s", "i"), "a"), Runtime: ready(run("s", running, 0)), PostStarting: map[string]bool{"s": true}}, brief{}, ""},
+		"it failed": {Input{Pod: pod(always, nil, "a", "b"), Runtime: ready(run("a", running, 0)), PostStartFailed: failed},
+			brief{Kill: []string{"a"}, Start: []int{1}}, "FailedPostStartHook"},
+		"a sidecar's failed": {Input{Pod: pod(always, inits("s", "i"), "a"), Runtime: ready(run("s", running, 0)), PostStartFailed: map[string]bool{"s": true}},
+			brief{Kill: []string{"s"}}, "FailedPostStartHook"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := Compute(c.in)
+			got := brief{Finished: a.Finished, NewSandbox: a.NewSandbox, Init: a.Init, Start: a.Start}
+			for _, k := range a.Kill {
+				got.Kill = append(got.Kill, k.Container.Name)
+				if k.Message != c.kill {
+					t.Errorf("killed with %q", k.Message)
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A sidecar that hasn't passed its startup probe keeps what follows waiting, and
+// one that failed it goes.
+func TestSidecarStartup(t *testing.T) {
+	p := pod(v1.RestartPolicyNever, inits("s", "i"), "a")
+	p.Spec.InitContainers[0].StartupProbe = &v1.Probe{}
+	in := Input{Pod: p, Runtime: ready(run("s", runtimepod.Running, 0)), Started: func(string) bool { return false }}
+	if a := Compute(in); !a.Idle() {
+		t.Errorf("%+v", a)
+	}
+	in.Unhealthy = map[string]string{"s": "startup"}
+	if a := Compute(in); len(a.Kill) != 1 || a.Kill[0].Message != "Init container s failed startup probe" || a.Kill[0].Probe != "startup" {
+		t.Errorf("%+v", a)
+	}
+	in.Unhealthy, in.Started = nil, func(string) bool { return true }
+	if a := Compute(in); !cmp.Equal(a.Init, []int{1}) {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestUnhealthy(t *testing.T) {
 	c := run("a", runtimepod.Running, 0)
 	in := Input{Pod: pod(v1.RestartPolicyAlways, nil, "a"), Runtime: ready(c), Unhealthy: map[string]string{"a": "liveness"}}

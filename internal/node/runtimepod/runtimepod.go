@@ -149,6 +149,17 @@ func (p *Pod) Alive() []*Container {
 	return alive
 }
 
+// Without returns the pod without its running containers that hidden is true of.
+func (p *Pod) Without(hidden func(*Container) bool) *Pod {
+	hide := func(c *Container) bool { return c.State == Running && hidden(c) }
+	if !slices.ContainsFunc(p.Containers, hide) {
+		return p
+	}
+	shown := *p
+	shown.Containers = slices.DeleteFunc(slices.Clone(p.Containers), hide)
+	return &shown
+}
+
 // AddLost adds a run for each container that the API says has run and of which
 // the runtime has no trace: one that was seen to end ended as seen; of one that
 // was running the end is unknown and counts as a failure. Without it such a

@@ -107,3 +107,16 @@ func TestSortAfterClockWasSetBack(t *testing.T) {
 		t.Errorf("%s%+v", diff, p)
 	}
 }
+
+// Only running containers can be hidden, and the pod itself stays as it is.
+func TestWithout(t *testing.T) {
+	p := &Pod{Containers: []*Container{{ID: "a", State: Running}, {ID: "b", State: Exited}, {ID: "c", State: Running}}}
+	shown := p.Without(func(c *Container) bool { return c.ID != "c" })
+	var ids []string
+	for _, c := range shown.Containers {
+		ids = append(ids, c.ID)
+	}
+	if diff := cmp.Diff([]string{"b", "c"}, ids); diff != "" || len(p.Containers) != 3 || p.Containers[0].ID != "a" {
+		t.Errorf("%s%+v", diff, p)
+	}
+}
