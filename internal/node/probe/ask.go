@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -24,6 +25,9 @@ type Exec func(ctx context.Context, containerID string, command []string, timeou
 
 // attempts is how often a probe is tried that can't be carried out.
 const attempts = 3
+
+// errNoAddress keeps a probe from asking this machine instead of the pod.
+var errNoAddress = errors.New("the pod has no address")
 
 // asker carries out probes. Its methods may be called concurrently.
 type asker struct {
@@ -61,6 +65,8 @@ func (a *asker) askOnce(ctx context.Context, t Target, spec *v1.Probe) (probe.Re
 		return a.exec.Probe(&command{run: run})
 	case spec.HTTPGet != nil:
 		return a.askHTTP(ctx, t, spec.HTTPGet, timeout)
+	case spec.TCPSocket != nil && spec.TCPSocket.Host == "" && t.Host == "", spec.GRPC != nil && t.Host == "":
+		return probe.Unknown, "", errNoAddress
 	case spec.TCPSocket != nil:
 		port, err := probe.ResolveContainerPort(spec.TCPSocket.Port, t.Container)
 		if err != nil {
@@ -86,6 +92,9 @@ func (a *asker) askOnce(ctx context.Context, t Target, spec *v1.Probe) (probe.Re
 }
 
 func (a *asker) askHTTP(ctx context.Context, t Target, get *v1.HTTPGetAction, timeout time.Duration) (probe.Result, string, error) {
+	if get.Host == "" && t.Host == "" {
+		return probe.Unknown, "", errNoAddress
+	}
 	req, err := httpprobe.NewRequestForHTTPGetAction(get, t.Container, t.Host, "probe")
 	if err != nil {
 		return probe.Unknown, "", err

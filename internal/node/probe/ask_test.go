@@ -155,3 +155,39 @@ func TestAskIsCutShort(t *testing.T) {
 		})
 	}
 }
+
+// A pod without an address isn't taken for this machine.
+func TestAskNobody(t *testing.T) {
+	s := serve(t)
+	for _, handler := range []v1.ProbeHandler{
+		{HTTPGet: &v1.HTTPGetAction{Port: intstr.FromInt(s.http)}},
+		{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt(s.http)}},
+		{GRPC: &v1.GRPCAction{Port: int32(s.grpc)}},
+	} {
+		result, _, err := newAsker(exec).ask(t.Context(), Target{Container: &v1.Container{Name: "c"}}, &v1.Probe{ProbeHandler: handler, TimeoutSeconds: 1})
+		if result != probe.Unknown || err == nil || err.Error() != "the pod has no address" {
+			t.Errorf("%+v: %s, %v", handler, result, err)
+		}
+	}
+}
+
+// What a probe costs without what it asks, and by HTTP.
+func BenchmarkAsk(b *testing.B) {
+	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer web.Close()
+	target := Target{ID: "id", Host: "127.0.0.1", Container: &v1.Container{Name: "c"}}
+	for name, handler := range map[string]v1.ProbeHandler{
+		"exec": {Exec: &v1.ExecAction{Command: []string{"true"}}},
+		"http": {HTTPGet: &v1.HTTPGetAction{Port: intstr.FromInt(portOf(web.Listener))}},
+		"tcp":  {TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt(portOf(web.Listener))}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			a, spec := newAsker(exec), &v1.Probe{ProbeHandler: handler, TimeoutSeconds: 1}
+			for b.Loop() {
+				if result, output, err := a.ask(b.Context(), target, spec); result != probe.Success {
+					b.Fatal(result, output, err)
+				}
+			}
+		})
+	}
+}
