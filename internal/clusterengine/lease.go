@@ -29,6 +29,9 @@ import (
 //     which client-go's election does if it was stopped for long enough.
 //   - A release is seen by a watch and taken up at once; others that go missing
 //     are noticed as ever, by time.
+//   - A replica that isn't fit to act yet takes part all the same, for to notice
+//     that a holder is dead takes as long as a lease; but it takes the lease only
+//     once it is fit, and leaves it to whoever is before.
 //
 // It implements resourcelock.Interface over the Lease object, to see and judge
 // what the election reads and writes.
@@ -37,6 +40,8 @@ type lease struct {
 	options                LeaseOptions
 	fence                  *fence
 	watcher                kubernetes.Interface
+	// fit is closed once this replica could act at once.
+	fit <-chan struct{}
 
 	// acquired is closed once the lease is held.
 	acquired chan struct{}
@@ -55,8 +60,9 @@ type lease struct {
 }
 
 // newLease makes the lease of one replica. requests reads and writes the Lease
-// object, and should give up in time; watcher watches it.
-func newLease(o LeaseOptions, identity string, requests, watcher kubernetes.Interface) *lease {
+// object, and should give up in time; watcher watches it. The lease is taken
+// only once fit is closed.
+func newLease(o LeaseOptions, identity string, requests, watcher kubernetes.Interface, fit <-chan struct{}) *lease {
 	return &lease{
 		Interface: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name},
@@ -66,6 +72,7 @@ func newLease(o LeaseOptions, identity string, requests, watcher kubernetes.Inte
 		options:  o,
 		fence:    &fence{holds: o.RenewDeadline, now: time.Now},
 		watcher:  watcher,
+		fit:      fit,
 		acquired: make(chan struct{}),
 		giveUp:   func() {},
 	}
@@ -181,6 +188,9 @@ func (l *lease) Update(ctx context.Context, record resourcelock.LeaderElectionRe
 }
 
 func (l *lease) write(ctx context.Context, record resourcelock.LeaderElectionRecord, write func(context.Context, resourcelock.LeaderElectionRecord) error) error {
+	if err := l.awaitFit(ctx, record); err != nil {
+		return err
+	}
 	if err := l.mayWrite(record); err != nil {
 		return err
 	}
@@ -200,6 +210,20 @@ func (l *lease) write(ctx context.Context, record resourcelock.LeaderElectionRec
 		close(l.acquired)
 	}
 	return nil
+}
+
+// awaitFit holds back the write that takes the lease. One that is sent late is
+// refused, by its version, if another has taken the lease meanwhile.
+func (l *lease) awaitFit(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	if record.HolderIdentity != l.Identity() {
+		return nil
+	}
+	select {
+	case <-l.fit:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the lease %s isn't taken before the caches are filled: %w", l.Describe(), ctx.Err())
+	}
 }
 
 func (l *lease) mayWrite(record resourcelock.LeaderElectionRecord) error {

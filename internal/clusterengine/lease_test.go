@@ -18,6 +18,13 @@ import (
 // in one happens for another reason.
 var patient = LeaseOptions{Duration: 30 * patience, RenewDeadline: 20 * patience, RetryPeriod: 10 * patience}
 
+// fit is closed, as that of a replica whose caches are filled.
+var fit = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // namespaceFor makes a namespace.
 func namespaceFor(t *testing.T) string {
 	t.Helper()
@@ -38,7 +45,7 @@ type contender struct {
 func contend(t *testing.T, o LeaseOptions, identity string) *contender {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &contender{lease: newLease(o, identity, cluster.admin, cluster.admin), stop: cancel, ended: make(chan error, 1)}
+	c := &contender{lease: newLease(o, identity, cluster.admin, cluster.admin, fit), stop: cancel, ended: make(chan error, 1)}
 	go func() { c.ended <- c.Run(ctx) }()
 	t.Cleanup(cancel)
 	return c
@@ -153,7 +160,7 @@ func TestLeaseIsTakenAway(t *testing.T) {
 // Whoever goes without a word is followed once its time is up.
 func TestLeaseOfTheDeadExpires(t *testing.T) {
 	o := LeaseOptions{Namespace: namespaceFor(t), Name: "l", Duration: time.Second, RenewDeadline: 500 * time.Millisecond, RetryPeriod: 100 * time.Millisecond}
-	dead := newLease(o, "dead", cluster.admin, cluster.admin)
+	dead := newLease(o, "dead", cluster.admin, cluster.admin, fit)
 	if err := dead.Create(t.Context(), resourcelock.LeaderElectionRecord{HolderIdentity: "dead", LeaseDurationSeconds: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +225,7 @@ func TestLeaseAfterASleep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := &record{}
 			clock := &hand{time.Now()}
-			l := &lease{Interface: r, fence: &fence{holds: time.Second, now: clock.now}, acquired: make(chan struct{})}
+			l := &lease{Interface: r, fit: fit, fence: &fence{holds: time.Second, now: clock.now}, acquired: make(chan struct{})}
 			gaveUp := false
 			l.giveUp = func() { gaveUp = true }
 			if err := l.Create(t.Context(), mine); err != nil {
@@ -247,7 +254,7 @@ func TestLeaseAfterASleep(t *testing.T) {
 
 // A watch that lags shows the holders before this one: those don't count.
 func TestLeaseIgnoresOldNews(t *testing.T) {
-	l := &lease{Interface: &record{}, fence: &fence{holds: time.Second, now: time.Now}, acquired: make(chan struct{}), giveUp: func() {}}
+	l := &lease{Interface: &record{}, fit: fit, fence: &fence{holds: time.Second, now: time.Now}, acquired: make(chan struct{}), giveUp: func() {}}
 	if err := l.Create(t.Context(), resourcelock.LeaderElectionRecord{HolderIdentity: "a"}); err != nil {
 		t.Fatal(err)
 	}

@@ -55,9 +55,9 @@ type replica struct {
 	synced chan struct{}
 }
 
-// start starts every component, each once those it leans on are ready. This is
-// the list of them. The caches are filled before the replica's turn comes, so
-// that it acts as soon as it does.
+// start starts every component. This is the list of them. The caches are filled
+// while the replica watches who has the lease, so that it acts as soon as its
+// turn comes; it takes its turn only once they are.
 func (r *replica) start(ctx context.Context) error {
 	listener, err := listen(ctx, r.options.MetricsBindAddress)
 	if err != nil {
@@ -67,10 +67,13 @@ func (r *replica) start(ctx context.Context) error {
 		return errors.Join(err, closeListener(listener))
 	}
 	r.startProbes(ctx, listener)
-	if err := r.greet(ctx); err != nil {
+	if err := r.startCaches(ctx); err != nil {
 		return err
 	}
-	if err := r.startCaches(ctx); err != nil {
+	if r.lease != nil {
+		r.group.Start(ctx, "leader election", r.lease.Run)
+	}
+	if err := r.greet(ctx); err != nil {
 		return err
 	}
 	if err := r.group.Await(ctx, r.synced); err != nil {
@@ -102,11 +105,11 @@ func (r *replica) prepareLease() error {
 	if err != nil {
 		return err
 	}
-	watcher, err := r.client(func(*rest.Config) {})
+	watcher, err := r.client(persistent)
 	if err != nil {
 		return err
 	}
-	r.lease = newLease(r.options.Lease, r.identity, requests, watcher)
+	r.lease = newLease(r.options.Lease, r.identity, requests, watcher, r.synced)
 	return nil
 }
 
@@ -144,8 +147,8 @@ func (r *replica) ready() error {
 // greetTimeout is how long the API server may take to tell its version.
 const greetTimeout = 5 * time.Second
 
-// greet tells the user where the API server can't be reached. The caches go on
-// trying, but of a refused connection they don't say a word.
+// greet tells the user where the API server can't be reached. What runs already
+// goes on trying.
 func (r *replica) greet(ctx context.Context) error {
 	client, err := r.client(func(cfg *rest.Config) { cfg.Timeout = greetTimeout })
 	if err != nil {
@@ -159,7 +162,7 @@ func (r *replica) greet(ctx context.Context) error {
 }
 
 func (r *replica) startCaches(ctx context.Context) error {
-	client, err := r.client(func(*rest.Config) {})
+	client, err := r.client(persistent)
 	if err != nil {
 		return err
 	}
@@ -184,7 +187,6 @@ func (r *replica) awaitTurn(ctx context.Context) error {
 	if r.lease == nil {
 		return nil
 	}
-	r.group.Start(ctx, "leader election", r.lease.Run)
 	if err := r.group.Await(ctx, r.lease.acquired); err != nil {
 		return err
 	}

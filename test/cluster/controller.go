@@ -101,6 +101,11 @@ func AwaitStandby(ctx context.Context, p *Process) error {
 	return saying(ctx, p, "errand controller is ready")
 }
 
+// AwaitRefused returns once an errand controller has found that there is no API server.
+func AwaitRefused(ctx context.Context, p *Process) error {
+	return saying(ctx, p, "errand controller tries on")
+}
+
 func saying(ctx context.Context, p *Process, words string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

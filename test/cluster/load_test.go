@@ -195,8 +195,8 @@ func supervise(t *testing.T, c *cluster.Cluster) {
 	})
 }
 
-// The API server goes amid a Job's work, and comes back. Asked to end, it takes a minute over it, for as long as watches are
-// open; after that, client-go's watches are tried again up to a minute apart.
+// The API server goes amid a Job's work, and comes back. Asked to end, it takes a minute over it, for as long as watches are open; after
+// that, the watches of client-go that the tests themselves have are tried again up to a minute apart.
 func TestAPIServerGoes(t *testing.T) {
 	c := startCluster(t, withoutJobs)
 	w := newWorld(t, c, "load", managedByErrand)
