@@ -41,6 +41,10 @@ errand:
 	  go build -ldflags '$(LDFLAGS)' -o bin/errand ./cmd/errand
 	go build -ldflags '-s -w -buildid= -X main.version=$(VERSION)' -o bin/errand-shim ./cmd/errand-shim
 
+.PHONY: controller
+controller: ## Build bin/errand-controller, which is errand controller alone
+	go build -ldflags '$(LDFLAGS)' -o bin/errand-controller ./cmd/errand-controller
+
 .PHONY: runc
 runc:
 	@scripts/runc.sh bin/runc
@@ -95,8 +99,8 @@ cluster-programs: ## Build bin/cluster: etcd, kube-apiserver and kube-controller
 	@scripts/with-progress.sh "compiling etcd" go build -ldflags '-s -w' -o bin/cluster/etcd go.etcd.io/etcd/server/v3
 
 .PHONY: test-cluster
-test-cluster: errand cluster-programs ## errand controller on a real etcd, kube-apiserver and kube-controller-manager (no root; docs/controller.md)
-	go test -tags cluster -count=1 -timeout 30m -parallel 16 -v ./test/cluster/...
+test-cluster: controller cluster-programs ## errand controller on a real etcd, kube-apiserver and kube-controller-manager (no root; docs/controller.md)
+	go test -tags cluster -count=1 -timeout 60m -parallel 16 -v ./test/cluster/...
 
 .PHONY: test-race
 test-race: ## The tests whose packages are small enough for the race detector
@@ -115,7 +119,7 @@ bench-engine: ## Measure the Job engine without containers
 	go run ./test/enginebench
 
 .PHONY: bench-cluster
-bench-cluster: errand cluster-programs ## Measure errand controller beside upstream's job controller on a real cluster
+bench-cluster: controller cluster-programs ## Measure errand controller beside upstream's job controller on a real cluster
 	go run ./test/clusterbench
 
 .PHONY: lint
@@ -126,6 +130,7 @@ lint: ## Check formatting, vet and staticcheck
 cross: ## Check that it compiles for arm64
 	GOARCH=arm64 go build -o /dev/null ./cmd/errand
 	GOARCH=arm64 go build -o /dev/null ./cmd/errand-shim
+	GOARCH=arm64 go build -o /dev/null ./cmd/errand-controller
 
 .PHONY: repro
 repro: ## Check that two builds in different folders are the same to the byte
@@ -151,19 +156,19 @@ notices: ## Write the licences of all that is linked in to dist/THIRD_PARTY_NOTI
 
 # What make image packs, under which name and for which architectures. Its files
 # have the time of the commit.
-IMAGE        ?= errand.dev/errand:$(VERSION)
+IMAGE        ?= errand.dev/errand-controller:$(VERSION)
 IMAGE_ARCHES ?= $(shell go env GOARCH)
 COMMIT_TIME  ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 .PHONY: image
-image: ## Pack errand into a container image, dist/errand-image.tar (IMAGE_ARCHES="amd64 arm64" for both)
+image: ## Pack errand-controller into a container image, dist/errand-controller-image.tar (IMAGE_ARCHES="amd64 arm64" for both)
 	@mkdir -p dist/image
 	for arch in $(IMAGE_ARCHES); do \
-	  GOARCH=$$arch scripts/with-progress.sh "compiling errand for $$arch" go build -ldflags '$(LDFLAGS)' -o dist/image/errand-$$arch ./cmd/errand || exit 1; \
+	  GOARCH=$$arch scripts/with-progress.sh "compiling errand-controller for $$arch" go build -ldflags '$(LDFLAGS)' -o dist/image/errand-controller-$$arch ./cmd/errand-controller || exit 1; \
 	done
-	go run ./build/notices ./cmd/errand > dist/image/THIRD_PARTY_NOTICES
-	go run ./build/image -o dist/errand-image.tar -name $(IMAGE) -created $(COMMIT_TIME) -version $(VERSION) -revision '$(COMMIT)' \
-	  -doc LICENSE -doc dist/image/THIRD_PARTY_NOTICES $(foreach arch,$(IMAGE_ARCHES),$(arch)=dist/image/errand-$(arch))
+	go run ./build/notices ./cmd/errand-controller > dist/image/THIRD_PARTY_NOTICES
+	go run ./build/image -o dist/errand-controller-image.tar -name $(IMAGE) -created $(COMMIT_TIME) -version $(VERSION) -revision '$(COMMIT)' \
+	  -doc LICENSE -doc dist/image/THIRD_PARTY_NOTICES $(foreach arch,$(IMAGE_ARCHES),$(arch)=dist/image/errand-controller-$(arch))
 	@rm -rf dist/image
 
 .PHONY: clean

@@ -1,9 +1,9 @@
-// Command image packs errand into an OCI archive, without a daemon: an image for
+// Command image packs errand-controller into an OCI archive, without a daemon: an image for
 // each architecture whose binary is named, under one index, as podman load,
 // skopeo, ctr images import and kind load image-archive read it. The same input
 // gives the same bytes.
 //
-//	image -o errand.tar -name errand.dev/errand:v1 -doc LICENSE amd64=bin/errand
+//	image -o errand-controller.tar -name errand.dev/errand-controller:v1 -doc LICENSE amd64=bin/errand-controller
 package main
 
 import (
@@ -33,8 +33,8 @@ import (
 // others' images without root.
 const user = "65532"
 
-// program is where errand is in the image.
-const program = "/usr/local/bin/errand"
+// program is where errand-controller is in the image.
+const program = "/usr/local/bin/errand-controller"
 
 // What an archive's index says of the name, for containerd and for the rest.
 const (
@@ -78,7 +78,7 @@ func run(args []string) error {
 	}
 	img.binaries, img.created = f.Args(), time.Unix(*created, 0).UTC()
 	img.labels = map[string]string{
-		"org.opencontainers.image.title":    "errand",
+		"org.opencontainers.image.title":    "errand-controller",
 		"org.opencontainers.image.licenses": "Apache-2.0",
 		"org.opencontainers.image.version":  *version,
 		"org.opencontainers.image.revision": *commit,

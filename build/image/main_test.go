@@ -20,7 +20,7 @@ import (
 func pack(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	args := []string{"-o", filepath.Join(dir, "errand.tar"), "-name", "errand.dev/errand:v1", "-created", "1700000000", "-version", "v1", "-doc", filepath.Join(dir, "LICENSE")}
+	args := []string{"-o", filepath.Join(dir, "errand.tar"), "-name", "errand.dev/errand-controller:v1", "-created", "1700000000", "-version", "v1", "-doc", filepath.Join(dir, "LICENSE")}
 	for name, body := range map[string]string{"LICENSE": "free", "a": "for amd64", "b": "for arm64"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o600); err != nil {
 			t.Fatal(err)
@@ -55,7 +55,7 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(m.Manifests) != 1 || m.Manifests[0].Annotations[containerdName] != "errand.dev/errand:v1" || m.Manifests[0].Annotations[refName] != "errand.dev/errand:v1" {
+	if len(m.Manifests) != 1 || m.Manifests[0].Annotations[containerdName] != "errand.dev/errand-controller:v1" || m.Manifests[0].Annotations[refName] != "errand.dev/errand-controller:v1" {
 		t.Fatalf("the archive has %+v", m.Manifests)
 	}
 	index, err := root.ImageIndex(m.Manifests[0].Digest)
@@ -113,7 +113,7 @@ func wantImage(t *testing.T, img v1.Image, arch string) {
 			files = append(files, fmt.Sprintf("%s %o %s", h.Name, h.Mode, body))
 		}
 	}
-	if diff := cmp.Diff([]string{"usr/local/bin/errand 755 for " + arch, "usr/local/share/doc/errand/LICENSE 644 free"}, files); diff != "" {
+	if diff := cmp.Diff([]string{"usr/local/bin/errand-controller 755 for " + arch, "usr/local/share/doc/errand/LICENSE 644 free"}, files); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }
@@ -151,10 +151,10 @@ func TestWrongCalls(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "o")
 	for _, args := range [][]string{
 		{},
-		{"-o", out, "-name", "errand.dev/errand:v1"},
-		{"-o", out, "-name", "errand.dev/errand:v1", "amd64"},
-		{"-o", out, "-name", "errand.dev/errand:v1", "amd64=" + out + "-none"},
-		{"-o", out, "-name", "errand.dev/errand:a+b", "amd64=" + out},
+		{"-o", out, "-name", "errand.dev/errand-controller:v1"},
+		{"-o", out, "-name", "errand.dev/errand-controller:v1", "amd64"},
+		{"-o", out, "-name", "errand.dev/errand-controller:v1", "amd64=" + out + "-none"},
+		{"-o", out, "-name", "errand.dev/errand-controller:a+b", "amd64=" + out},
 	} {
 		if err := run(args); err == nil {
 			t.Errorf("%q made an image", args)

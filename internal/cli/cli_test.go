@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"errand.dev/errand/internal/command"
 )
 
 // call runs the command line in this process.
@@ -30,8 +32,8 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 		{[]string{"version", "-o", "xml"}, "must be json or yaml"},
 	} {
 		code, stdout, stderr := call(t, tc.args...)
-		if code != exitUsage || !strings.Contains(stderr, tc.want) || stdout != "" {
-			t.Errorf("errand %s: exit code %d, stdout %q, stderr %q, want code %d and %q", strings.Join(tc.args, " "), code, stdout, stderr, exitUsage, tc.want)
+		if code != command.ExitUsage || !strings.Contains(stderr, tc.want) || stdout != "" {
+			t.Errorf("errand %s: exit code %d, stdout %q, stderr %q, want code %d and %q", strings.Join(tc.args, " "), code, stdout, stderr, command.ExitUsage, tc.want)
 		}
 	}
 }
@@ -39,7 +41,7 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 func TestWithoutACommandItHelps(t *testing.T) {
 	for _, args := range [][]string{nil, {"--help"}, {"image"}, {"image", "--help"}} {
 		code, stdout, stderr := call(t, args...)
-		if code != exitOK || !strings.Contains(stdout, "Available Commands:") || stderr != "" {
+		if code != command.ExitOK || !strings.Contains(stdout, "Available Commands:") || stderr != "" {
 			t.Errorf("errand %v: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"errand.dev/errand/internal/cli/controller"
 	"errand.dev/errand/internal/server"
 )
 
@@ -24,7 +25,7 @@ func TestTheManualHasEverySetting(t *testing.T) {
 
 // docs/controller.md has every one of errand controller, and no other.
 func TestTheControllersManualHasEverySetting(t *testing.T) {
-	wantFlags(t, "../../docs/controller.md", newController())
+	wantFlags(t, "../../docs/controller.md", controller.New())
 }
 
 // wantFlags compares a command's flags with the table in its manual, which it

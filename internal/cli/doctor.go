@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"errand.dev/errand/internal/command"
 	"errand.dev/errand/internal/doctor"
 	"errand.dev/errand/internal/server"
 )
@@ -22,7 +23,7 @@ func newDoctor() *cobra.Command {
 what is wrong and what to do about it. What only trying tells is tried, and
 leaves nothing behind. Exit code 1 means that errand serve can't run
 pods here as things are.`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
@@ -45,7 +46,7 @@ pods here as things are.`,
 				return err
 			}
 			if doctor.Worst(found) == doctor.Failure {
-				return &exitCodeError{exitError}
+				return command.ExitCode(command.ExitError)
 			}
 			return nil
 		},

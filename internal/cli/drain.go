@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
+	"errand.dev/errand/internal/command"
 	"errand.dev/errand/internal/server"
 )
 
@@ -16,7 +17,7 @@ purpose, and take off the host what isn't in the data directory: the shim, the
 pods' network, mounts, cgroups and sockets. The objects stay: the next errand
 serve reports those pods as ended, and their Jobs replace them. It works also
 where the data directory has been deleted: name where it was.`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return server.Drain(cmd.Context(), o, cmd.ErrOrStderr())
 		},

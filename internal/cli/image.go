@@ -13,6 +13,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"errand.dev/errand/internal/command"
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/server"
 )
@@ -25,7 +26,7 @@ func newImage() *cobra.Command {
 		Short:   "Load, list, pull and remove images",
 		Long: `Load, list, pull and remove the images that pods are made of. With errand
 serve running it does the work; otherwise the image store is opened directly.`,
-		Args: subcommand,
+		Args: command.Subcommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := cmd.PersistentFlags()
@@ -53,7 +54,7 @@ func newImageList(o *server.Options) *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List the images",
-		Args:    noArgs,
+		Args:    command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
@@ -197,7 +198,7 @@ func printNames(w io.Writer, verb string, img control.Image) {
 func someArgs(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return &usageError{fmt.Errorf("%s needs %s", cmd.CommandPath(), what)}
+			return command.UsageError(fmt.Errorf("%s needs %s", cmd.CommandPath(), what))
 		}
 		return nil
 	}

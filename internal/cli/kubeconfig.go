@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/util/homedir"
 
 	"errand.dev/errand/internal/atomicfile"
+	"errand.dev/errand/internal/command"
 )
 
 func newKubeconfig() *cobra.Command {
@@ -32,7 +33,7 @@ func newKubeconfig() *cobra.Command {
 
   # kubectl of any kind, from now on, with the context "errand"
   errand kubeconfig --merge`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			own, err := readKubeconfig(dataDir)
 			if err != nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"errand.dev/errand/internal/command"
 )
 
 func TestTalksToCluster(t *testing.T) {
@@ -37,7 +39,7 @@ func TestKubectlWithoutAnErrandSaysSo(t *testing.T) {
 	t.Setenv("KUBECONFIG", "")
 	for _, args := range [][]string{{"kubectl", "version"}, {"kubectl", "get", "jobs"}} {
 		code, _, stderr := call(t, args...)
-		if code != exitError || !strings.Contains(stderr, "there is no errand at "+nowhere) {
+		if code != command.ExitError || !strings.Contains(stderr, "there is no errand at "+nowhere) {
 			t.Errorf("errand %v: exit code %d, %s", args, code, stderr)
 		}
 	}
@@ -60,7 +62,7 @@ func TestKubectlCompletes(t *testing.T) {
 			name, _, _ := strings.Cut(strings.TrimSpace(line), "\t")
 			found = append(found, name)
 		}
-		if code != exitOK || !slices.Contains(found, tc.want) {
+		if code != command.ExitOK || !slices.Contains(found, tc.want) {
 			t.Errorf("errand %v <TAB>: exit code %d, %q %s, want %s", tc.args, code, found, stderr, tc.want)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+
+	"errand.dev/errand/internal/command"
 )
 
 // addOutput adds -o, which turns a command's output from words for people into
@@ -22,7 +24,7 @@ func checkOutput(output string) error {
 	case "", "json", "yaml":
 		return nil
 	}
-	return &usageError{fmt.Errorf("-o %q: must be json or yaml", output)}
+	return command.UsageError(fmt.Errorf("-o %q: must be json or yaml", output))
 }
 
 // printStructured prints v in the format that checkOutput let pass.

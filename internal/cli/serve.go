@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"errand.dev/errand/internal/command"
 	"errand.dev/errand/internal/server"
 )
 
@@ -32,19 +33,19 @@ ends those too).`,
 
   # the API and the Job engine alone, for a node of your own
   errand serve --node=false`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Whoever reads the log may go, as in errand serve 2>&1 | head;
 			// that is no reason to stop serving.
 			signal.Ignore(syscall.SIGPIPE)
-			if err := startLogging(cmd.Context(), verbosity, cmd.ErrOrStderr()); err != nil {
+			if err := command.StartLogging(cmd.Context(), verbosity, cmd.ErrOrStderr()); err != nil {
 				return err
 			}
 			if err := readConfig(cmd.Flags(), &o, config); err != nil {
-				return &usageError{err}
+				return command.UsageError(err)
 			}
 			if err := o.Validate(); err != nil {
-				return &usageError{err}
+				return command.UsageError(err)
 			}
 			if o.Node && os.Geteuid() != 0 {
 				return fmt.Errorf("running pods needs root, for namespaces, cgroups, mounts and the pods' network: run sudo errand serve, or errand serve --node=false --data-dir ~/.errand for the API and the Job engine alone")

@@ -40,6 +40,14 @@ var walls = []wall{
 		why: "errand controller is the Job engine and a client, and nothing of a cluster or a node",
 	},
 	{
+		below: "cmd/errand-controller",
+		never: []string{
+			module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/controllers",
+			module + "internal/binder", module + "internal/server", "k8s.io/kubernetes", "k8s.io/apiserver/pkg/server", "k8s.io/kubectl", "go.etcd.io", "github.com/containerd",
+		},
+		why: "what runs in a cluster's pod has the memory, and what can be attacked, of a client alone",
+	},
+	{
 		below: "internal/binder",
 		never: []string{module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/jobs"},
 		why:   "the binder sees nodes and pods as API objects",

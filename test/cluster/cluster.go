@@ -44,7 +44,7 @@ type Cluster struct {
 
 func (c *Cluster) file(name string) string { return filepath.Join(c.dir, name) }
 
-// Start runs etcd and an API server. bin is the folder of errand, and of cluster/ with upstream's programs (`make cluster-programs`);
+// Start runs etcd and an API server. bin is the folder of errand-controller, and of cluster/ with upstream's programs (`make cluster-programs`);
 // dir must be there, and is for the cluster alone.
 func Start(ctx context.Context, bin, dir string) (*Cluster, error) {
 	c := &Cluster{bin: bin, dir: dir}

@@ -81,14 +81,14 @@ func (c *Cluster) apply(ctx context.Context, file string) error {
 	}
 }
 
-// StartController runs an errand controller with further arguments, on the lease that deploy/controller lets it have. Grant must have
+// StartController runs an errand-controller (`make controller`) with further arguments, on the lease that deploy/controller lets it have. Grant must have
 // given it its rights.
 func (c *Cluster) StartController(args ...string) (*Process, error) {
 	args = append([]string{
-		"controller", "--kubeconfig", c.controllerConfig, "--metrics-bind-address=127.0.0.1:0", "-v=2",
+		"--kubeconfig", c.controllerConfig, "--metrics-bind-address=127.0.0.1:0", "-v=2",
 		"--leader-elect-resource-namespace=errand-system", "--leader-elect-resource-name=errand-controller",
 	}, args...)
-	return c.keep(start(c.dir, filepath.Join(c.bin, "errand"), args...))
+	return c.keep(start(c.dir, filepath.Join(c.bin, "errand-controller"), args...))
 }
 
 // AwaitController returns once an errand controller acts.

@@ -80,7 +80,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	var s settings
 	flags := flag.NewFlagSet("clusterbench", flag.ContinueOnError)
 	flags.SetOutput(progress)
-	flags.StringVar(&s.bin, "bin", "bin", "`folder` of errand, and of cluster/ with upstream's programs")
+	flags.StringVar(&s.bin, "bin", "bin", "`folder` of errand-controller, and of cluster/ with upstream's programs")
 	flags.StringVar(&s.manifests, "manifests", "deploy/controller", "`folder` of the manifests by which errand controller gets its rights")
 	flags.IntVar(&s.pods, "pods", 1000, "pods of the larger Job")
 	flags.IntVar(&s.rounds, "rounds", 5, "how often each smaller Job is run")

@@ -1,4 +1,4 @@
-package cli
+package command
 
 import (
 	"context"
@@ -11,11 +11,11 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// startLogging sets up klog, which errand and upstream's libraries log with. At
+// StartLogging sets up klog, which errand and upstream's libraries log with. At
 // verbosity 0 only warnings and errors are shown, and none any more once ctx
 // ends: every loop of upstream's complains when its context goes, which is of
 // no use to whoever pressed Ctrl-C.
-func startLogging(ctx context.Context, verbosity int, stderr io.Writer) error {
+func StartLogging(ctx context.Context, verbosity int, stderr io.Writer) error {
 	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(fs)
 	for name, value := range map[string]string{

@@ -1,16 +1,31 @@
-package cli
+// Package controller is the command errand controller, and the program
+// errand-controller, which is that command alone.
+package controller
 
 import (
+	"io"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"errand.dev/errand/internal/clusterengine"
+	"errand.dev/errand/internal/command"
 )
 
-func newController() *cobra.Command {
+// Main runs the command as a program of its own, called name, and returns the
+// process's exit code.
+func Main(name string, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := New()
+	root.Use, root.Example = name, strings.ReplaceAll(root.Example, "errand controller", name)
+	root.CompletionOptions.DisableDefaultCmd = true
+	return command.Main(root, args, stdin, stdout, stderr)
+}
+
+// New makes the command.
+func New() *cobra.Command {
 	o := clusterengine.DefaultOptions()
 	var verbosity int
 	cmd := &cobra.Command{
@@ -28,14 +43,14 @@ one acts, and the others wait for it to end.`,
 
   # all Jobs, where kube-controller-manager runs with --controllers=*,-job-controller
   errand controller --managed-by kubernetes.io/job-controller`,
-		Args: noArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			signal.Ignore(syscall.SIGPIPE) // as errand serve does
-			if err := startLogging(cmd.Context(), verbosity, cmd.ErrOrStderr()); err != nil {
+			if err := command.StartLogging(cmd.Context(), verbosity, cmd.ErrOrStderr()); err != nil {
 				return err
 			}
 			if err := o.Validate(); err != nil {
-				return &usageError{err}
+				return command.UsageError(err)
 			}
 			cfg, err := o.Complete()
 			if err != nil {

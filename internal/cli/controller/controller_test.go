@@ -1,4 +1,4 @@
-package cli
+package controller
 
 import (
 	"os"
@@ -16,12 +16,13 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"errand.dev/errand/internal/clusterengine"
+	"errand.dev/errand/internal/command"
 )
 
 // deployed reads an object of deploy/controller; an unknown field is an error.
 func deployed[T any](t *testing.T, name string) *T {
 	t.Helper()
-	b, err := os.ReadFile("../../deploy/controller/" + name)
+	b, err := os.ReadFile("../../../deploy/controller/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,22 +33,19 @@ func deployed[T any](t *testing.T, name string) *T {
 	return obj
 }
 
-// The Deployment calls errand controller in a way that it understands.
+// The Deployment calls errand-controller in a way that it understands.
 func TestDeployedArguments(t *testing.T) {
 	c := deployed[appsv1.Deployment](t, "deployment.yaml").Spec.Template.Spec.Containers[0]
-	if len(c.Args) == 0 || c.Args[0] != newController().Name() {
-		t.Fatalf("it calls errand %q", c.Args)
-	}
 	o := clusterengine.DefaultOptions()
-	f := pflag.NewFlagSet("controller", pflag.ContinueOnError)
+	f := pflag.NewFlagSet("errand-controller", pflag.ContinueOnError)
 	addControllerFlags(f, &o)
-	if err := f.Parse(c.Args[1:]); err != nil {
+	if err := f.Parse(c.Args); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.Validate(); err != nil {
 		t.Error(err)
 	}
-	role, err := os.ReadFile("../../deploy/controller/rbac.yaml")
+	role, err := os.ReadFile("../../../deploy/controller/rbac.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,16 +86,31 @@ func TestDeployedPodsAreRestricted(t *testing.T) {
 	}
 }
 
-func TestControllersCallIsChecked(t *testing.T) {
+func TestCallIsChecked(t *testing.T) {
 	for _, tc := range []struct {
 		args []string
 		want string // part of the message
 	}{
-		{[]string{"controller", "--workers=0", "--managed-by=x"}, "--workers 0"},
-		{[]string{"controller", "now"}, "takes no arguments"},
+		{[]string{"--workers=0"}, "errand-controller: --workers 0"},
+		{[]string{"now"}, "errand-controller takes no arguments"},
+		{[]string{"--worker"}, "unknown flag: --worker (see errand-controller --help)"},
 	} {
-		if code, _, stderr := call(t, tc.args...); code != exitUsage || !strings.Contains(stderr, tc.want) {
-			t.Errorf("errand %v: exit code %d, %q", tc.args, code, stderr)
+		var stdout, stderr strings.Builder
+		code := Main("errand-controller", tc.args, strings.NewReader(""), &stdout, &stderr)
+		if code != command.ExitUsage || !strings.Contains(stderr.String(), tc.want) || stdout.Len() > 0 {
+			t.Errorf("errand-controller %v: exit code %d, %q, %q", tc.args, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+// What it says of itself names the program that was called.
+func TestHelp(t *testing.T) {
+	for _, arg := range []string{"--help", "--version"} {
+		var stdout, stderr strings.Builder
+		code := Main("errand-controller", []string{arg}, strings.NewReader(""), &stdout, &stderr)
+		if code != command.ExitOK || stderr.Len() > 0 || !strings.HasPrefix(stdout.String(), "errand") && arg == "--version" ||
+			arg == "--help" && (!strings.Contains(stdout.String(), "  errand-controller --kubeconfig") || strings.Contains(stdout.String(), "errand controller")) {
+			t.Errorf("errand-controller %s: exit code %d, %q, %q", arg, code, stdout.String(), stderr.String())
 		}
 	}
 }
