@@ -178,11 +178,13 @@ func (w *world) tryUpdate(name string, edit func(*spec)) error {
 	}
 }
 
-// until returns the Job once it is as asked for.
+// until returns the Job once it is as asked for. It is waited for as long as it changes: how long a large Job takes is the machine's business.
 func (w *world) until(name, what string, is func(*batchv1.Job) bool) *batchv1.Job {
 	w.t.Helper()
-	ctx, cancel := w.context()
+	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
+	stuck := time.AfterFunc(patience, cancel)
+	defer stuck.Stop()
 	jobs := cache.NewListWatchFromClient(w.client.BatchV1().RESTClient(), "jobs", w.namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, name))
 	var last *batchv1.Job
 	_, err := watchtools.UntilWithSync(ctx, jobs, &batchv1.Job{}, nil, func(ev watch.Event) (bool, error) {
@@ -190,11 +192,12 @@ func (w *world) until(name, what string, is func(*batchv1.Job) bool) *batchv1.Jo
 		if !ok || ev.Type == watch.Deleted {
 			return false, nil
 		}
+		stuck.Reset(patience)
 		last = j
 		return is(j), nil
 	})
 	if err != nil && last != nil {
-		w.t.Fatalf("Job %s never was %s: %v; it was last: %+v", name, what, err, last.Status)
+		w.t.Fatalf("Job %s never was %s, and didn't change for %s: %v; it was last: %+v", name, what, patience, err, last.Status)
 	}
 	must(w.t, err)
 	return last
