@@ -68,7 +68,7 @@ demo: root-for-demo deps build kubectl ## Walk through a Job's life in a tempora
 	@scripts/demo.sh
 
 .PHONY: test
-test: deps build kubectl test-unit test-node test-e2e ## Run all tests (root; about ten minutes once compiled)
+test: deps build controller kubectl test-unit test-node test-e2e ## Run all tests (root; about ten minutes once compiled)
 
 .PHONY: test-unit
 test-unit: ## Tests that need no root
@@ -83,7 +83,7 @@ test-e2e: ## Tests with the built errand and a real kubectl (root)
 	go test -tags e2e -count=1 -timeout 30m ./test/e2e/...
 
 .PHONY: test-slow
-test-slow: deps build kubectl ## The tests that wait for real time, such as a TTL of 100 s
+test-slow: deps build controller kubectl ## The tests that wait for real time, such as a TTL of 100 s
 	go test -tags e2e,slow -count=1 -timeout 60m -run Slow ./test/e2e/...
 
 .PHONY: conformance

@@ -38,9 +38,16 @@ type controller struct {
 // controller starts one that ends with the test at the latest.
 func (e *errand) controller(name string, args ...string) *controller {
 	e.t.Helper()
-	args = append([]string{"controller", "--kubeconfig", e.Kubeconfig(), "--metrics-bind-address=127.0.0.1:0", "-v=2",
-		"--pod-failure-backoff=10ms", "--max-pod-failure-backoff=100ms"}, args...)
-	c := &controller{t: e.t, name: name, cmd: exec.Command(filepath.Join(bin, "errand"), args...), said: harness.NewTranscript(), done: make(chan struct{})}
+	return e.controllerOf(name, "errand", append([]string{"controller"}, args...)...)
+}
+
+// controllerOf starts a program that is errand controller by itself or with
+// these arguments.
+func (e *errand) controllerOf(name, program string, args ...string) *controller {
+	e.t.Helper()
+	args = append(args, "--kubeconfig", e.Kubeconfig(), "--metrics-bind-address=127.0.0.1:0", "-v=2",
+		"--pod-failure-backoff=10ms", "--max-pod-failure-backoff=100ms")
+	c := &controller{t: e.t, name: name, cmd: exec.Command(filepath.Join(bin, program), args...), said: harness.NewTranscript(), done: make(chan struct{})}
 	c.cmd.Stderr = c.said
 	if err := c.cmd.Start(); err != nil {
 		e.t.Fatal(err)

@@ -1,7 +1,7 @@
 //go:build e2e
 
 // Package e2e runs the built errand with a real kubectl and real containers, as
-// a user would. It needs root and the binaries that `make build kubectl` makes.
+// a user would. It needs root and the binaries that `make build controller kubectl` makes.
 package e2e
 
 import (
@@ -46,9 +46,9 @@ func run(m *testing.M) (code int, err error) {
 	if bin, err = filepath.Abs("../../bin"); err != nil {
 		return 0, err
 	}
-	for _, name := range []string{"errand", "errand-shim", "kubectl"} {
+	for _, name := range []string{"errand", "errand-shim", "errand-controller", "kubectl"} {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
-			return 0, fmt.Errorf("%w: run make build kubectl", err)
+			return 0, fmt.Errorf("%w: run make build controller kubectl", err)
 		}
 	}
 	dir, err := os.MkdirTemp("/tmp", "e2e-")
