@@ -1,5 +1,6 @@
 // Command clusterbench measures errand controller and upstream's job controller on the same etcd and kube-apiserver, one after the
-// other, while the same loop says of each new pod that it has succeeded: how long a Job takes, and what the controller's process costs.
+// other, while the same loop says of each new pod that it has succeeded: how long a Job takes, and what the controller's process costs; then,
+// with the pods of a large Job running, how much memory it holds.
 // No other controller and no node runs. It measures, it doesn't judge.
 package main
 
@@ -38,7 +39,7 @@ func main() {
 type contender struct {
 	name  string
 	start func(context.Context, *cluster.Cluster) (*cluster.Process, error)
-	// slow ones run the larger Job once only.
+	// slow is one whose requests are limited: it runs the larger Job once only.
 	slow bool
 }
 
@@ -52,7 +53,8 @@ func (c contender) largeRounds(s settings) int {
 // Upstream's clients may make 20 requests a second unless told otherwise, and --kube-api-qps is all of kube-controller-manager's.
 var contenders = []contender{
 	{name: "errand controller", start: func(ctx context.Context, c *cluster.Cluster) (*cluster.Process, error) {
-		p, err := c.StartController("--managed-by", "kubernetes.io/job-controller")
+		// Upstream's has no lease; this one shouldn't lose its own on a machine that is busy.
+		p, err := c.StartController("--managed-by", "kubernetes.io/job-controller", "--leader-elect-lease-duration=120s", "--leader-elect-renew-deadline=100s")
 		if err != nil {
 			return nil, err
 		}
@@ -74,6 +76,7 @@ type settings struct {
 	rounds         int
 	largeRounds    int
 	only           *regexp.Regexp
+	live           int
 }
 
 func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
@@ -86,6 +89,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	flags.IntVar(&s.rounds, "rounds", 5, "how often each smaller Job is run")
 	only := flags.String("only", "", "`regexp` of the contenders to measure")
 	flags.IntVar(&s.largeRounds, "large-rounds", 3, "how often each larger Job is run")
+	flags.IntVar(&s.live, "live", 10000, "pods that run while memory is measured; 0 measures none")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	return measureAll(ctx, c, s, out, progress)
 }
 
-func measureAll(ctx context.Context, c *cluster.Cluster, s settings, out, progress io.Writer) (err error) {
+func measureAll(ctx context.Context, c *cluster.Cluster, s settings, out, progress io.Writer) error {
 	if err := c.Grant(ctx, s.manifests); err != nil {
 		return err
 	}
@@ -117,6 +121,14 @@ func measureAll(ctx context.Context, c *cluster.Cluster, s settings, out, progre
 	if _, err := c.Client.CoreV1().ServiceAccounts("default").Create(ctx, account, metav1.CreateOptions{}); err != nil {
 		return err
 	}
+	if err := measureRates(ctx, c, s, out, progress); err != nil || s.live == 0 {
+		return err
+	}
+	return measureMemory(ctx, c, s, out, progress)
+}
+
+// measureRates says how long Jobs take, and what they cost.
+func measureRates(ctx context.Context, c *cluster.Cluster, s settings, out, progress io.Writer) (err error) {
 	small, large := newTable(out,
 		fmt.Sprintf("%d Jobs of 10 pods", s.rounds), "median", "min", "max", "CPU a pod", "RSS idle",
 	), newTable(out,
