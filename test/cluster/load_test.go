@@ -24,6 +24,9 @@ const load = 2000
 // quick are lease times with which tests needn't wait for long.
 var quick = []string{"--leader-elect-lease-duration=4s", "--leader-elect-renew-deadline=3s", "--leader-elect-retry-period=500ms"}
 
+// steady are short ones with which a leader alone keeps its lease on a busy machine, too.
+var steady = []string{"--leader-elect-lease-duration=10s", "--leader-elect-renew-deadline=8s", "--leader-elect-retry-period=500ms"}
+
 // loaded is a Job under load.
 type loaded struct {
 	*world
@@ -78,7 +81,7 @@ func (l *loaded) exact() {
 func TestLeaderGoes(t *testing.T) {
 	c := startCluster(t, withoutJobs)
 	w := newWorld(t, c, "load", managedByErrand)
-	leader := startController(t, c, quick...)
+	leader := startController(t, c, steady...)
 	for _, how := range []struct {
 		name string
 		mode batchv1.CompletionMode
@@ -88,19 +91,34 @@ func TestLeaderGoes(t *testing.T) {
 		{"sigstop-indexed", batchv1.IndexedCompletion, sleeps},
 	} {
 		if !t.Run(how.name, func(t *testing.T) {
-			standby, err := c.StartController(append(impatient, quick...)...)
+			standby, err := c.StartController(append(impatient, steady...)...)
 			must(t, err)
 			must(t, cluster.AwaitStandby(t.Context(), standby))
 			l := w.with(t).startLoad(how.name, how.mode)
 			l.counted(load / 4)
 			how.goes(t, l, leader, standby)
 			leader = standby
-			l.exact()
+			whileRuns(t, leader, l.exact)
 			wantCreated(t, c, l)
 		}) {
 			return
 		}
 	}
+}
+
+// whileRuns does something for which a process has to run, and tells if it ended meanwhile.
+func whileRuns(t *testing.T, p *cluster.Process, do func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		if code, err := p.Ended(ctx); err == nil {
+			t.Errorf("%s (pid %d) has ended with %d amid its work; it said:\n%s", p.Name, p.PID(), code, p.Said)
+		}
+	}()
+	defer func() { cancel(); <-told }()
+	do()
 }
 
 func isAskedToEnd(t *testing.T, _ *loaded, leader, standby *cluster.Process) {
