@@ -115,9 +115,8 @@ func (g *coreGroup) addEvents(options generic.RESTOptionsGetter, stores map[stri
 	return nil
 }
 
-// addRunning adds nodes, pods and what pods run as. Evictions aren't served:
-// they obey PodDisruptionBudgets, which we don't serve; kubectl drain deletes
-// pods instead. Nor is resizing a running pod: no node would do it.
+// addRunning adds nodes, pods and what pods run as. Resizing a running pod
+// isn't served: no node would do it.
 func (g *coreGroup) addRunning(options generic.RESTOptionsGetter, stores map[string]rest.Storage) error {
 	nodes, err := nodestore.NewStorage(options, otherNodes(), podTransport())
 	if err != nil {
@@ -129,7 +128,7 @@ func (g *coreGroup) addRunning(options generic.RESTOptionsGetter, stores map[str
 		others:    nodes.KubeletConnectionInfo,
 	}
 	nodes.Proxy.Connection = connections
-	pods, err := podstore.NewStorage(options, connections, podTransport(), nil, g.authorizer)
+	pods, err := podstore.NewStorage(options, connections, podTransport(), g.client.PolicyV1(), g.authorizer)
 	if err != nil {
 		return err
 	}
@@ -151,6 +150,7 @@ func (g *coreGroup) addRunning(options generic.RESTOptionsGetter, stores map[str
 	stores["pods/attach"] = pods.Attach
 	stores["pods/binding"] = pods.Binding
 	stores["pods/ephemeralcontainers"] = pods.EphemeralContainers
+	stores["pods/eviction"] = pods.Eviction
 	stores["pods/exec"] = pods.Exec
 	stores["pods/log"] = pods.Log
 	stores["pods/portforward"] = pods.PortForward

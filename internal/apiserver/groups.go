@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	nodev1 "k8s.io/api/node/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -31,6 +32,7 @@ import (
 	discoveryrest "k8s.io/kubernetes/pkg/registry/discovery/rest"
 	eventsrest "k8s.io/kubernetes/pkg/registry/events/rest"
 	noderest "k8s.io/kubernetes/pkg/registry/node/rest"
+	policyrest "k8s.io/kubernetes/pkg/registry/policy/rest"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	priorityclassstore "k8s.io/kubernetes/pkg/registry/scheduling/priorityclass/storage"
 
@@ -62,6 +64,7 @@ func servedVersions() []schema.GroupVersion {
 		discoveryv1.SchemeGroupVersion,
 		eventsv1.SchemeGroupVersion,
 		nodev1.SchemeGroupVersion,
+		policyv1.SchemeGroupVersion,
 		rbacv1.SchemeGroupVersion,
 		schedulingv1.SchemeGroupVersion,
 	}
@@ -89,6 +92,7 @@ func providers(c *genericapiserver.Config, done *completedConfig, client kuberne
 		coordinationrest.RESTStorageProvider{},
 		discoveryrest.StorageProvider{},
 		noderest.RESTStorageProvider{},
+		policyrest.RESTStorageProvider{},
 		rbacrest.RESTStorageProvider{Authorizer: auth},
 		priorityClasses{},
 		admissionregistrationrest.RESTStorageProvider{Authorizer: auth, DiscoveryClient: client.Discovery()},

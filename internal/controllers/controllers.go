@@ -1,6 +1,6 @@
 // Package controllers runs upstream's controllers beside errand's own: the
-// ones that give namespaces, service accounts, quotas, owner references and
-// CronJobs their behaviour. They are imported and run as they are.
+// ones that give namespaces, service accounts, quotas, owner references,
+// CronJobs and PodDisruptionBudgets their behaviour. They are imported and run as they are.
 //
 // It owns the list of them and what each is told; it has no behaviour of its
 // own. The Job engine, the binder and the node agent are errand's and stand
@@ -96,6 +96,7 @@ func New(ctx context.Context, c Config) (*Set, error) {
 		{name: "garbage-collector", account: "generic-garbage-collector", build: garbageCollector},
 		{name: "resourcequota", account: "resourcequota-controller", build: resourceQuota},
 		{name: "cronjob", account: "cronjob-controller", build: cronJobs},
+		{name: "disruption", account: "disruption-controller", build: disruptions},
 		{name: "pod-garbage-collector", account: "pod-garbage-collector", build: podGC, skip: !c.Nodes},
 	}
 	s := &Set{started: d.started}

@@ -7,11 +7,15 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/client-go/kubernetes"
@@ -196,4 +200,74 @@ func begin(t *testing.T, client watcher, name string) watch.Interface {
 		cancel()
 	})
 	return w
+}
+
+// A budget's status follows its pods. One that hangs on the scale of a Job says
+// that there is none, as in any cluster, and allows nothing.
+func TestDisruptionBudget(t *testing.T) {
+	client := start(t)
+	running(t, client, "a", nil)
+	budget(t, client, "healthy", policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(1))})
+	budgets := client.PolicyV1().PodDisruptionBudgets("default")
+	allows := func(n int32) func(*policyv1.PodDisruptionBudget) bool {
+		return func(b *policyv1.PodDisruptionBudget) bool {
+			return b.Status.ObservedGeneration == b.Generation && b.Status.DisruptionsAllowed == n
+		}
+	}
+	until(t, budgets, "healthy", allows(0))
+	running(t, client, "b", nil)
+	until(t, budgets, "healthy", allows(1))
+	if err := client.CoreV1().Pods("default").EvictV1(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, budgets, "healthy", allows(0))
+	if err := budgets.Delete(t.Context(), "healthy", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+
+	job, err := client.BatchV1().Jobs("default").Create(t.Context(), &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "j"}, Spec: batchv1.JobSpec{
+		Suspend: new(true), Template: corev1.PodTemplateSpec{Spec: podSpec()}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running(t, client, "c", metav1.NewControllerRef(job, batchv1.SchemeGroupVersion.WithKind("Job")))
+	budget(t, client, "scaled", policyv1.PodDisruptionBudgetSpec{MaxUnavailable: new(intstr.FromInt32(1))})
+	until(t, budgets, "scaled", func(b *policyv1.PodDisruptionBudget) bool {
+		c := meta.FindStatusCondition(b.Status.Conditions, policyv1.DisruptionAllowedCondition)
+		return c != nil && c.Reason == policyv1.SyncFailedReason && c.Message == "jobs.batch does not implement the scale subresource" &&
+			b.Status.DisruptionsAllowed == 0
+	})
+}
+
+func budget(t *testing.T, client kubernetes.Interface, name string, spec policyv1.PodDisruptionBudgetSpec) {
+	t.Helper()
+	spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "guarded"}}
+	b := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
+	if _, err := client.PolicyV1().PodDisruptionBudgets("default").Create(t.Context(), b, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func podSpec() corev1.PodSpec {
+	return corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "busybox"}}, RestartPolicy: corev1.RestartPolicyNever}
+}
+
+// running makes a pod that a node says is ready.
+func running(t *testing.T, client kubernetes.Interface, name string, owner *metav1.OwnerReference) {
+	t.Helper()
+	until(t, client.CoreV1().ServiceAccounts("default"), "default", func(*corev1.ServiceAccount) bool { return true })
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "guarded"}}, Spec: podSpec()}
+	pod.Spec.NodeName = "n"
+	if owner != nil {
+		pod.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
+	pod, err := client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod.Status.Phase = corev1.PodRunning
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	if _, err := client.CoreV1().Pods("default").UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }

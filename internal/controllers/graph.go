@@ -31,6 +31,7 @@ var typedAnyway = map[schema.GroupVersionResource]bool{
 	{Version: "v1", Resource: "services"}:                                                                 true,
 	{Group: "batch", Version: "v1", Resource: "jobs"}:                                                     true,
 	{Group: "batch", Version: "v1", Resource: "cronjobs"}:                                                 true,
+	{Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"}:                                    true,
 	{Version: "v1", Resource: "limitranges"}:                                                              true,
 	{Group: "scheduling.k8s.io", Version: "v1", Resource: "priorityclasses"}:                              true,
 	{Group: "node.k8s.io", Version: "v1", Resource: "runtimeclasses"}:                                     true,

@@ -33,6 +33,7 @@ const (
 	quotaWorkers      = 2
 	cronJobWorkers    = 2
 	aggregatorWorkers = 1
+	disruptionWorkers = 2
 	// namespaceResync and quotaResync are upstream's defaults.
 	namespaceResync = 5 * time.Minute
 	quotaResync     = 5 * time.Minute

@@ -19,10 +19,6 @@ type exclusion struct {
 // outOfScope are the tests within the focus that errand doesn't mean to pass, or not yet.
 var outOfScope = []exclusion{
 	{
-		"[sig-apps] Job should allow to use a pod failure policy to ignore failure matching on DisruptionTarget condition",
-		"its pods are evicted through the API; errand has no evictions, yet",
-	},
-	{
 		"[sig-apps] Job should compile a Workload and PodGroup for a gang-scheduled Job and wire its pods to the PodGroup",
 		gang,
 	},

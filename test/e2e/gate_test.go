@@ -45,6 +45,14 @@ func newGate(t *testing.T) *gate {
 // path is where the host has what containers have as /gate/name.
 func (g *gate) path(name string) string { return filepath.Join(g.dir, name) }
 
+// touch makes an empty file in the folder.
+func (g *gate) touch(name string) {
+	g.t.Helper()
+	if err := os.WriteFile(g.path(name), nil, 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
 // open lets n containers pass, those that wait and those that come later.
 func (g *gate) open(n int) {
 	g.t.Helper()

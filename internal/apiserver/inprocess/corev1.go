@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -26,7 +27,7 @@ func newCoreV1(b *backend, remote typedcorev1.CoreV1Interface) (*coreV1, error) 
 	g := &coreV1{CoreV1Interface: remote}
 	var errs [6]error
 	g.pods, errs[0] = newResource(b, gvr("pods"),
-		func() *corev1.Pod { return new(corev1.Pod) }, func() *corev1.PodList { return new(corev1.PodList) }, "status", "binding")
+		func() *corev1.Pod { return new(corev1.Pod) }, func() *corev1.PodList { return new(corev1.PodList) }, "status", "binding", "eviction")
 	g.nodes, errs[1] = newResource(b, gvr("nodes"),
 		func() *corev1.Node { return new(corev1.Node) }, func() *corev1.NodeList { return new(corev1.NodeList) }, "status")
 	g.events, errs[2] = newResource(b, gvr("events"),
@@ -61,6 +62,22 @@ func (c *pods) Bind(ctx context.Context, binding *corev1.Binding, opts metav1.Cr
 	request := call{verb: "create", method: "POST", namespace: c.namespace, name: binding.Name, timeout: writeTimeout}
 	return e.send(ctx, request, binding, func(ctx context.Context, request call, wire *wireForm) error {
 		result, err := e.create(ctx, request, wire, opts)
+		if err != nil {
+			return err
+		}
+		return failure(result)
+	})
+}
+
+// EvictV1 deletes the pod named in the eviction as its disruption budget allows.
+func (c *pods) EvictV1(ctx context.Context, eviction *policyv1.Eviction) error {
+	e := c.sub["eviction"]
+	if isNil(eviction) || !c.onItem(e, eviction.Name) || e.creater == nil {
+		return c.remotePods.EvictV1(ctx, eviction)
+	}
+	request := call{verb: "create", method: "POST", namespace: c.namespace, name: eviction.Name, timeout: writeTimeout}
+	return e.send(ctx, request, eviction, func(ctx context.Context, request call, wire *wireForm) error {
+		result, err := e.create(ctx, request, wire, metav1.CreateOptions{})
 		if err != nil {
 			return err
 		}

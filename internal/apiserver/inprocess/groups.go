@@ -10,7 +10,7 @@ import (
 )
 
 // A resource's client embeds the generic client, and one level deeper the remote one: the methods that both have are thereby the generic
-// client's, and those that only the remote one has (apply, logs, eviction ...) are its own.
+// client's, and those that only the remote one has (apply, logs ...) are its own.
 
 // batchV1 serves jobs.
 type batchV1 struct {

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	_ "k8s.io/kubernetes/pkg/apis/batch/install"
 	_ "k8s.io/kubernetes/pkg/apis/coordination/install"
@@ -24,10 +25,11 @@ import (
 	podstore "k8s.io/kubernetes/pkg/registry/core/pod/storage"
 	quotastore "k8s.io/kubernetes/pkg/registry/core/resourcequota/storage"
 	secretstore "k8s.io/kubernetes/pkg/registry/core/secret/storage"
+	budgetstore "k8s.io/kubernetes/pkg/registry/policy/poddisruptionbudget/storage"
 )
 
-func apiGroups(opts generic.RESTOptionsGetter) ([]*genericapiserver.APIGroupInfo, error) {
-	core, err := coreStorage(opts)
+func apiGroups(opts generic.RESTOptionsGetter, client kubernetes.Interface) ([]*genericapiserver.APIGroupInfo, error) {
+	core, err := coreStorage(opts, client)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +38,10 @@ func apiGroups(opts generic.RESTOptionsGetter) ([]*genericapiserver.APIGroupInfo
 		return nil, err
 	}
 	leases, err := leasestore.NewREST(opts)
+	if err != nil {
+		return nil, err
+	}
+	budgets, budgetStatus, err := budgetstore.NewREST(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -48,17 +54,19 @@ func apiGroups(opts generic.RESTOptionsGetter) ([]*genericapiserver.APIGroupInfo
 		group("", core),
 		group("batch", map[string]rest.Storage{"jobs": jobs.Job, "jobs/status": jobs.Status}),
 		group("coordination.k8s.io", map[string]rest.Storage{"leases": leases}),
+		group("policy", map[string]rest.Storage{"poddisruptionbudgets": budgets, "poddisruptionbudgets/status": budgetStatus}),
 		group("events.k8s.io", map[string]rest.Storage{"events": core["events"]}),
 	}, nil
 }
 
-func coreStorage(opts generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
-	pods, err := podstore.NewStorage(opts, nil, nil, nil, authorizerfactory.NewAlwaysAllowAuthorizer())
+func coreStorage(opts generic.RESTOptionsGetter, client kubernetes.Interface) (map[string]rest.Storage, error) {
+	pods, err := podstore.NewStorage(opts, nil, nil, client.PolicyV1(), authorizerfactory.NewAlwaysAllowAuthorizer())
 	if err != nil {
 		return nil, err
 	}
 	storage := map[string]rest.Storage{
 		"pods": pods.Pod, "pods/status": pods.Status, "pods/binding": pods.Binding, "pods/ephemeralcontainers": pods.EphemeralContainers,
+		"pods/eviction": pods.Eviction,
 	}
 	add := func(name string) func(rest.Storage, error) {
 		return func(s rest.Storage, serr error) {

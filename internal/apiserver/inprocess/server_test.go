@@ -89,7 +89,7 @@ func startServer() (_ *testServer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := apiGroups(config.RESTOptionsGetter)
+	groups, err := apiGroups(config.RESTOptionsGetter, s.remote)
 	if err != nil {
 		return nil, err
 	}

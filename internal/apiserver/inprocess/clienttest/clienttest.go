@@ -55,7 +55,7 @@ func Run(t *testing.T, server Server) {
 func cases() []Case {
 	var all []Case
 	for _, group := range [][]Case{
-		createCases(), updateCases(), patchCases(), patchErrorCases(), deleteCases(), readCases(), selectorCases(), watchCases(), watchListCases(),
+		createCases(), updateCases(), patchCases(), patchErrorCases(), deleteCases(), evictCases(), readCases(), selectorCases(), watchCases(), watchListCases(),
 		errorCases(), resourceCases(), eventCases(), isolationCases(), concurrencyCases(),
 	} {
 		all = append(all, group...)

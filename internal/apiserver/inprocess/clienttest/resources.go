@@ -6,7 +6,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -169,8 +168,6 @@ func otherClients(s *Session) {
 	s.That(version.Major != "", "no version")
 	q, err := s.CoreV1().ResourceQuotas(s.Namespace).List(s.Ctx, metav1.ListOptions{})
 	s.Record("quotas", q, err)
-	err = s.Pods().EvictV1(s.Ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "missing"}})
-	s.That(apierrors.IsNotFound(err), "evict: %v", err)
 	p := s.createPod(MakePod("a"))
 	p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 		Name: "debug", Image: "busybox", ImagePullPolicy: corev1.PullIfNotPresent, TerminationMessagePolicy: corev1.TerminationMessageReadFile}}}
