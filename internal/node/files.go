@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -130,9 +131,28 @@ func (w *worker) removeRun(ctx context.Context, run *runtimepod.Container) error
 	}
 	delete(w.ended, run.ID)
 	return errors.Join(
-		removeIfThere(run.LogPath),
+		removeLog(run.LogPath),
 		removeIfThere(w.n.terminationFile(w.uid, run.Name, run.RestartCount)),
 	)
+}
+
+// removeLog removes a log with its rotated files, of which each has its name
+// and a dot before its own.
+func removeLog(path string) error {
+	if path == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	errs := []error{removeIfThere(path)}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), filepath.Base(path)+".") {
+			errs = append(errs, removeIfThere(filepath.Join(filepath.Dir(path), e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func removeIfThere(path string) error {

@@ -2,7 +2,6 @@ package podserver
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +48,7 @@ type copier struct {
 	changes *fsnotify.Watcher // nil: not following
 	ended   <-chan struct{}
 	over    bool // the container has ended; what is there is all there will be
-	rotated bool // there is a new file under the log's name
+	rotated bool // the open file isn't the log any more
 }
 
 // watch begins to watch for what following waits for, before anything is read,
@@ -87,19 +86,19 @@ func (c *copier) run(ctx context.Context) error {
 			continue
 		case errors.Is(err, io.EOF):
 			partial = append(partial, chunk...)
-			more, werr := c.atEnd(ctx)
-			if werr != nil {
-				return werr
+			var next step
+			if next, err = c.atEnd(ctx); err != nil || next == readOn {
+				break
 			}
-			if !more {
-				return c.remainder(partial)
+			// Nothing is added to this file any more, not even a last line's end.
+			if err = c.remainder(partial); err != nil || next == finished {
+				return err
 			}
-			if c.rotated {
-				if err := c.next(reader, &partial); err != nil {
-					return err
-				}
+			partial = partial[:0]
+			var from io.Reader
+			if from, err = c.log.reader(); err == nil {
+				reader.Reset(from)
 			}
-			continue
 		}
 		if err != nil {
 			return err
@@ -123,70 +122,61 @@ func (c *copier) remainder(partial []byte) error {
 	return c.line(partial)
 }
 
-// atEnd is called at the end of what is there, and tells whether to read on. If
-// need be it waits for more. What the container wrote before it ended, or before
-// the log was rotated, is read before that is acted upon.
-func (c *copier) atEnd(ctx context.Context) (more bool, err error) {
-	if c.changes == nil || c.over {
-		return false, nil
+// step is what to do at the end of what is there.
+type step int
+
+const (
+	finished step = iota
+	readOn
+	readNext // another file is open now
+)
+
+// atEnd is called at the end of what is there. If need be it waits for more. What
+// the container wrote before it ended, or before the log was rotated, is read
+// before that is acted upon.
+func (c *copier) atEnd(ctx context.Context) (step, error) {
+	switch {
+	case c.changes == nil:
+		return finished, nil
+	case c.rotated:
+		moved, err := c.log.advance()
+		if c.rotated = !moved; err != nil || moved {
+			return readNext, err
+		}
+	case c.log.replaced():
+		c.rotated = true
+		return readOn, nil
+	}
+	if c.over {
+		return finished, nil
 	}
 	if err := c.lines.out.flush(); err != nil {
-		return false, err
+		return finished, err
 	}
-	c.rotated = false
+	return readOn, c.wait(ctx)
+}
+
+// wait waits until there may be more, or it is known that there won't.
+func (c *copier) wait(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return ctx.Err()
 		case <-c.ended:
-			c.over, c.rotated = true, c.replaced()
-			return true, nil
+			c.over = true
+			return nil
 		case err := <-c.changes.Errors:
 			// An overflow loses events, so look at everything.
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				return false, fmt.Errorf("watch log: %w", err)
+				return fmt.Errorf("watch log: %w", err)
 			}
-			c.rotated = c.replaced()
-			return true, nil
+			return nil
 		case event := <-c.changes.Events:
-			switch {
-			case event.Has(fsnotify.Create) && filepath.Base(event.Name) == filepath.Base(c.log.path):
-				c.rotated = true
-				return true, nil
-			case event.Has(fsnotify.Write):
-				return true, nil
+			if event.Has(fsnotify.Write) || event.Has(fsnotify.Create) && filepath.Base(event.Name) == filepath.Base(c.log.path) {
+				return nil
 			}
 		}
 	}
-}
-
-// replaced tells whether the log's name leads to another file than the open one.
-func (c *copier) replaced() bool {
-	named, err := c.log.root.Stat(c.log.name)
-	if err != nil {
-		return false
-	}
-	open, err := c.log.file.Stat()
-	return err == nil && !os.SameFile(named, open)
-}
-
-// next copies what is left of the old file and goes on with the new one.
-func (c *copier) next(reader *bufio.Reader, partial *[]byte) error {
-	rest, err := io.ReadAll(reader)
-	if err != nil {
-		return err
-	}
-	for line := range bytes.Lines(append(*partial, rest...)) {
-		if err := c.line(line); err != nil {
-			return err
-		}
-	}
-	*partial = (*partial)[:0]
-	if err := c.log.reopen(); err != nil {
-		return err
-	}
-	reader.Reset(c.log.file)
-	return nil
 }
 
 // tailBlock is how much is read at a time looking for the last lines.

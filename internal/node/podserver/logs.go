@@ -2,14 +2,18 @@ package podserver
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,7 +82,7 @@ func (s *Server) openLog(ctx context.Context, id containerID) (*logFile, error) 
 		return nil, err
 	}
 	log := &logFile{root: root, name: relative, path: path}
-	if err := log.reopen(); err != nil {
+	if err := log.begin(); err != nil {
 		err = fmt.Errorf("failed to open log file %q: %w", path, err)
 		return nil, errors.Join(&httpError{http.StatusBadRequest, err.Error()}, root.Close())
 	}
@@ -90,28 +94,58 @@ type logFile struct {
 	root *os.Root
 	name string // below root
 	path string
-	file *os.File
+	file *os.File // the log's, or a rotated one
+	stem string   // the rotated one's name without gzSuffix, "" if it was the log's when it was opened
 }
 
-// reopen opens what has the log's name now. It refuses what isn't a file: a
-// container with access to the host may have put anything there.
-func (l *logFile) reopen() error {
-	f, err := l.root.OpenFile(l.name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+// begin opens what has the log's name now, or had it until just now: for a moment
+// of each rotation nothing has.
+func (l *logFile) begin() error {
+	f, err := l.open(l.name)
+	stem := ""
+	if errors.Is(err, fs.ErrNotExist) {
+		olds, lerr := l.rotated()
+		if stem = newest(olds); lerr == nil && stem != "" {
+			f, err = l.open(stem) // the newest isn't compressed
+		}
+	}
 	if err != nil {
 		return err
+	}
+	l.use(f, stem)
+	return nil
+}
+
+// open opens one of the log's files. It refuses what isn't a file: a container
+// with access to the host may have put anything there.
+func (l *logFile) open(name string) (*os.File, error) {
+	f, err := l.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New("not a regular file")
 	}
 	if err != nil {
-		return errors.Join(err, f.Close())
+		return nil, errors.Join(err, f.Close())
 	}
+	return f, nil
+}
+
+func (l *logFile) use(f *os.File, stem string) {
 	if l.file != nil {
 		_ = l.file.Close() // was only read
 	}
-	l.file = f
-	return nil
+	l.file, l.stem = f, stem
+}
+
+// reader reads the open file from where it is.
+func (l *logFile) reader() (io.Reader, error) {
+	if !strings.HasSuffix(l.file.Name(), gzSuffix) {
+		return l.file, nil
+	}
+	return gzip.NewReader(l.file)
 }
 
 func (l *logFile) close() {

@@ -303,7 +303,7 @@ func BenchmarkReadLog(b *testing.B) {
 	b.SetBytes(int64(len(line)) * 10_000)
 	for b.Loop() {
 		log := &logFile{root: root, name: "log", path: path}
-		if err := log.reopen(); err != nil {
+		if err := log.begin(); err != nil {
 			b.Fatal(err)
 		}
 		out := discard()
