@@ -38,6 +38,10 @@ type Config struct {
 	// StartConcurrency bounds how many containers are started at once; 0 means
 	// twice the CPUs, beyond which only the latency grows.
 	StartConcurrency int
+	// LogMaxSize in bytes is when a container's log goes on in a new file, of
+	// which LogMaxFiles are kept (at least 2); 0 lets logs grow.
+	LogMaxSize  int64
+	LogMaxFiles int
 	// Version is errand's, for people.
 	Version string
 

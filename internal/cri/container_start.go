@@ -66,7 +66,8 @@ func (s *Service) startContainer(ctx context.Context, c *container) error {
 		}
 	}
 	pid, err := s.run(ctx, c, oci.RunRequest{
-		ID: c.id, Bundle: c.bundle, Handler: c.sandbox.handler, LogPath: c.logPath,
+		ID: c.id, Bundle: c.bundle, Handler: c.sandbox.handler,
+		LogPath: c.logPath, LogMaxSize: s.cfg.LogMaxSize, LogMaxFiles: s.cfg.LogMaxFiles,
 		Stdin: config.GetStdin(), StdinOnce: config.GetStdinOnce(), Terminal: config.GetTty(),
 	})
 	if err != nil {

@@ -110,7 +110,7 @@ func (c *Client) wireRun(ctx context.Context, req RunRequest) (*shimapi.Run, err
 	run := &shimapi.Run{
 		ID: req.ID, Bundle: req.Bundle, Handler: handler,
 		CgroupsPath: spec.Linux.CgroupsPath, Poststop: spec.Hooks != nil && len(spec.Hooks.Poststop) > 0,
-		LogPath: req.LogPath, LogMaxLine: req.LogMaxLine,
+		LogPath: req.LogPath, LogMaxLine: req.LogMaxLine, LogMaxSize: req.LogMaxSize, LogMaxFiles: req.LogMaxFiles,
 		Stdin: req.Stdin, StdinOnce: req.StdinOnce, Terminal: req.Terminal,
 	}
 	if c.cfg.Native && req.Handler == "" {

@@ -79,6 +79,11 @@ type RunRequest struct {
 	LogPath string
 	// LogMaxLine is the longest line in bytes that the log has as one record, at most 1 MiB; longer ones are split. 0 = 16 KiB.
 	LogMaxLine int
+	// LogMaxSize is the size in bytes at which the log is rotated, and LogMaxFiles how many files are kept, the current one
+	// included (at least 2): what KubeletConfiguration's containerLogMaxSize and containerLogMaxFiles mean. 0 lets the log grow. A shim
+	// of before these fields lets it grow, too.
+	LogMaxSize  int64
+	LogMaxFiles int
 	// Stdin keeps a pipe to the container's stdin open (without, it is /dev/null), StdinOnce until the first client that has
 	// attached with stdin has gone. Terminal makes stdin, stdout and stderr a terminal.
 	Stdin, StdinOnce, Terminal bool

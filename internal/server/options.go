@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"errand.dev/errand/internal/instance"
@@ -55,6 +56,11 @@ type Options struct {
 	// containers-auth.json(5); empty means their usual places.
 	RegistriesConf string `yaml:"registriesConf"`
 	AuthFile       string `yaml:"authFile"`
+	// ContainerLogMaxSize is the size, a quantity such as 10Mi, at which a
+	// container's log is rotated; 0 lets logs grow. ContainerLogMaxFiles is how
+	// many files of a log there are, the current one included.
+	ContainerLogMaxSize  string `yaml:"containerLogMaxSize"`
+	ContainerLogMaxFiles int    `yaml:"containerLogMaxFiles"`
 	// PodFailureBackoff is the delay after a Job's first failed pod; it doubles
 	// with each further one up to MaxPodFailureBackoff.
 	PodFailureBackoff    time.Duration `yaml:"podFailureBackoff"`
@@ -76,6 +82,8 @@ func DefaultOptions() Options {
 		Listen:               DefaultListen,
 		Node:                 true,
 		MaxPods:              110,
+		ContainerLogMaxSize:  "10Mi",
+		ContainerLogMaxFiles: 5,
 		NativeLauncher:       true,
 		PodFailureBackoff:    10 * time.Second,
 		MaxPodFailureBackoff: 10 * time.Minute,
@@ -157,6 +165,12 @@ func (o *Options) validateNode() error {
 	if o.MaxPods < 1 {
 		errs = append(errs, fmt.Errorf("--max-pods %d: must be at least 1", o.MaxPods))
 	}
+	if _, err := o.logMaxSize(); err != nil {
+		errs = append(errs, err)
+	}
+	if o.ContainerLogMaxFiles < 2 {
+		errs = append(errs, fmt.Errorf("--container-log-max-files %d: must be at least 2, the current one and the last", o.ContainerLogMaxFiles))
+	}
 	if o.PodCIDR != "" {
 		p, err := netip.ParsePrefix(o.PodCIDR)
 		switch {
@@ -175,6 +189,18 @@ func (o *Options) validateNode() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// logMaxSize is ContainerLogMaxSize in bytes.
+func (o *Options) logMaxSize() (int64, error) {
+	q, err := resource.ParseQuantity(o.ContainerLogMaxSize)
+	if err != nil {
+		return 0, fmt.Errorf("--container-log-max-size %q: %w", o.ContainerLogMaxSize, err)
+	}
+	if q.Sign() < 0 {
+		return 0, fmt.Errorf("--container-log-max-size %s: must not be negative", o.ContainerLogMaxSize)
+	}
+	return q.Value(), nil
 }
 
 func (o *Options) validateEngine() error {

@@ -26,12 +26,14 @@ func TestValidateTellsEverything(t *testing.T) {
 	o.Etcd = EtcdOptions{Servers: []string{"10.0.0.1"}, CertFile: "c"}
 	o.Runtimes = map[string]string{"runc": "runc"}
 	o.DefaultRuntime = "crun"
+	o.ContainerLogMaxSize = "10 MB"
+	o.ContainerLogMaxFiles = 1
 	o.PodFailureBackoff = 0
 	err := o.Validate()
 	if err == nil {
 		t.Fatal("nothing was found wrong")
 	}
-	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff"} {
+	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not speak of %s:\n%v", want, err)
 		}

@@ -55,6 +55,10 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 	if r.cgroups, err = cgroups.Open(cgroupRoot); err != nil {
 		return nil, err
 	}
+	logMaxSize, err := o.logMaxSize()
+	if err != nil {
+		return nil, err
+	}
 	namespaces, err := namespace.Open(filepath.Join(names.RuntimeDir, "ns"))
 	if err != nil {
 		return nil, err
@@ -72,6 +76,8 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 		CgroupParent:  names.CgroupParent,
 		Handlers:      handlerNames(programs),
 		HolderCommand: []string{programs.Shim, shimapi.Pause},
+		LogMaxSize:    logMaxSize,
+		LogMaxFiles:   o.ContainerLogMaxFiles,
 		Version:       version.Get().Version,
 		Runtime:       r.shim,
 		Images:        r.store,

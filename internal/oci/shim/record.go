@@ -98,6 +98,9 @@ func validRun(r *shimapi.Run) error {
 	if r.LogMaxLine < 0 || r.LogMaxLine > maxLogLine {
 		return errorf(shimapi.CodeInvalid, "longest log line of %d bytes: must be 0 (16 KiB) to %d, as it is held in memory", r.LogMaxLine, maxLogLine)
 	}
+	if r.LogMaxSize < 0 || r.LogMaxSize > 0 && r.LogMaxFiles < 2 {
+		return errorf(shimapi.CodeInvalid, "a log of %d files of %d bytes: must be at least 2 files of 1 byte, or 0 bytes for a log without limit", r.LogMaxFiles, r.LogMaxSize)
+	}
 	return nil
 }
 

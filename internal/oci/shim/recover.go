@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/oci/shim/output"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -87,6 +88,11 @@ func (s *Shim) recoverOne(dir string) *container {
 	}
 	s.goNative(c)
 	c.run.Launch = nil
+	if c.run.LogMaxSize > 0 {
+		if err := output.RepairLog(c.run.LogPath); err != nil {
+			s.log.Printf("log of container %s: %v", c.run.ID, err)
+		}
+	}
 	var st started
 	if load(dir, startedFile, &st) {
 		c.pid, c.startedAt = st.Pid, st.At

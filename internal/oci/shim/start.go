@@ -168,7 +168,7 @@ func (s *Shim) openStdio(c *container) (p *stdio, err error) {
 		}
 	}()
 	if c.run.LogPath != "" {
-		if p.log, err = output.OpenLog(c.run.LogPath); err != nil {
+		if p.log, err = output.OpenLog(c.run.LogPath, output.LogLimits{MaxSize: c.run.LogMaxSize, MaxFiles: c.run.LogMaxFiles}); err != nil {
 			return p, err
 		}
 	}

@@ -95,9 +95,13 @@ type Run struct {
 
 	LogPath    string `json:"logPath,omitempty"` // "" = output is discarded
 	LogMaxLine int    `json:"logMaxLine,omitempty"`
-	Stdin      bool   `json:"stdin,omitempty"`
-	StdinOnce  bool   `json:"stdinOnce,omitempty"`
-	Terminal   bool   `json:"terminal,omitempty"`
+	// LogMaxSize in bytes is when the log goes on in a new file, of which LogMaxFiles are kept; 0 = it grows without bound.
+	LogMaxSize  int64 `json:"logMaxSize,omitempty"`
+	LogMaxFiles int   `json:"logMaxFiles,omitempty"`
+
+	Stdin     bool `json:"stdin,omitempty"`
+	StdinOnce bool `json:"stdinOnce,omitempty"`
+	Terminal  bool `json:"terminal,omitempty"`
 
 	// Launch, unless nil, is the same container for the shim to make by itself. Its cgroup exists, with its limits.
 	Launch *Launch `json:"launch,omitempty"`

@@ -131,6 +131,8 @@ func (o *Output) closeLocked() {
 // write appends to the log.
 func (o *Output) write(p []byte) {
 	if o.log != nil && len(p) > 0 {
-		o.log.write(p)
+		if o.log.write(p) {
+			o.pump.compress(o.log)
+		}
 	}
 }

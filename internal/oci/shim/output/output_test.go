@@ -50,7 +50,7 @@ func open(t testing.TB, p *Pump, c Config) (o *Output, stdout, stderr *os.File) 
 func newLog(t testing.TB) (*LogFile, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "log")
-	l, err := OpenLog(path)
+	l, err := OpenLog(path, LogLimits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestCloseWithPending(t *testing.T) {
 func BenchmarkPump(b *testing.B) {
 	for _, line := range []int{80, 4000} {
 		b.Run(map[int]string{80: "short", 4000: "long"}[line], func(b *testing.B) {
-			log, err := OpenLog(os.DevNull)
+			log, err := OpenLog(os.DevNull, LogLimits{})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -33,6 +33,8 @@ type Pump struct {
 	epoll int
 	slots chan struct{}
 	bufs  sync.Pool // *buffers
+	// compressing holds whose old logs are being compressed.
+	compressing chan struct{}
 
 	mu      sync.Mutex
 	sources map[int32]source
@@ -55,7 +57,7 @@ func NewPump() (*Pump, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	p := &Pump{epoll: fd, slots: make(chan struct{}, workers), sources: map[int32]source{}}
+	p := &Pump{epoll: fd, slots: make(chan struct{}, workers), sources: map[int32]source{}, compressing: make(chan struct{}, 1)}
 	p.bufs.New = func() any {
 		return &buffers{in: make([]byte, readSize), out: make([]byte, 0, flushSize+crilog.MaxRecord(crilog.DefaultMaxLine))}
 	}
