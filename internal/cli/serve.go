@@ -80,6 +80,10 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.StringVar(&o.AuthFile, "authfile", o.AuthFile, "containers-auth.json(5) (default its usual places)")
 	f.StringVar(&o.ContainerLogMaxSize, "container-log-max-size", o.ContainerLogMaxSize, "the size at which a container's log goes on in a new file, such as 10Mi; 0 lets logs grow")
 	f.IntVar(&o.ContainerLogMaxFiles, "container-log-max-files", o.ContainerLogMaxFiles, "how many files of a container's log are kept, the current one included")
+	f.IntVar(&o.ImageGCHighThresholdPercent, "image-gc-high-threshold-percent", o.ImageGCHighThresholdPercent, "the use of the disk at which images that no pod needs are removed; 100 is never")
+	f.IntVar(&o.ImageGCLowThresholdPercent, "image-gc-low-threshold-percent", o.ImageGCLowThresholdPercent, "the use of the disk down to which they are removed")
+	f.DurationVar(&o.ImageMinimumGCAge, "image-minimum-gc-age", o.ImageMinimumGCAge, "how long an image stays at least")
+	f.DurationVar(&o.ImageMaximumGCAge, "image-maximum-gc-age", o.ImageMaximumGCAge, "how long an image may be unused, whatever the disk's use; 0 is for ever")
 	f.DurationVar(&o.PodFailureBackoff, "pod-failure-backoff", o.PodFailureBackoff, "delay after a Job's first failed pod, doubled with each further one")
 	f.DurationVar(&o.MaxPodFailureBackoff, "max-pod-failure-backoff", o.MaxPodFailureBackoff, "the longest such delay")
 }

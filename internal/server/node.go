@@ -13,6 +13,7 @@ import (
 	"errand.dev/errand/internal/binder"
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/node"
+	"errand.dev/errand/internal/node/imagegc"
 	"errand.dev/errand/internal/node/podserver"
 	"errand.dev/errand/internal/node/registration"
 	"errand.dev/errand/internal/version"
@@ -76,7 +77,11 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return err
 	}
-	agent, err := s.newAgent(ctx, client, reg)
+	collector, err := s.newImageCollector(ctx, client)
+	if err != nil {
+		return err
+	}
+	agent, err := s.newAgent(ctx, client, reg, collector)
 	if err != nil {
 		return err
 	}
@@ -93,6 +98,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return err
 	}
+	s.group.Start(ctx, "image collector", collector.Run)
 	s.group.Start(ctx, "node agent", agent.Run)
 	s.group.Start(ctx, "pod server", pods.Run)
 	s.group.Start(ctx, "node registration", reg.Run)
@@ -136,7 +142,7 @@ func (s *serve) newRegistration(client kubernetes.Interface) (*registration.Regi
 	})
 }
 
-func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration) (*node.Node, error) {
+func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration, collector *imagegc.Collector) (*node.Node, error) {
 	facts, err := registration.LinuxHost(s.dir.Root()).Facts()
 	if err != nil {
 		return nil, fmt.Errorf("read the machine's size: %w", err)
@@ -145,8 +151,8 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		Client:         client,
 		Informers:      s.api.Informers(),
 		NodeName:       s.nodeName.current,
-		Runtime:        s.runtime.service,
-		Images:         s.runtime.store.Service(),
+		Runtime:        collector.Runtime(),
+		Images:         collector.Images(),
 		RootDir:        s.dir.Path("pods"),
 		MemoryDir:      filepath.Join(s.names.RuntimeDir, "pods"),
 		LogDir:         s.logDir(),

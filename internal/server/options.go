@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"errand.dev/errand/internal/instance"
+	"errand.dev/errand/internal/node/imagegc"
 )
 
 // DefaultListen is where the API listens unless told otherwise.
@@ -61,6 +62,11 @@ type Options struct {
 	// many files of a log there are, the current one included.
 	ContainerLogMaxSize  string `yaml:"containerLogMaxSize"`
 	ContainerLogMaxFiles int    `yaml:"containerLogMaxFiles"`
+	// When images that no pod needs are removed, as in KubeletConfiguration.
+	ImageGCHighThresholdPercent int           `yaml:"imageGCHighThresholdPercent"`
+	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent"`
+	ImageMinimumGCAge           time.Duration `yaml:"imageMinimumGCAge"`
+	ImageMaximumGCAge           time.Duration `yaml:"imageMaximumGCAge"`
 	// PodFailureBackoff is the delay after a Job's first failed pod; it doubles
 	// with each further one up to MaxPodFailureBackoff.
 	PodFailureBackoff    time.Duration `yaml:"podFailureBackoff"`
@@ -77,6 +83,7 @@ type EtcdOptions struct {
 
 // DefaultOptions are the options before any flag or file.
 func DefaultOptions() Options {
+	gc := imagegc.DefaultPolicy()
 	return Options{
 		DataDir:              instance.DefaultDataDir,
 		Listen:               DefaultListen,
@@ -85,6 +92,12 @@ func DefaultOptions() Options {
 		ContainerLogMaxSize:  "10Mi",
 		ContainerLogMaxFiles: 5,
 		NativeLauncher:       true,
+
+		ImageGCHighThresholdPercent: gc.HighPercent,
+		ImageGCLowThresholdPercent:  gc.LowPercent,
+		ImageMinimumGCAge:           gc.MinAge,
+		ImageMaximumGCAge:           gc.MaxAge,
+
 		PodFailureBackoff:    10 * time.Second,
 		MaxPodFailureBackoff: 10 * time.Minute,
 	}
@@ -168,6 +181,9 @@ func (o *Options) validateNode() error {
 	if _, err := o.logMaxSize(); err != nil {
 		errs = append(errs, err)
 	}
+	if err := o.imageGCPolicy().Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if o.ContainerLogMaxFiles < 2 {
 		errs = append(errs, fmt.Errorf("--container-log-max-files %d: must be at least 2, the current one and the last", o.ContainerLogMaxFiles))
 	}
@@ -189,6 +205,13 @@ func (o *Options) validateNode() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (o *Options) imageGCPolicy() imagegc.Policy {
+	return imagegc.Policy{
+		HighPercent: o.ImageGCHighThresholdPercent, LowPercent: o.ImageGCLowThresholdPercent,
+		MinAge: o.ImageMinimumGCAge, MaxAge: o.ImageMaximumGCAge,
+	}
 }
 
 // logMaxSize is ContainerLogMaxSize in bytes.

@@ -28,12 +28,17 @@ func TestValidateTellsEverything(t *testing.T) {
 	o.DefaultRuntime = "crun"
 	o.ContainerLogMaxSize = "10 MB"
 	o.ContainerLogMaxFiles = 1
+	o.ImageGCHighThresholdPercent = 101
+	o.ImageGCLowThresholdPercent = 102
+	o.ImageMinimumGCAge = -1
+	o.ImageMaximumGCAge = -1
 	o.PodFailureBackoff = 0
 	err := o.Validate()
 	if err == nil {
 		t.Fatal("nothing was found wrong")
 	}
-	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files"} {
+	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files",
+		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not speak of %s:\n%v", want, err)
 		}

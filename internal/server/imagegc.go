@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+
+	"errand.dev/errand/internal/node/imagegc"
+)
+
+// newImageCollector makes what removes images when the disk is nearly full.
+func (s *serve) newImageCollector(ctx context.Context, client kubernetes.Interface) (*imagegc.Collector, error) {
+	return imagegc.New(imagegc.Config{
+		Policy:   s.options.imageGCPolicy(),
+		Runtime:  s.runtime.service,
+		Images:   s.runtime.store.Service(),
+		Pods:     s.podsHere,
+		Disk:     s.imageDisk,
+		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
+		NodeName: s.nodeName.current,
+	})
+}
+
+// podsHere are the pods bound to this node.
+func (s *serve) podsHere() []*v1.Pod {
+	all, err := s.api.Informers().Core().V1().Pods().Lister().List(labels.Everything())
+	if err != nil {
+		return nil // a cache has no errors
+	}
+	var here []*v1.Pod
+	for _, pod := range all {
+		if pod.Spec.NodeName == s.nodeName.current {
+			here = append(here, pod)
+		}
+	}
+	return here
+}
+
+// imageDisk is the state of the file system that images are on.
+func (s *serve) imageDisk() (imagegc.Disk, error) {
+	path := s.dir.Path("images")
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return imagegc.Disk{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	return imagegc.Disk{Capacity: int64(st.Blocks) * st.Bsize, Available: int64(st.Bavail) * st.Bsize}, nil
+}
