@@ -211,7 +211,7 @@ func TestEventsGoOnAfterABrokenConnection(t *testing.T) {
 // TestExitComesAfterItsRun even if the shim answers the Run last.
 func TestExitComesAfterItsRun(t *testing.T) {
 	bundle := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"linux":{"cgroupsPath":"/x/a"}}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"process":{},"linux":{"cgroupsPath":"/x/a"}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	running, answer := make(chan struct{}), make(chan struct{})
@@ -237,7 +237,11 @@ func TestExitComesAfterItsRun(t *testing.T) {
 		_, err := c.Run(t.Context(), RunRequest{ID: "a", Bundle: bundle})
 		returned <- err
 	}()
-	<-running
+	select {
+	case <-running:
+	case err := <-returned:
+		t.Fatalf("the Run didn't reach the shim: %v", err)
+	}
 	select {
 	case e := <-events:
 		t.Errorf("%+v while its Run is in flight", e)
@@ -264,7 +268,8 @@ func TestInvalidRuns(t *testing.T) {
 	for name, req := range map[string]RunRequest{
 		"handler":  {ID: "a", Handler: "kata"},
 		"no JSON":  {ID: "a", Bundle: bundle("{")},
-		"cgroup":   {ID: "a", Bundle: bundle(`{"linux":{"cgroupsPath":"x"}}`)},
+		"process":  {ID: "a", Bundle: bundle(`{"linux":{"cgroupsPath":"/x"}}`)},
+		"cgroup":   {ID: "a", Bundle: bundle(`{"process":{},"linux":{"cgroupsPath":"x"}}`)},
 		"terminal": {ID: "a", Bundle: bundle(`{"process":{"terminal":true},"linux":{"cgroupsPath":"/x"}}`)},
 	} {
 		if _, err := c.Run(t.Context(), req); !errors.Is(err, ErrInvalid) {
