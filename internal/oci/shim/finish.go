@@ -90,10 +90,16 @@ func (s *Shim) delete(id string) error {
 		}
 		phase := c.phase
 		s.mu.Unlock()
-		if phase == running {
-			if err := s.killContainer(c); err != nil {
-				return err
-			}
+		var err error
+		switch {
+		case phase == running:
+			err = s.killContainer(c)
+		case phase == starting && c.native != nil:
+			// Its process, in its cgroup from birth, may hang before its execve.
+			err = s.tree.Kill(c.run.CgroupsPath, patience)
+		}
+		if err != nil {
+			return err
 		}
 		<-wait
 	}

@@ -60,6 +60,12 @@ func membership(groups *cgroup.Membership) launch.Membership {
 	return m
 }
 
+// hasEnded tells whether a process has, which makes the kernel refuse its namespaces in various ways.
+func hasEnded(pidFD int) bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidFD), Events: unix.POLLIN}}, 0)
+	return n > 0 && err == nil
+}
+
 // execNative starts a process in a container that was launched without a runtime.
 func (s *Shim) execNative(c *container, req shimapi.Exec, stdio [3]int) (*process, error) {
 	if req.Launch == nil {
@@ -84,6 +90,9 @@ func (s *Shim) execNative(c *container, req shimapi.Exec, stdio [3]int) (*proces
 		PidFD: first, Process: req.Launch, Seccomp: c.native.seccomp, Files: stdio, Terminal: req.Terminal, Cgroups: membership(groups),
 		CgroupNamespace: c.native.cgroupNamespace,
 	})
+	if err != nil && hasEnded(first) {
+		err = errorf(shimapi.CodeState, "container %s is not running", c.run.ID)
+	}
 	if err != nil {
 		return nil, s.execError(c, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,7 @@ import (
 type child struct {
 	*program
 	launcher *Launcher
+	root     int // its root directory
 	process  *shimapi.Process
 	seccomp  *Filter
 	files    [3]int
@@ -31,9 +33,10 @@ type child struct {
 
 // birth starts the container's first process on this thread.
 func (c *container) birth() (Process, error) {
-	c.Process.Env = withHome(c.root, c.Process.Env, c.Process.UID)
+	c.Process.Env = c.withHome(c.root, c.Process.Env, c.Process.UID)
 	b := &child{
-		program: &program{}, launcher: c.Launcher, process: &c.Process, seccomp: c.Seccomp, files: c.Files, tty: c.tty, cgroups: c.Cgroups,
+		program: &program{}, launcher: c.Launcher, root: c.root, process: &c.Process, seccomp: c.Seccomp, files: c.Files, tty: c.tty,
+		cgroups: c.Cgroups,
 	}
 	b.inside = func() { c.addMounts(b.program) }
 	pid, err := b.start(unix.CLONE_NEWPID)
@@ -59,7 +62,10 @@ func (b *child) start(flags uint64) (pid int, err error) {
 		args.cgroup = uint64(b.cgroups.V2)
 	}
 	b.seal()
-	pid, err = b.program.start(args)
+	pid, err = b.program.start(args, b.launcher.patience)
+	if errors.Is(err, unix.ETIMEDOUT) {
+		return 0, failed(fmt.Errorf("the new process hasn't come to execute its command in %v and was killed", b.launcher.patience))
+	}
 	if err != nil {
 		return 0, failed(fmt.Errorf("clone3: %w", err))
 	}
@@ -83,6 +89,7 @@ func (b *child) write() error {
 	for _, g := range b.cgroups.V1 {
 		b.program.write("enter the cgroup "+g.Name, g.Tasks, "0")
 	}
+	b.isolate()
 	if b.inside != nil {
 		b.inside()
 	}
@@ -97,6 +104,19 @@ func (b *child) write() error {
 }
 
 const sigsetBytes = 8
+
+// isolate leaves behind what is inherited from errand and whoever started it: keys, which aren't for a container to see, and the
+// processors that errand may be bound to (the container's are those of its cgroup).
+func (b *child) isolate() {
+	b.add("join a session keyring of its own", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+	b.last().may = true // a kernel without keys
+	all := &unix.CPUSet{}
+	for i := range all {
+		all[i] = ^all[i]
+	}
+	b.add("reset the CPU affinity", unix.SYS_SCHED_SETAFFINITY, 0, int(unsafe.Sizeof(*all)), pin(b.program, all))
+	b.last().may = true
+}
 
 // check refuses what C strings can't hold.
 func (b *child) check() error {
@@ -124,26 +144,44 @@ func (b *child) addStdio() error {
 	}
 	null := -1
 	for i, fd := range files {
-		if fd < 0 && null < 0 {
-			var err error
-			if null, err = unix.Open(hostNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-				return fmt.Errorf("open %s: %w", hostNull, err)
+		own, err := b.own(fd)
+		if err != nil {
+			return err
+		}
+		if !own && null < 0 {
+			if null, err = b.launcher.devNull(b.root); err != nil {
+				return fmt.Errorf("open %s: %w", os.DevNull, err)
 			}
 			b.closing = append(b.closing, null)
 		}
-		if fd < 0 {
+		if !own {
 			fd = null
-		} else if b.tty == nil && b.process.UID != 0 {
-			if err := unix.Fchown(fd, int(b.process.UID), -1); err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EPERM) {
-				return fmt.Errorf("give the process's files to its user: %w", err)
-			}
 		}
 		b.add("dup3", unix.SYS_DUP3, fd, i, 0)
 	}
 	return nil
 }
 
-const hostNull = os.DevNull
+// own makes a file the process's own. It returns false for none, and for a /dev/null, which is the host's: the container has its own.
+func (b *child) own(fd int) (bool, error) {
+	if fd < 0 {
+		return false, nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false, os.NewSyscallError("fstat", err)
+	}
+	if isNull(&st) {
+		return false, nil
+	}
+	if b.tty != nil || st.Uid == b.process.UID {
+		return true, nil
+	}
+	if err := unix.Fchown(fd, int(b.process.UID), -1); err != nil && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EPERM) {
+		return false, fmt.Errorf("give the process's files to its user: %w", err)
+	}
+	return true, nil
+}
 
 // addAttributes sets what the kernel takes through the host's /proc.
 func (b *child) addAttributes() {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -112,8 +111,7 @@ func (c *container) takeSources() (err error) {
 	return c.takeCovers()
 }
 
-// detached copies a mount of the host's. Nothing that happens in the copy shows on the host, nor the other way, unless its
-// propagation is changed.
+// detached copies a mount of the host's, with its propagation: it is to be set before something is mounted there.
 func (c *container) detached(path string, recursive bool) (int, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	if recursive {
@@ -152,8 +150,12 @@ func (c *container) takeCgroups() (fds []int, err error) {
 func (c *container) takeCovers() error {
 	for _, p := range c.Masked {
 		var st unix.Stat_t
-		if err := unix.Stat(p, &st); err != nil {
+		err := unix.Stat(p, &st)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", p, err)
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			c.sources.covered = append(c.sources.covered, p)
@@ -167,16 +169,27 @@ func (c *container) takeCovers() error {
 }
 
 func (c *container) takeCover(p, cover string) error {
-	fd, err := c.detached(cover, false)
+	fd, err := lookOnly(cover)
 	if err != nil {
-		return err
+		return fmt.Errorf("cover of %s: %w", p, err)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return fmt.Errorf("make the cover of %s read-only: %w", p, err)
-	}
-	c.sources.covers[p] = fd
+	c.sources.covers[p] = c.hold(fd)
 	return nil
+}
+
+// lookOnly copies a mount, detached and read-only. The copy is private: as a peer of a shared one it would hand on to the host what
+// is mounted over it.
+func lookOnly(path string) (int, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w", path, err)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("make a mount of %s read-only: %w", path, err)
+	}
+	return fd, nil
 }
 
 func below(p string, dirs ...string) bool {
@@ -314,57 +327,6 @@ func (c *container) sealRoot() error {
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	return unix.MountSetattr(c.root, "", unix.AT_EMPTY_PATH, &attr)
-}
-
-// lookup opens, O_PATH, a path in the container. Links are followed inside of it, but for those of /proc.
-func (c *container) lookup(p string) (int, error) {
-	return resolve(c.root, p, unix.O_PATH)
-}
-
-func resolve(root int, p string, flags uint64) (int, error) {
-	return unix.Openat2(root, p, &unix.OpenHow{
-		Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-}
-
-// makeDir opens a directory in the container, and makes it, and those on the way, where they are missing.
-func (c *container) makeDir(p string, mode uint32) (int, error) {
-	fd, err := resolve(c.root, p, unix.O_PATH|unix.O_DIRECTORY)
-	if !errors.Is(err, unix.ENOENT) {
-		return fd, err
-	}
-	p = path.Clean(p)
-	if p == "/" || p == "." {
-		return -1, err
-	}
-	parent, err := c.makeDir(path.Dir(p), mode)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(parent)
-	name := path.Base(p)
-	if err := unix.Mkdirat(parent, name, mode); err != nil {
-		return -1, &os.PathError{Op: "mkdir", Path: p, Err: err}
-	}
-	return unix.Openat2(parent, name, &unix.OpenHow{
-		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH,
-	})
-}
-
-// makeFile opens, O_PATH, a file in the container, and makes it empty where it is missing.
-func (c *container) makeFile(p string) (int, error) {
-	fd, err := c.lookup(p)
-	if !errors.Is(err, unix.ENOENT) {
-		return fd, err
-	}
-	parent, err := c.makeDir(path.Dir(path.Clean(p)), 0o755)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(parent)
-	return unix.Openat2(parent, path.Base(p), &unix.OpenHow{
-		Flags: unix.O_CREAT | unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK, Mode: 0o644, Resolve: unix.RESOLVE_BENEATH,
-	})
 }
 
 // attach mounts a detached mount on a path, or on at itself with "".

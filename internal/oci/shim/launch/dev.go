@@ -105,7 +105,7 @@ func (t *terminal) close() {
 // openTerminal makes a terminal in the container's own devpts, and its /dev/console.
 func (c *container) openTerminal() (err error) {
 	var number int
-	if c.tty, number, err = newTerminal(c.root, &c.Process); err != nil {
+	if c.tty, number, err = c.newTerminal(c.root, &c.Process); err != nil {
 		return err
 	}
 	pts, err := c.lookup("/dev/pts")
@@ -118,6 +118,9 @@ func (c *container) openTerminal() (err error) {
 		return fmt.Errorf("mount the terminal: %w", err)
 	}
 	defer unix.Close(slave)
+	if err := c.tty.check(slave); err != nil {
+		return err
+	}
 	at, err := c.makeFile("/dev/console")
 	if err != nil {
 		return fmt.Errorf("/dev/console: %w", err)
@@ -130,7 +133,7 @@ const devptsMagic = 0x1cd1 // linux/magic.h
 
 // newTerminal opens a new terminal in the devpts at /dev/pts below root, made fit for the process. It goes by what the files are
 // rather than by their names, which in a running container may be anything.
-func newTerminal(root int, p *shimapi.Process) (t *terminal, number int, err error) {
+func (l *Launcher) newTerminal(root int, p *shimapi.Process) (t *terminal, number int, err error) {
 	t = &terminal{master: -1, slave: -1}
 	defer func() {
 		if err != nil {
@@ -138,20 +141,11 @@ func newTerminal(root int, p *shimapi.Process) (t *terminal, number int, err err
 			t = nil
 		}
 	}()
-	t.master, err = unix.Openat2(root, "dev/pts/ptmx", &unix.OpenHow{
-		Flags:   unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC | unix.O_NONBLOCK,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS,
+	t.master, err = l.open(root, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, func(st *unix.Stat_t, fs *unix.Statfs_t) bool {
+		return fs.Type == devptsMagic && isDevice(st, 5, 2)
 	})
 	if err != nil {
-		return t, 0, fmt.Errorf("open /dev/pts/ptmx: %w", err)
-	}
-	var fs unix.Statfs_t
-	var st unix.Stat_t
-	if err := errors.Join(unix.Fstatfs(t.master, &fs), unix.Fstat(t.master, &st)); err != nil {
-		return t, 0, err
-	}
-	if fs.Type != devptsMagic || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(5, 2) {
-		return t, 0, errors.New("/dev/pts/ptmx isn't a terminal multiplexer")
+		return t, 0, fmt.Errorf("open a terminal multiplexer: %w", err)
 	}
 	if err := unix.IoctlSetPointerInt(t.master, unix.TIOCSPTLCK, 0); err != nil {
 		return t, 0, fmt.Errorf("unlock the terminal: %w", err)
@@ -172,6 +166,18 @@ func peer(master int) (int, error) {
 		return -1, errno
 	}
 	return int(fd), nil
+}
+
+// check says whether what was found at the terminal's path is the terminal.
+func (t *terminal) check(fd int) error {
+	var found, own unix.Stat_t
+	if err := errors.Join(unix.Fstat(fd, &found), unix.Fstat(t.slave, &own)); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if found.Dev != own.Dev || found.Ino != own.Ino || found.Rdev != own.Rdev {
+		return fmt.Errorf("the terminal's path: %w", errUnfit)
+	}
+	return nil
 }
 
 func (t *terminal) fit(p *shimapi.Process) error {

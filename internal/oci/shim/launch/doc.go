@@ -17,9 +17,14 @@
 //
 // Until its execve the child shares the shim's memory. The shim isn't dumpable, so that nobody without CAP_SYS_PTRACE over it
 // can look there, and package native gives containers with that capability, or in PID namespaces shared with others, to an OCI runtime.
-// The child closes all descriptors but its stdio before it goes to the container's working directory. Paths in
-// the container are resolved by openat2 with RESOLVE_IN_ROOT and without magic links; what is masked is covered by files
-// opened on the host; what is written to /proc is written to the host's, which the container can't have changed.
+// The child closes all descriptors but its stdio before it goes to the container's working directory. Paths in the container are
+// resolved by openat2 with RESOLVE_IN_ROOT and without magic links, and a device is looked at before it is opened, as the
+// container's device rules don't bind the shim (paths.go). What is masked is covered by files opened on the host; what is written
+// to /proc is written to the host's, which the container can't have changed.
+//
+// An exec's child is seen, and can be stopped, by the processes of the container before it executes anything. The shim doesn't
+// wait for it: to Go's scheduler and garbage collector a birth is a blocking system call, and one that takes too long is
+// killed (vfork.go).
 //
 // # Needs
 //

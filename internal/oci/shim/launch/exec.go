@@ -36,12 +36,13 @@ func (l *Launcher) execHere(req ExecRequest) (Process, error) {
 		return Process{}, failed(err)
 	}
 	defer unix.Close(root)
-	req.Process.Env = withHome(root, req.Process.Env, req.Process.UID)
+	req.Process.Env = l.withHome(root, req.Process.Env, req.Process.UID)
 	b := &child{
-		program: &program{}, launcher: l, process: req.Process, seccomp: req.Seccomp, files: req.Files, cgroups: req.Cgroups,
+		program: &program{}, launcher: l, root: root, process: req.Process, seccomp: req.Seccomp, files: req.Files,
+		cgroups: req.Cgroups,
 	}
 	if req.Terminal {
-		if b.tty, _, err = newTerminal(root, req.Process); err != nil {
+		if b.tty, _, err = l.newTerminal(root, req.Process); err != nil {
 			return Process{}, failed(err)
 		}
 		defer b.tty.close()

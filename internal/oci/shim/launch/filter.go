@@ -3,6 +3,7 @@ package launch
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,8 @@ func (l *Launcher) Filter(program []byte, flags uint) *Filter {
 		b := program[i*sizeofFilter:]
 		list[i] = unix.SockFilter{Code: binary.NativeEndian.Uint16(b), Jt: b[2], Jf: b[3], K: binary.NativeEndian.Uint32(b[4:])}
 	}
-	f := &Filter{flags: flags, prog: unix.SockFprog{Len: uint16(n), Filter: &list[0]}}
+	f := &Filter{flags: flags, prog: unix.SockFprog{Len: uint16(min(n, math.MaxUint16)), // of too many the kernel takes none
+		Filter: &list[0]}}
 	if len(l.filters) >= maxFilters {
 		clear(l.filters)
 	}

@@ -16,27 +16,25 @@ const maxPasswd = 1 << 20
 
 // withHome adds $HOME to an environment that has none, as OCI runtimes do: what the container's /etc/passwd says of the user,
 // else "/".
-func withHome(root int, env []string, uid uint32) []string {
+func (l *Launcher) withHome(root int, env []string, uid uint32) []string {
 	for _, e := range env {
 		if strings.HasPrefix(e, "HOME=") {
 			return env
 		}
 	}
-	return append(env[:len(env):len(env)], "HOME="+home(root, uid))
+	return append(env[:len(env):len(env)], "HOME="+l.home(root, uid))
 }
 
-func home(root int, uid uint32) string {
+func (l *Launcher) home(root int, uid uint32) string {
 	const nowhere = "/"
-	// Whatever is there, opening it must not wait.
-	fd, err := resolve(root, "/etc/passwd", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	fd, err := l.open(root, "/etc/passwd", unix.O_RDONLY, func(st *unix.Stat_t, _ *unix.Statfs_t) bool {
+		return st.Mode&unix.S_IFMT == unix.S_IFREG
+	})
 	if err != nil {
 		return nowhere
 	}
 	f := os.NewFile(uintptr(fd), "passwd")
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nowhere
-	}
 	lines := bufio.NewScanner(io.LimitReader(f, maxPasswd))
 	for lines.Scan() {
 		fields := strings.Split(lines.Text(), ":") // passwd(5): name:password:UID:GID:comment:home:shell

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,15 +16,20 @@ import (
 // Launcher makes containers. It may be used concurrently.
 type Launcher struct {
 	proc  int // the host's /proc, O_PATH
+	null  int // a read-only mount of the host's /dev/null
 	empty int // a mount namespace with nothing in it but rootDir and coverDir
 	// oomScore is what a process starts with that says nothing of its own.
 	oomScore string
 	lastCap  int
-	noKcore  bool // the kernel has no /proc/kcore
+	noKcore  bool          // the kernel has no /proc/kcore
+	patience time.Duration // with a new process, to its execve
 
 	mu      sync.Mutex
 	filters map[string]*Filter // by what they consist of
 }
+
+// birthTimeout is that of an OCI runtime's execution, and like it passes only if something hangs.
+const birthTimeout = 2 * time.Minute
 
 // The directories in the empty mount namespace: containers' roots are mounted at rootDir, and coverDir is what directories in containers
 // are hidden by.
@@ -42,11 +48,15 @@ func New(dir, oomScore string) (*Launcher, error) {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become not dumpable: %w", err)
 	}
-	l := &Launcher{oomScore: oomScore, lastCap: lastCapability(), empty: -1, filters: map[string]*Filter{}}
+	l := &Launcher{oomScore: oomScore, lastCap: lastCapability(), proc: -1, null: -1, empty: -1, patience: birthTimeout, filters: map[string]*Filter{}}
 	_, err := os.Stat(kcore)
 	l.noKcore = err != nil
 	if l.proc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open /proc: %w", err)
+	}
+	if l.null, err = lookOnly(os.DevNull); err != nil {
+		l.Close()
+		return nil, err
 	}
 	onThread(func() { l.empty, err = emptyNamespace(l.proc, dir) })
 	if err != nil {
@@ -58,7 +68,7 @@ func New(dir, oomScore string) (*Launcher, error) {
 
 // Close gives back what New took.
 func (l *Launcher) Close() {
-	for _, fd := range []int{l.proc, l.empty} {
+	for _, fd := range []int{l.proc, l.null, l.empty} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}

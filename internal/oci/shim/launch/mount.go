@@ -111,7 +111,7 @@ func (c *container) makeRealDir(p string) (int, error) {
 		return -1, err
 	}
 	_ = unix.Close(fd)
-	return unix.Openat2(c.root, p, &unix.OpenHow{
+	return openat2(c.root, p, &unix.OpenHow{
 		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS,
 	})
 }

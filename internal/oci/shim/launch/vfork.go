@@ -4,7 +4,9 @@ package launch
 
 import (
 	"runtime"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,37 +14,85 @@ import (
 
 // cloneArgs is struct clone_args, up to the field cgroup (Linux 5.7).
 type cloneArgs struct {
-	flags, pidFD, childTID, parentTID, exitSignal uint64
-	stack, stackSize, tls, setTID, setTIDSize     uint64
-	cgroup                                        uint64
+	flags, pidFD uint64
+	_, _         uint64 // child_tid, parent_tid
+	exitSignal   uint64
+	_, _, _      uint64 // stack, stack_size, tls
+	_, _         uint64 // set_tid, set_tid_size
+	cgroup       uint64
 }
 
 // flagsOfBirth of every child: it borrows the shim's memory until its execve, during which this thread stands still, and none of
 // the shim's signal handlers, which would run in that memory.
-const flagsOfBirth = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_CLEAR_SIGHAND
+// CLONE_VFORK it must be: an oom_score_adj would otherwise be that of all who share the memory.
+const flagsOfBirth = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PIDFD
 
 // vfork is clone3 with CLONE_VM and CLONE_VFORK: it returns twice, first in the child, with pid 0.
 //
 //go:noescape
 func vfork(args *cloneArgs, size uintptr) (pid, errno uintptr)
 
+// How long a birth may wait depends on others: on a network file system that the command is on, or on processes in the
+// container, which may stop or freeze the child. So it counts as a system call that blocks: the scheduler and the garbage
+// collector go on without this thread.
+//
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
 // start makes a child that runs the program, and returns its pid once it has executed the program's last call, an execve, or
-// failed: then failure tells in which call.
-func (p *program) start(args *cloneArgs) (pid int, err error) {
+// failed: then failure tells in which call. A child that takes longer than the limit is killed. Errors: clone3's, and ETIMEDOUT.
+func (p *program) start(args *cloneArgs, limit time.Duration) (pid int, err error) {
+	const unknown = -1
+	// The kernel writes it before the child's first step.
+	pidFD := new(atomic.Int32)
+	pidFD.Store(unknown)
+	late := new(atomic.Bool)
 	args.exitSignal = uint64(unix.SIGCHLD)
 	args.flags |= flagsOfBirth
-	// No signal may be handled while two processes are on one stack.
-	all, old := ^uint64(0), uint64(0)
-	if _, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), sigsetSize, 0, 0); errno != 0 {
-		return 0, errno
+	args.pidFD = uint64(uintptr(unsafe.Pointer(pidFD)))
+	killed := make(chan struct{})
+	timer := time.AfterFunc(limit, func() {
+		defer close(killed)
+		if fd := pidFD.Load(); fd != unknown {
+			late.Store(unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) == nil)
+		}
+	})
+	child, errno := p.birth(args)
+	if !timer.Stop() {
+		<-killed
 	}
-	child, errno := p.bear(args)
-	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, sigsetSize, 0, 0)
 	runtime.KeepAlive(p)
-	if errno != 0 {
+	if fd := pidFD.Load(); fd != unknown {
+		_ = unix.Close(int(fd))
+	}
+	switch {
+	case errno != 0:
 		return 0, errno
+	case late.Load():
+		return 0, unix.ETIMEDOUT
 	}
 	return int(child), nil
+}
+
+// birth is where this thread waits.
+//
+//go:noinline
+//go:norace
+//go:nosplit
+func (p *program) birth(args *cloneArgs) (pid uintptr, errno syscall.Errno) {
+	entersyscall()
+	// No signal may be handled while two processes are on one stack.
+	all, old := ^uint64(0), uint64(0)
+	_, _, errno = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), sigsetSize, 0, 0)
+	if errno == 0 {
+		pid, errno = p.bear(args)
+		syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, sigsetSize, 0, 0)
+	}
+	exitsyscall()
+	return pid, errno
 }
 
 const sigsetSize = 8
