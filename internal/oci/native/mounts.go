@@ -51,10 +51,18 @@ func mounts(l *shimapi.Launch, spec *specs.Spec) error {
 		if err != nil {
 			return err
 		}
+		for _, earlier := range l.Mounts {
+			// These come last, and would cover what comes after them.
+			if made := earlier.Type; (made == "proc" || made == "cgroup") && within(out.Destination, earlier.Destination) {
+				return unsupported("a mount at or in the %s at %s", made, earlier.Destination)
+			}
+		}
 		l.Mounts = append(l.Mounts, out)
 	}
 	return nil
 }
+
+func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 
 func mount(m specs.Mount) (shimapi.Mount, error) {
 	out := shimapi.Mount{Destination: path.Clean(m.Destination)}
@@ -68,14 +76,16 @@ func mount(m specs.Mount) (shimapi.Mount, error) {
 	}
 	bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 	switch {
+	case bind && out.Destination == "/proc":
+		return out, unsupported("a bind mount at /proc")
 	case bind && !path.IsAbs(m.Source):
 		return out, unsupported("a bind mount of %q", m.Source)
 	case bind:
 		out.Bind, out.Recursive = m.Source, slices.Contains(m.Options, "rbind")
 	case !slices.Contains(fileSystems, m.Type):
 		return out, unsupported("a mount of type %s", m.Type)
-	case m.Type == "proc" && out.Destination != "/proc":
-		return out, unsupported("a second /proc")
+	case (m.Type == "proc") != (out.Destination == "/proc"):
+		return out, unsupported("a mount of type %s at %s", m.Type, out.Destination)
 	default:
 		out.Type, out.Source = m.Type, m.Source
 	}
@@ -83,6 +93,9 @@ func mount(m specs.Mount) (shimapi.Mount, error) {
 		if err := option(&out, o); err != nil {
 			return out, err
 		}
+	}
+	if !bind && (out.SetAll != 0 || out.Propagation != 0 && out.Propagation != unix.MS_PRIVATE) {
+		return out, unsupported("a recursive option or propagation of a mount of type %s", m.Type)
 	}
 	return out, nil
 }

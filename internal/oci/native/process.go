@@ -26,8 +26,12 @@ func (t *Translator) Process(p *specs.Process) (*shimapi.Process, error) {
 			return nil, unsupported("%s", what)
 		}
 	}
+	env, err := environment(p.Env)
+	if err != nil {
+		return nil, err
+	}
 	out := &shimapi.Process{
-		Args: p.Args, Env: p.Env, Cwd: p.Cwd, UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids,
+		Args: p.Args, Env: env, Cwd: p.Cwd, UID: p.User.UID, GID: p.User.GID, Groups: p.User.AdditionalGids,
 		Umask: defaultUmask, NoNewPrivs: p.NoNewPrivileges, OOMScoreAdj: p.OOMScoreAdj, AppArmor: p.ApparmorProfile,
 	}
 	if p.User.Umask != nil {
@@ -45,8 +49,33 @@ func (t *Translator) Process(p *specs.Process) (*shimapi.Process, error) {
 	return out, nil
 }
 
-// tracing could look into the shim's memory from within the container.
-const tracing = uint64(1) << unix.CAP_SYS_PTRACE
+// environment leaves the last of several values of a variable: of which a program takes the first, another the last, and runtimes
+// agree on the last. An empty $HOME counts as none.
+func environment(list []string) ([]string, error) {
+	last := map[string]int{}
+	for i, e := range list {
+		name, _, ok := strings.Cut(e, "=")
+		if !ok || name == "" {
+			return nil, unsupported("the environment variable %q", e)
+		}
+		last[name] = i
+	}
+	out := make([]string, 0, len(last))
+	for i, e := range list {
+		name, value, _ := strings.Cut(e, "=")
+		if last[name] == i && (name != "HOME" || value != "") {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+// refused capabilities: by tracing, a process could look into the shim's memory from within the container; an administrator
+// may change mounts that containers have in common.
+var refused = []struct {
+	name string
+	bit  int
+}{{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE}, {"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}, {"CAP_PERFMON", unix.CAP_PERFMON}}
 
 func capabilities(out *shimapi.Process, c *specs.LinuxCapabilities) error {
 	if c == nil {
@@ -67,8 +96,11 @@ func capabilities(out *shimapi.Process, c *specs.LinuxCapabilities) error {
 			*set.bits |= bit
 		}
 	}
-	if out.Bounding&tracing != 0 {
-		return unsupported("CAP_SYS_PTRACE")
+	all := out.Bounding | out.Effective | out.Permitted | out.Inheritable | out.Ambient
+	for _, c := range refused {
+		if all&(1<<c.bit) != 0 {
+			return unsupported("%s", c.name)
+		}
 	}
 	return nil
 }
