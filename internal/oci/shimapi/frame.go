@@ -9,8 +9,8 @@ import (
 )
 
 // MaxFrame is the largest payload of a frame in bytes. The largest message in practice is the exec of a process with a
-// full environment (ARG_MAX is 2 MiB on Linux by default).
-const MaxFrame = 4 << 20
+// full environment (ARG_MAX is 2 MiB on Linux by default), which is in there twice.
+const MaxFrame = 8 << 20
 
 const headerLen = 4
 
