@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"errand.dev/errand/internal/oci/shim"
 )
 
@@ -41,8 +43,10 @@ func background(dir, cgroup string) error {
 	if err != nil {
 		return err
 	}
+	exe, forget := protected(self)
+	defer forget()
 	argv := []string{os.Args[0], "--dir", dir, "--cgroup", cgroup}
-	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(exe, argv, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   append(os.Environ(), fmt.Sprintf("%s=%d", readyEnv, readyFD)),
 		Files: []uintptr{null.Fd(), logFile.Fd(), logFile.Fd(), w.Fd()},
@@ -66,6 +70,25 @@ func background(dir, cgroup string) error {
 		said = []byte("it died; see " + logFile.Name())
 	}
 	return errors.New(strings.TrimSpace(string(said)))
+}
+
+const self = "/proc/self/exe"
+
+// protected is a way to execute a file by which the process executing it can't be led to write to it. A container whose command
+// is /proc/self/exe gets what executes it, errand-shim, and may open that for as long as it likes (CVE-2019-5736): on a read-only mount
+// that is of no use. Where the kernel can't do it (before Linux 5.12) no container is executed by errand-shim itself, and the
+// path is the file's own.
+func protected(path string) (exe string, forget func()) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return path, func() {}
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return path, func() {}
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", fd), func() { unix.Close(fd) }
 }
 
 // tellReady tells the process that waits in background.

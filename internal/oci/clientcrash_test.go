@@ -27,7 +27,7 @@ func clientProcess(dir string) int {
 	c, err := oci.Connect(ctx, oci.Config{
 		RuntimeDir: filepath.Join(dir, "run"), ShimPath: os.Getenv("ERRAND_TEST_SHIM"), CgroupParent: os.Getenv("ERRAND_TEST_CGROUP"),
 		Handlers:       map[string]oci.Handler{"runc": {Path: os.Getenv("ERRAND_TEST_RUNC")}},
-		DefaultHandler: "runc",
+		DefaultHandler: "runc", Native: os.Getenv("ERRAND_TEST_NATIVE") == "true",
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -50,11 +50,11 @@ func clientProcess(dir string) int {
 }
 
 // startClient starts the client process and returns it when it has said a word.
-func startClient(t *testing.T, h *ocitest.Host, word string) *exec.Cmd {
+func startClient(t *testing.T, h *ocitest.Host, native bool, word string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), clientEnv+"="+h.Dir, "ERRAND_TEST_SHIM="+shimPath,
-		"ERRAND_TEST_CGROUP="+h.CgroupParent, "ERRAND_TEST_RUNC="+ocitest.Runc(t))
+		"ERRAND_TEST_CGROUP="+h.CgroupParent, "ERRAND_TEST_RUNC="+ocitest.Runc(t), fmt.Sprintf("ERRAND_TEST_NATIVE=%v", native))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,9 @@ func kill(t *testing.T, cmd *exec.Cmd) {
 }
 
 // TestClientKilled: containers go on without errand, and its successor learns how they ended, during its absence or later.
-func TestClientKilled(t *testing.T) {
+func TestClientKilled(t *testing.T) { eachBackEnd(t, testClientKilled) }
+
+func testClientKilled(t *testing.T, native bool) {
 	h := ocitest.NewHost(t)
 	gate := filepath.Join(h.Dir, "rootfs/tmp-gate")
 	if err := os.MkdirAll(gate, 0o755); err != nil {
@@ -99,10 +101,10 @@ func TestClientKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := startClient(t, h, "started")
+	cmd := startClient(t, h, native, "started")
 	kill(t, cmd)
 	open(0)
-	c := connect(t, h)
+	c := connectBy(t, h, native)
 	events, err := c.Events(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -144,17 +146,19 @@ func TestClientKilled(t *testing.T) {
 
 // TestClientKilledWhileStarting: whatever the moment, a container is known or wasn't started, and the List of the successor
 // is complete.
-func TestClientKilledWhileStarting(t *testing.T) {
+func TestClientKilledWhileStarting(t *testing.T) { eachBackEnd(t, testClientKilledWhileStarting) }
+
+func testClientKilledWhileStarting(t *testing.T, native bool) {
 	for i := range 8 {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			h := ocitest.NewHost(t)
 			for i := range 4 {
 				h.Bundle(fmt.Sprint("c", i), []string{"sleep", "1000"})
 			}
-			cmd := startClient(t, h, "connected")
+			cmd := startClient(t, h, native, "connected")
 			time.Sleep(time.Duration(i) * 12 * time.Millisecond)
 			kill(t, cmd)
-			c := connect(t, h)
+			c := connectBy(t, h, native)
 			list, err := c.List(t.Context())
 			if err != nil {
 				t.Fatal(err)

@@ -29,7 +29,7 @@ func (c *Client) Exec(ctx context.Context, id string, req ExecRequest) (Process,
 	}
 	var files []*os.File
 	if !wire.Terminal {
-		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		null, err := openNull()
 		if err != nil {
 			return nil, err
 		}

@@ -76,15 +76,13 @@ func TestLauncherIsLikeRunc(t *testing.T) {
 func see(t *testing.T, native bool, edits []func(*specs.Spec)) []string {
 	t.Helper()
 	h := ocitest.NewHost(t)
-	cfg := config(t, h)
-	cfg.Native = native
-	f := &ocitest.Fixture{T: t, Host: h, Ctx: t.Context(), Runtime: connectTo(t, h, cfg)}
+	f := &ocitest.Fixture{T: t, Host: h, Ctx: t.Context(), Runtime: connectBy(t, h, native)}
 	for _, dir := range []string{h.Rootfs() + "/etc", h.Rootfs() + "/var", h.Rootfs() + "/run/real", h.Dir + "/shm"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for link, target := range map[string]string{"var/run": "/run", "var/up": "../../../../run/real", "etc/mtab": "/proc/mounts"} {
+	for link, target := range map[string]string{"var/run": "/run", "var/up": "../../../../run/real", "etc/mtab": "/proc/mounts", "etc/dangling": "../run/nowhere/file"} {
 		if err := os.Symlink(target, filepath.Join(h.Rootfs(), link)); err != nil {
 			t.Fatal(err)
 		}
@@ -201,6 +199,7 @@ func links(s *specs.Spec) {
 		specs.Mount{Destination: "/var/run/mounted", Type: "bind", Source: "/etc", Options: []string{"rbind", "ro"}},
 		specs.Mount{Destination: "/var/up/file", Type: "bind", Source: "/etc/passwd", Options: []string{"bind", "ro"}},
 		specs.Mount{Destination: "/var/up", Type: "tmpfs", Source: "tmpfs"},
+		specs.Mount{Destination: "/etc/dangling", Type: "bind", Source: "/etc/passwd", Options: []string{"bind", "ro"}},
 	)
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +47,24 @@ func config(t testing.TB, h *ocitest.Host) oci.Config {
 	}
 }
 
+// configBy has ordinary containers started by errand's own launcher, or by the OCI runtime.
+func configBy(t testing.TB, h *ocitest.Host, native bool) oci.Config {
+	cfg := config(t, h)
+	cfg.Native = native
+	return cfg
+}
+
+// eachBackEnd runs a test with either.
+func eachBackEnd(t *testing.T, test func(t *testing.T, native bool)) {
+	t.Run("runc", func(t *testing.T) { test(t, false) })
+	t.Run("native", func(t *testing.T) { test(t, true) })
+}
+
+func connectBy(t testing.TB, h *ocitest.Host, native bool) *oci.Client {
+	t.Helper()
+	return connectTo(t, h, configBy(t, h, native))
+}
+
 func connect(t testing.TB, h *ocitest.Host) *oci.Client {
 	t.Helper()
 	return connectTo(t, h, config(t, h))
@@ -77,9 +96,8 @@ func TestRuntimeContract(t *testing.T) {
 
 // TestLauncherContract runs the same suite on errand's own launcher.
 func TestLauncherContract(t *testing.T) {
-	ocitest.Contract(t, func(t *testing.T, h *ocitest.Host) oci.Runtime {
-		cfg := config(t, h)
-		cfg.Native = true
-		return connectTo(t, h, cfg)
-	})
+	ocitest.Contract(t, func(t *testing.T, h *ocitest.Host) oci.Runtime { return connectBy(t, h, true) })
 }
+
+// owner is the user that a file belongs to.
+func owner(st os.FileInfo) uint32 { return st.Sys().(*syscall.Stat_t).Uid }

@@ -70,7 +70,7 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 
 // refused says that the parent has taken no notice of a container.
 func refused(err error) bool {
-	return errors.Is(err, ErrInvalid) || errors.Is(err, ErrDraining)
+	return errors.Is(err, ErrInvalid) || errors.Is(err, ErrDraining) || errors.Is(err, shimapi.ErrFrame)
 }
 
 // enter notes that a Run is in flight, so that Events holds back its container's exit.

@@ -46,9 +46,11 @@ func shimPid(t testing.TB, h *ocitest.Host) int {
 }
 
 // TestShimKilled: its containers are reported as lost by its successor, and nothing of them is left.
-func TestShimKilled(t *testing.T) {
+func TestShimKilled(t *testing.T) { eachBackEnd(t, testShimKilled) }
+
+func testShimKilled(t *testing.T, native bool) {
 	h := ocitest.NewHost(t)
-	c := connect(t, h)
+	c := connectBy(t, h, native)
 	run := func(id string, args ...string) int {
 		pid, err := c.Run(t.Context(), oci.RunRequest{ID: id, Bundle: h.Bundle(id, args), LogPath: h.Log(id)})
 		if err != nil {
@@ -169,13 +171,15 @@ func TestOneShim(t *testing.T) {
 }
 
 // TestDrain: a shim that is drained goes when its last container has, and takes no more; its successor knows the exits.
-func TestDrain(t *testing.T) {
+func TestDrain(t *testing.T) { eachBackEnd(t, testDrain) }
+
+func testDrain(t *testing.T, native bool) {
 	h := ocitest.NewHost(t)
-	c := connect(t, h)
+	c := connectBy(t, h, native)
 	if _, err := c.Run(t.Context(), oci.RunRequest{ID: "a", Bundle: h.Bundle("a", []string{"sleep", "1000"})}); err != nil {
 		t.Fatal(err)
 	}
-	drainer, err := oci.Connect(t.Context(), config(t, h))
+	drainer, err := oci.Connect(t.Context(), configBy(t, h, native))
 	if err != nil {
 		t.Fatal(err)
 	}
