@@ -18,6 +18,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
@@ -78,12 +79,20 @@ func report(stderr io.Writer, err error) int {
 	return 1
 }
 
+// nameThreads gives all threads, and with them those to come, the program's name: what it was executed by has none that says
+// anything.
+func nameThreads() {
+	threads, _ := filepath.Glob("/proc/self/task/*/comm")
+	for _, comm := range threads {
+		_ = os.WriteFile(comm, []byte("errand-shim"), 0)
+	}
+}
+
 func serve(cfg shim.Config) error {
 	if err := heedSignals(); err != nil {
 		return err
 	}
-	// What it was executed by has no name that says anything.
-	_ = os.WriteFile("/proc/self/comm", []byte("errand-shim"), 0)
+	nameThreads()
 	// The heap is a few hundred KB: trade some CPU time for keeping it there. Two threads of Go code are plenty.
 	debug.SetGCPercent(25)
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))

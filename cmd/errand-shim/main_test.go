@@ -51,6 +51,12 @@ func TestDetach(t *testing.T) {
 		t.Error(err)
 	}
 	pid := shimPid(t, dir)
+	names, _ := filepath.Glob("/proc/" + pid + "/task/*/comm")
+	for _, file := range names {
+		if name, err := os.ReadFile(file); err == nil && string(name) != "errand-shim\n" {
+			t.Errorf("a thread is named %s", name)
+		}
+	}
 	// Nothing of ours may keep the caller's terminal or pipes open, and no container may inherit ignored signals.
 	status, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil || !strings.Contains(string(status), "SigIgn:\t0000000000000000") {
