@@ -17,6 +17,7 @@ import (
 
 	"errand.dev/errand/internal/oci"
 	"errand.dev/errand/internal/oci/ocitest"
+	"errand.dev/errand/internal/oci/shim/cgroup"
 )
 
 // clientEnv makes this test binary a client that runs the bundles found in a directory, to be killed.
@@ -172,7 +173,25 @@ func testClientKilledWhileStarting(t *testing.T, native bool) {
 			if again, err := c.List(t.Context()); err != nil || len(again) > 0 {
 				t.Errorf("another container appeared: %v, %v", again, err)
 			}
+			if native {
+				removeUnused(t, h)
+			}
 		})
+	}
+}
+
+// removeUnused removes cgroups that the client made for containers before it was killed, and that nobody has come to know of. They
+// are empty: it fails if not.
+func removeUnused(t *testing.T, h *ocitest.Host) {
+	t.Helper()
+	tree, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		if err := tree.Remove(h.Cgroup(fmt.Sprint("c", i)), 0); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -36,7 +36,8 @@ import (
 // whether the call had its effect.
 type Runtime interface {
 	// Run creates and starts the container whose OCI bundle (config.json, rootfs) is at req.Bundle, and returns the pid of its
-	// first process. On failure nothing is left of it, also if ctx ended; but after ErrParentLost it may be in List, as lost.
+	// first process. On failure nothing is left of it, also if ctx ended; but after ErrParentLost it may be in List, as lost, and if
+	// errand itself is killed meanwhile an empty cgroup may be left, for whoever owns its parent to remove.
 	// Errors: *StartError if the container itself is to blame (no such command, ...), *RuntimeError if the OCI runtime failed, ErrExists,
 	// ErrDraining, ErrInvalid.
 	Run(ctx context.Context, req RunRequest) (pid int, err error)

@@ -256,6 +256,8 @@ func (b *child) addUser() {
 			b.add("raise an ambient capability", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0)
 		}
 	}
+	// The change of user has set this to fs.suid_dumpable, for the shim as well; somebody may have changed that since Supported looked.
+	b.add("stay not dumpable", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
 
 // addSeccomp loads the filter.

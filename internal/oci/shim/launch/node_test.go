@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -323,6 +324,49 @@ func checkThreads(t *testing.T) {
 			t.Fatalf("threads stay in other namespaces than %d:%s", os.Getpid(), strange)
 		}
 		runtime.Gosched()
+	}
+}
+
+// TestTogether: births and the garbage collector don't disturb each other.
+func TestTogether(t *testing.T) {
+	l := newLauncher(t)
+	req := request(t, "exit 7", -1)
+	var wg, collector sync.WaitGroup
+	stop := make(chan struct{})
+	collector.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.GC()
+			}
+		}
+	})
+	pids := make(chan int, 200)
+	for range 8 {
+		wg.Go(func() {
+			for range cap(pids) / 8 {
+				launch := *req.Launch
+				own := req
+				own.Launch = &launch
+				p, err := l.Start(own)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				pids <- p.Pid
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	collector.Wait()
+	close(pids)
+	for pid := range pids {
+		if status := reap(t, pid); status.ExitStatus() != 7 {
+			t.Errorf("%d: %v", pid, status)
+		}
 	}
 }
 
