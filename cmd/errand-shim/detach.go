@@ -48,7 +48,7 @@ func background(dir, cgroup string) error {
 	argv := []string{os.Args[0], "--dir", dir, "--cgroup", cgroup}
 	pid, err := syscall.ForkExec(exe, argv, &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   append(os.Environ(), fmt.Sprintf("%s=%d", readyEnv, readyFD)),
+		Env:   append(os.Environ(), fmt.Sprintf("%s=%d", readyEnv, readyFD), openFilesEnv+"="+inheritedOpenFiles()),
 		Files: []uintptr{null.Fd(), logFile.Fd(), logFile.Fd(), w.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})

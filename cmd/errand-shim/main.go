@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"errand.dev/errand/internal/oci/shim"
@@ -57,8 +58,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case *detach:
 		return report(stderr, background(*dir, *cgroup))
 	}
+	openFiles, _ := strconv.ParseUint(os.Getenv(openFilesEnv), 10, 64)
 	err := serve(shim.Config{
-		Dir: *dir, Cgroup: *cgroup, Build: version,
+		Dir: *dir, Cgroup: *cgroup, Build: version, OpenFiles: openFiles,
 		Log: log.New(stderr, "", log.LstdFlags|log.LUTC|log.Lmsgprefix),
 	})
 	if err != nil {

@@ -3,11 +3,13 @@
 package oci_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
@@ -222,4 +224,38 @@ func devices(s *specs.Spec) {
 
 func ownNamespaces(s *specs.Spec) {
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.UTSNamespace})
+}
+
+// TestOpenFilesAreLimited as they were for errand, and not as Go raises that for itself.
+func TestOpenFilesAreLimited(t *testing.T) {
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 1000, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+			t.Error(err)
+		}
+	}()
+	want := fmt.Sprintf("1000\n%d\n", before.Max)
+	const show = "ulimit -Sn; ulimit -Hn"
+	onEach(t, func(f *ocitest.Fixture, _ bool) {
+		id := f.Start([]string{"sh", "-c", show + "; exec sleep 1000"}, nil)
+		if got := execOutput(f, id, ocitest.Process("sh", "-c", show)); got != want {
+			f.Errorf("of an exec: %q, want %q", got, want)
+		}
+		if got := output(f, id); got != want {
+			f.Errorf("of a container: %q, want %q", got, want)
+		}
+		asked := f.Start([]string{"sh", "-c", show}, nil, func(s *specs.Spec) {
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 50, Hard: 60}}
+		})
+		f.WaitExit(asked)
+		if got := output(f, asked); got != "50\n60\n" {
+			f.Errorf("of one that asks: %q", got)
+		}
+	})
 }

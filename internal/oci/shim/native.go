@@ -22,6 +22,9 @@ func (s *Shim) findLauncher() *launch.Launcher {
 		s.log.Printf("containers are started by OCI runtimes only: %v", err)
 		return nil
 	}
+	if err := l.LimitOpenFiles(s.cfg.OpenFiles); err != nil {
+		s.log.Print(err)
+	}
 	return l
 }
 

@@ -38,6 +38,8 @@ type Config struct {
 	// Cgroup is the cgroup (absolute path) that the shim moves itself to, so that whoever stops errand's own cgroup
 	// doesn't stop the containers; "" to stay.
 	Cgroup string
+	// OpenFiles is the soft limit of open files that containers start with unless they ask for another; 0 for the shim's.
+	OpenFiles uint64
 	// Build is the version to tell clients.
 	Build string
 	// Log takes the few lines that the shim has to say.

@@ -198,7 +198,11 @@ func (b *child) addAttributes() {
 		fd := b.add("open the AppArmor attribute", unix.SYS_OPENAT, b.launcher.proc, "self/attr/apparmor/exec", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		b.program.write("apply the AppArmor profile "+p.AppArmor, fd, "exec "+p.AppArmor)
 	}
-	for _, r := range p.Rlimits {
+	limits := p.Rlimits
+	if l := b.launcher.openFiles; l != nil {
+		limits = append([]shimapi.Rlimit{*l}, limits...)
+	}
+	for _, r := range limits {
 		limit := &unix.Rlimit{Cur: r.Soft, Max: r.Hard}
 		b.add(fmt.Sprintf("set rlimit %d", r.Resource), unix.SYS_PRLIMIT64, 0, r.Resource, pin(b.program, limit), 0)
 	}

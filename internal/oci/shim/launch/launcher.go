@@ -21,8 +21,10 @@ type Launcher struct {
 	// oomScore is what a process starts with that says nothing of its own.
 	oomScore string
 	lastCap  int
-	noKcore  bool          // the kernel has no /proc/kcore
-	patience time.Duration // with a new process, to its execve
+	// openFiles is the RLIMIT_NOFILE of a process that says nothing of its own, nil for the caller's.
+	openFiles *shimapi.Rlimit
+	noKcore   bool          // the kernel has no /proc/kcore
+	patience  time.Duration // with a new process, to its execve
 
 	mu      sync.Mutex
 	filters map[string]*Filter // by what they consist of
@@ -64,6 +66,19 @@ func New(dir, oomScore string) (*Launcher, error) {
 		return nil, fmt.Errorf("make an empty mount namespace: %w", err)
 	}
 	return l, nil
+}
+
+// LimitOpenFiles gives processes that don't ask for another this soft limit of open files, if it isn't 0; the hard one is the
+// caller's. It is to be called before any is started.
+func (l *Launcher) LimitOpenFiles(soft uint64) error {
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if soft > 0 && soft <= own.Max {
+		l.openFiles = &shimapi.Rlimit{Resource: unix.RLIMIT_NOFILE, Soft: soft, Hard: own.Max}
+	}
+	return nil
 }
 
 // Close gives back what New took.
