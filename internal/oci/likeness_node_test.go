@@ -64,6 +64,12 @@ func TestLauncherIsLikeRunc(t *testing.T) {
 		"cgroup view":    {cgroupView},
 		"devices":        {devices},
 		"own namespaces": {ownNamespaces},
+		"bare image":     {bareImage},
+		"closed cwd":     {user(1000, 1000), func(s *specs.Spec) { s.Process.Cwd = "/closed" }},
+		"relative": {func(s *specs.Spec) {
+			s.Process.Cwd, s.Process.Args = "/bin", append([]string{"./busybox"}, s.Process.Args...)
+		}},
+		"environment": {func(s *specs.Spec) { s.Process.Env = append(s.Process.Env, "X=again", "HOME=", "EMPTY=") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			runc, native := see(t, false, edits), see(t, true, edits)
@@ -83,6 +89,12 @@ func see(t *testing.T, native bool, edits []func(*specs.Spec)) []string {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.Mkdir(h.Rootfs()+"/closed", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(h.Dir+"/bare/bin", os.DirFS(h.Rootfs()+"/bin")); err != nil {
+		t.Fatal(err)
 	}
 	for link, target := range map[string]string{"var/run": "/run", "var/up": "../../../../run/real", "etc/mtab": "/proc/mounts", "etc/dangling": "../run/nowhere/file"} {
 		if err := os.Symlink(target, filepath.Join(h.Rootfs(), link)); err != nil {
@@ -220,6 +232,11 @@ func devices(s *specs.Spec) {
 	}
 	major, minor := int64(10), int64(229)
 	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rw"})
+}
+
+// bareImage has nothing but a command: no /proc, /sys, /dev, /etc, /tmp.
+func bareImage(s *specs.Spec) {
+	s.Root.Path = filepath.Join(filepath.Dir(s.Root.Path), "bare")
 }
 
 func ownNamespaces(s *specs.Spec) {
