@@ -89,6 +89,18 @@ func (f *Fixture) TryStart(id string, args []string, request func(*oci.RunReques
 	return f.Run(f.Ctx, req)
 }
 
+func (f *Fixture) must(err error) {
+	f.Helper()
+	if err != nil {
+		f.Fatal(err)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // Run is the Runtime's (and not testing.T's).
 func (f *Fixture) Run(ctx context.Context, req oci.RunRequest) (int, error) {
 	return f.Runtime.Run(ctx, req)

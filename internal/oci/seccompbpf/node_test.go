@@ -21,7 +21,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"errand.dev/errand/internal/oci/ocitest"
+	"errand.dev/errand/internal/oci/ocitest/host"
 )
 
 // childEnv makes the test binary print what its system calls give.
@@ -145,7 +145,7 @@ func TestAsRunc(t *testing.T) {
 		p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: others, Action: specs.ActAllow})
 		named[fmt.Sprint("random", i)] = knownToLibseccomp(p)
 	}
-	h := ocitest.NewHost(t)
+	h := host.New(t)
 	compared := 0
 	for _, name := range slices.Sorted(maps.Keys(named)) {
 		p := named[name]
@@ -200,7 +200,7 @@ func knownToLibseccomp(p *specs.LinuxSeccomp) *specs.LinuxSeccomp {
 
 // runcFilter returns the program that runc loads for a profile. The process
 // that waits for runc start has it already.
-func runcFilter(t *testing.T, h *ocitest.Host, p *specs.LinuxSeccomp) []byte {
+func runcFilter(t *testing.T, h *host.Host, p *specs.LinuxSeccomp) []byte {
 	t.Helper()
 	id := h.ID()
 	bundle := h.Bundle(id, []string{"true"}, func(s *specs.Spec) {
@@ -209,7 +209,7 @@ func runcFilter(t *testing.T, h *ocitest.Host, p *specs.LinuxSeccomp) []byte {
 	})
 	runc := func(args ...string) {
 		t.Helper()
-		cmd := exec.Command(ocitest.Runc(t), append([]string{"--root", filepath.Join(h.Dir, "run", "runc")}, args...)...)
+		cmd := exec.Command(host.Runc(t), append([]string{"--root", filepath.Join(h.Dir, "run", "runc")}, args...)...)
 		log, err := os.Create(filepath.Join(h.Dir, "runc.log"))
 		if err != nil {
 			t.Fatal(err)

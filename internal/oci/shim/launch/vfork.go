@@ -65,13 +65,11 @@ func (p *program) start(args *cloneArgs, limit time.Duration) (pid int, err erro
 		<-killed
 	}
 	runtime.KeepAlive(p)
-	if fd := pidFD.Load(); fd != unknown {
-		_ = unix.Close(int(fd))
+	if errno != 0 {
+		return 0, errno // pidFD may be set, but to none that is ours
 	}
-	switch {
-	case errno != 0:
-		return 0, errno
-	case late.Load():
+	_ = unix.Close(int(pidFD.Load()))
+	if late.Load() {
 		return 0, unix.ETIMEDOUT
 	}
 	return int(child), nil

@@ -1,6 +1,6 @@
 //go:build node
 
-package ocitest
+package host
 
 import (
 	"io/fs"
