@@ -120,8 +120,14 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 	if err != nil {
 		return err
 	}
-	if problem := w.n.spec.DNS.Unreachable(pod, config.GetDnsConfig()); problem != "" && w.once("dns") {
-		w.n.podEvent(pod, v1.EventTypeWarning, eventDNS, "%s", problem)
+	if w.once("dns") {
+		problems, err := w.n.spec.DNS.Problems(pod)
+		if err != nil {
+			return err
+		}
+		for _, problem := range problems {
+			w.n.podEvent(pod, v1.EventTypeWarning, eventDNS, "%s", problem)
+		}
 	}
 	handler, err := w.n.objects.runtimeHandler(ctx, pod)
 	if err != nil {

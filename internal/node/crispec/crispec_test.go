@@ -1,6 +1,7 @@
 package crispec
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,9 +173,41 @@ func TestUnreachable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := testPod()
 			c.pod(&pod.Spec)
-			got := DNS{}.Unreachable(pod, &runtimeapi.DNSConfig{Servers: c.servers})
+			got := DNS{}.unreachable(pod, &runtimeapi.DNSConfig{Servers: c.servers})
 			if (got != "") != c.want || c.want && !strings.Contains(got, "/etc/resolv.conf names only servers on the host's loopback (127.0.0.53, ::1)") {
 				t.Error(got)
+			}
+		})
+	}
+}
+
+func TestDNSLimits(t *testing.T) {
+	many := make([]string, 40)
+	for i := range many {
+		many[i] = fmt.Sprintf("d%d.example", i)
+	}
+	for name, c := range map[string]struct {
+		own               v1.PodDNSConfig
+		servers, searches int
+		want              []string
+	}{
+		"within":         {v1.PodDNSConfig{Nameservers: []string{"1.1.1.1", "1.1.1.1", "192.0.2.53"}}, 3, 4, nil},
+		"servers":        {v1.PodDNSConfig{Nameservers: []string{"1.1.1.1", "2.2.2.2", "3.3.3.3"}}, 3, 4, []string{"the applied nameserver line is: 10.96.0.10 1.1.1.1 2.2.2.2"}},
+		"searches":       {v1.PodDNSConfig{Searches: many}, 1, 32, []string{"the applied search line is: ns.svc.cluster.local svc.cluster.local"}},
+		"one too long":   {v1.PodDNSConfig{Searches: []string{strings.Repeat("a.", 150)}}, 1, 4, []string{"the applied search line is: "}},
+		"twice the same": {v1.PodDNSConfig{Searches: []string{"corp.example"}}, 1, 4, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, pod := testNode(t), testPod()
+			n.DNS.ClusterDNS = []string{"10.96.0.10"}
+			pod.Spec.DNSConfig = &c.own
+			got, err := n.DNS.Problems(pod)
+			if err != nil || len(got) != len(c.want) || len(got) > 0 && !strings.Contains(got[0], c.want[0]) {
+				t.Errorf("problems %q, %v", got, err)
+			}
+			config := mustSandbox(t, n, pod).DnsConfig
+			if len(config.Servers) != c.servers || len(config.Searches) != c.searches {
+				t.Errorf("%d servers, %d search paths", len(config.Servers), len(config.Searches))
 			}
 		})
 	}

@@ -42,6 +42,31 @@ type DNS struct {
 
 // forPod returns the contents of the pod's resolv.conf.
 func (d DNS) forPod(pod *v1.Pod) (*runtimeapi.DNSConfig, error) {
+	config, err := d.unlimited(pod)
+	if err != nil {
+		return nil, err
+	}
+	withinLimits(config)
+	return config, nil
+}
+
+// Problems says what is wrong with the resolver configuration of the pod, as far
+// as the pod can be started all the same: what is omitted from it, as the
+// kubelet tells, and that no server in it can be reached.
+func (d DNS) Problems(pod *v1.Pod) ([]string, error) {
+	config, err := d.unlimited(pod)
+	if err != nil {
+		return nil, err
+	}
+	problems := withinLimits(config)
+	if p := d.unreachable(pod, config); p != "" {
+		problems = append(problems, p)
+	}
+	return problems, nil
+}
+
+// unlimited is what is asked for.
+func (d DNS) unlimited(pod *v1.Pod) (*runtimeapi.DNSConfig, error) {
 	config := &runtimeapi.DNSConfig{}
 	if pod.Spec.DNSPolicy != v1.DNSNone {
 		host, err := d.host(pod.Spec.HostNetwork)
@@ -70,7 +95,7 @@ func (d DNS) forPod(pod *v1.Pod) (*runtimeapi.DNSConfig, error) {
 			config.Options = setOption(config.Options, option)
 		}
 	}
-	return withinLimits(config), nil
+	return config, nil
 }
 
 func (d DNS) clusterFirst(pod *v1.Pod) bool {
@@ -99,10 +124,10 @@ func (d DNS) host(onHostNetwork bool) (*runtimeapi.DNSConfig, error) {
 	return config, nil
 }
 
-// Unreachable says what is wrong with the resolver configuration made for the pod, ""
-// if nothing is: that all servers are on loopback, where the host has one and the pod
+// unreachable says what is wrong with the servers of the pod's configuration, "" if
+// nothing is: that all are on loopback, where the host has one and the pod
 // hasn't. What the pod itself asks for is its own affair.
-func (d DNS) Unreachable(pod *v1.Pod, config *runtimeapi.DNSConfig) string {
+func (d DNS) unreachable(pod *v1.Pod, config *runtimeapi.DNSConfig) string {
 	servers := config.GetServers()
 	if pod.Spec.HostNetwork || pod.Spec.DNSPolicy == v1.DNSNone || len(servers) == 0 || !onlyLoopback(servers) {
 		return ""
@@ -166,18 +191,27 @@ func setOption(options []string, option string) []string {
 	return append(options, option)
 }
 
-// withinLimits drops duplicates and what exceeds the limits, from the end.
-func withinLimits(c *runtimeapi.DNSConfig) *runtimeapi.DNSConfig {
+// withinLimits drops duplicates and what exceeds the limits, from the end, and
+// says where it did the latter.
+func withinLimits(c *runtimeapi.DNSConfig) (omitted []string) {
 	c.Servers = unique(c.Servers)
-	c.Servers = c.Servers[:min(len(c.Servers), maxNameservers)]
-	c.Searches = slices.DeleteFunc(unique(c.Searches), func(s string) bool {
+	if len(c.Servers) > maxNameservers {
+		c.Servers = c.Servers[:maxNameservers]
+		omitted = append(omitted, "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: "+strings.Join(c.Servers, " "))
+	}
+	c.Searches = unique(c.Searches)
+	asked := len(c.Searches)
+	c.Searches = slices.DeleteFunc(c.Searches, func(s string) bool {
 		return len(s) > utilvalidation.DNS1123SubdomainMaxLength
 	})
 	c.Searches = c.Searches[:min(len(c.Searches), maxSearches)]
 	for len(strings.Join(c.Searches, " ")) > maxSearchChars {
 		c.Searches = c.Searches[:len(c.Searches)-1]
 	}
-	return c
+	if len(c.Searches) < asked {
+		omitted = append(omitted, "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: "+strings.Join(c.Searches, " "))
+	}
+	return omitted
 }
 
 func unique(list []string) []string {
