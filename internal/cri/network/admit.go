@@ -12,10 +12,11 @@ import (
 
 // A packet must be accepted by every base chain on its hook, so an accept in a
 // table of our own doesn't help against a host whose forward chain drops by
-// policy, as Docker sets it up. Such chains get accept rules at their head,
-// marked with the table's name so that they are found again.
+// policy, as Docker sets it up, nor against one whose input chain does, as ufw
+// sets it up. Such chains get accept rules at their head, marked with the table's
+// name so that they are found again.
 
-// admit sees to it that each forward chain that drops by policy has the accept
+// admit sees to it that each such chain that drops by policy has the accept
 // rules, and no other. With afresh it writes even those anew that are there:
 // another build's may read otherwise.
 func (f *firewall) admit(afresh bool) error {
@@ -30,7 +31,7 @@ func (f *firewall) admit(afresh bool) error {
 }
 
 func (f *firewall) tryAdmit(afresh bool) error {
-	return f.eachForwardChain(func(c *nftables.Conn, chain *nftables.Chain, mine []*nftables.Rule) error {
+	return f.eachChain(func(c *nftables.Conn, chain *nftables.Chain, mine []*nftables.Rule) error {
 		var want [][]expr.Any
 		if chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
 			want = f.acceptRulesFor(chain)
@@ -52,16 +53,24 @@ func (f *firewall) tryAdmit(afresh bool) error {
 
 // acceptRulesFor are the rules in the form that suits whose chain it is.
 func (f *firewall) acceptRulesFor(chain *nftables.Chain) [][]expr.Any {
-	if !f.noMatches && chain.Table.Family == nftables.TableFamilyIPv4 && chain.Table.Name == "filter" && chain.Name == "FORWARD" {
+	iptables := !f.noMatches && chain.Table.Family == nftables.TableFamilyIPv4 && chain.Table.Name == "filter" && (chain.Name == "FORWARD" || chain.Name == "INPUT")
+	switch {
+	case on(chain, nftables.ChainHookInput):
+		return f.inputRules(iptables)
+	case iptables:
 		return iptablesRules(f.bridge)
 	}
 	return acceptRules(f.bridge)
 }
 
+func on(chain *nftables.Chain, hook *nftables.ChainHook) bool {
+	return chain.Hooknum != nil && *chain.Hooknum == *hook
+}
+
 // dismiss takes the accept rules out again, also of chains that don't drop any
 // more.
 func (f *firewall) dismiss() error {
-	err := f.eachForwardChain(func(c *nftables.Conn, _ *nftables.Chain, mine []*nftables.Rule) error {
+	err := f.eachChain(func(c *nftables.Conn, _ *nftables.Chain, mine []*nftables.Rule) error {
 		var errs []error
 		for _, r := range mine {
 			errs = append(errs, c.DelRule(r))
@@ -74,14 +83,14 @@ func (f *firewall) dismiss() error {
 	return err
 }
 
-// eachForwardChain calls change for each of the host's forward chains with the
-// rules in it that bear our mark, and makes the changes at once.
-func (f *firewall) eachForwardChain(change func(c *nftables.Conn, chain *nftables.Chain, mine []*nftables.Rule) error) error {
+// eachChain calls change for each of the host's forward and input chains with
+// the rules in it that bear our mark, and makes the changes at once.
+func (f *firewall) eachChain(change func(c *nftables.Conn, chain *nftables.Chain, mine []*nftables.Rule) error) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	chains, err := forwardChains(c)
+	chains, err := chainsOnTheWay(c)
 	if err != nil {
 		return err
 	}
@@ -95,12 +104,14 @@ func (f *firewall) eachForwardChain(change func(c *nftables.Conn, chain *nftable
 		}
 	}
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("change the host's forward chains: %w", err)
+		return fmt.Errorf("change the host's firewall: %w", err)
 	}
 	return nil
 }
 
-func forwardChains(c *nftables.Conn) ([]*nftables.Chain, error) {
+// chainsOnTheWay are the host's base chains that pods' packets pass: on their way
+// through the host, and to it.
+func chainsOnTheWay(c *nftables.Conn) ([]*nftables.Chain, error) {
 	var out []*nftables.Chain
 	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyINet} {
 		chains, err := c.ListChainsOfTableFamily(family)
@@ -108,7 +119,7 @@ func forwardChains(c *nftables.Conn) ([]*nftables.Chain, error) {
 			return nil, fmt.Errorf("list the host's nftables chains: %w", err)
 		}
 		for _, ch := range chains {
-			if ch.Hooknum != nil && *ch.Hooknum == *nftables.ChainHookForward {
+			if on(ch, nftables.ChainHookForward) || on(ch, nftables.ChainHookInput) {
 				out = append(out, ch)
 			}
 		}
@@ -144,7 +155,7 @@ func AcceptRules(table string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	chains, err := forwardChains(c)
+	chains, err := chainsOnTheWay(c)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package network
 
 import (
 	"encoding/binary"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -124,6 +125,63 @@ func iptablesRules(bridge string) [][]expr.Any {
 		accept(iface(expr.MetaKeyIIFNAME, bridge)),
 		accept(iface(expr.MetaKeyOIFNAME, bridge), one(states)),
 	}
+}
+
+// inputRules accept what pods send to the ports that are open to them, at the
+// host's address in their range. In iptables-nft's form each names the protocol
+// and has its match for the port.
+func (f *firewall) inputRules(iptables bool) [][]expr.Any {
+	match := destinationPort
+	if iptables {
+		match = xtPort
+	}
+	rules := f.gatewayRules(match)
+	for i, r := range rules {
+		rules[i] = append(iface(expr.MetaKeyIIFNAME, f.bridge), r...)
+	}
+	return rules
+}
+
+// gatewayRules accept what goes to the open ports, whoever sends it.
+func (f *firewall) gatewayRules(match func(protocol uint8, port uint16) []expr.Any) [][]expr.Any {
+	var rules [][]expr.Any
+	for _, port := range f.open {
+		for _, protocol := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+			rules = append(rules, accept(toGateway(f.gateway), l4(protocol), match(protocol, port)))
+		}
+	}
+	return rules
+}
+
+// toGateway has no mask, as iptables-nft writes a whole address.
+func toGateway(gateway netip.Addr) []expr.Any {
+	addr := gateway.As4()
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: ipDestination, Len: 4},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: addr[:]},
+	}
+}
+
+func l4(protocol uint8) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{protocol}},
+	}
+}
+
+func destinationPort(_ uint8, port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binary.BigEndian.AppendUint16(nil, port)},
+	}
+}
+
+func xtPort(protocol uint8, port uint16) []expr.Any {
+	anyPort, this := [2]uint16{0, math.MaxUint16}, [2]uint16{port, port}
+	if protocol == unix.IPPROTO_UDP {
+		return one(&expr.Match{Name: "udp", Info: &xt.Udp{SrcPorts: anyPort, DstPorts: this}})
+	}
+	return one(&expr.Match{Name: "tcp", Info: &xt.Tcp{SrcPorts: anyPort, DstPorts: this}})
 }
 
 // The bits of the iptables match's --ctstate.

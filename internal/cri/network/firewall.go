@@ -22,6 +22,8 @@ type firewall struct {
 	table          *nftables.Table
 	bridge         string
 	cidr           netip.Prefix
+	gateway        netip.Addr
+	open           []uint16 // Config.GatewayPorts
 	ports, ipPorts *nftables.Set
 	// rules counts those of the table, by chain.
 	rules map[string]int
@@ -30,11 +32,11 @@ type firewall struct {
 }
 
 // newFirewall replaces the table by one with empty maps and lets pods' packets
-// through the host's own forward chains where those drop by default.
-func newFirewall(name, bridge string, cidr netip.Prefix) (*firewall, error) {
+// through the host's own forward and input chains where those drop by default.
+func newFirewall(cfg Config, cidr netip.Prefix, gateway netip.Addr) (*firewall, error) {
 	f := &firewall{
-		table:  &nftables.Table{Name: name, Family: nftables.TableFamilyIPv4},
-		bridge: bridge, cidr: cidr,
+		table:  &nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyIPv4},
+		bridge: cfg.Bridge, cidr: cidr, gateway: gateway, open: cfg.GatewayPorts,
 	}
 	if err := f.write(nil); err != nil {
 		return nil, err
@@ -152,6 +154,9 @@ func (f *firewall) addNATChains(c *nftables.Conn) {
 			Name: base.name, Table: f.table, Type: nftables.ChainTypeNAT,
 			Hooknum: base.hook, Priority: nftables.ChainPriorityNATDest,
 		})
+		for _, r := range f.gatewayRules(destinationPort) {
+			f.rule(c, chain, r) // a host port of a pod's doesn't stand in the way
+		}
 		f.rule(c, chain, toLocal(), f.notTo(loopback), f.dnat(f.ipPorts, true))
 		f.rule(c, chain, toLocal(), f.notTo(loopback), f.dnat(f.ports, false))
 	}

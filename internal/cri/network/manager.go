@@ -32,6 +32,9 @@ type Config struct {
 	// MTU of bridge and veths, in bytes; 0 means that of the default route's
 	// interface.
 	MTU int
+	// GatewayPorts are the ports, UDP and TCP, at the host's address in the range
+	// that pods may reach whatever the host's firewall drops by default.
+	GatewayPorts []uint16
 	// StateDir holds how far the range has been used. It is made if missing.
 	StateDir string
 	// Clock times the delay before a freed address is used again, and Run's
@@ -124,7 +127,7 @@ func (m *Manager) start(ctx context.Context) error {
 	if err := ensureForwarding(); err != nil {
 		return err
 	}
-	if m.nft, err = newFirewall(m.cfg.Table, m.cfg.Bridge, cidr); err != nil {
+	if m.nft, err = newFirewall(m.cfg, cidr, m.Gateway()); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Pod network is up", "bridge", m.cfg.Bridge, "cidr", cidr, "mtu", m.mtu)
