@@ -116,12 +116,16 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return serve(ctx, &dns.Server{
 			PacketConn: s.config.Sockets.udp, UDPSize: payload,
-			Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.handle(ctx, w, q, fit) }),
+			Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+				if s.mayAsk(w.RemoteAddr()) {
+					s.handle(ctx, w, q, fit)
+				}
+			}),
 		})
 	})
 	g.Go(func() error {
 		return serve(ctx, &dns.Server{
-			Listener: netutil.LimitListener(s.config.Sockets.tcp, maxConnections),
+			Listener: netutil.LimitListener(&gate{s.config.Sockets.tcp, s.mayAsk}, maxConnections),
 			Handler:  dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { s.handle(ctx, w, q, nil) }),
 		})
 	})
@@ -154,9 +158,6 @@ func serve(ctx context.Context, server *dns.Server) error {
 
 // handle answers one question. cut, if set, makes the answer fit its transport.
 func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, q *dns.Msg, cut func(answer, q *dns.Msg)) {
-	if !s.mayAsk(w.RemoteAddr()) {
-		return
-	}
 	answer := s.resolver.resolve(ctx, q)
 	answer.Compress = true
 	if cut != nil {
@@ -164,6 +165,24 @@ func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, q *dns.Msg, c
 	}
 	if err := w.WriteMsg(answer); err != nil {
 		klog.FromContext(ctx).V(4).Info("An answer could not be sent", "to", w.RemoteAddr(), "err", err)
+	}
+}
+
+// gate is a listener that closes connections of strangers at once, lest they take
+// the places of those who may ask.
+type gate struct {
+	net.Listener
+	mayAsk func(net.Addr) bool
+}
+
+// Accept implements net.Listener.
+func (g *gate) Accept() (net.Conn, error) {
+	for {
+		c, err := g.Listener.Accept()
+		if err != nil || g.mayAsk(c.RemoteAddr()) {
+			return c, err
+		}
+		_ = c.Close() // nothing was said
 	}
 }
 

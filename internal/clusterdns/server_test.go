@@ -263,6 +263,12 @@ func TestOthersGetNoAnswer(t *testing.T) {
 	if m, err := ask(t, "tcp", at, "cluster.local."); err == nil {
 		t.Errorf("it was answered: %v", m)
 	}
+	s := &Server{config: Config{PodRange: netip.MustParsePrefix("10.57.0.0/16")}}
+	for from, want := range map[string]bool{"10.57.0.9:4711": true, "[::ffff:10.57.0.9]:4711": true, "192.0.2.1:4711": false, "[fe80::1%eth0]:4711": false} {
+		if got := s.mayAsk(&net.UDPAddr{IP: netip.MustParseAddrPort(from).Addr().AsSlice(), Port: 4711}); got != want {
+			t.Errorf("%s may ask: %t", from, got)
+		}
+	}
 }
 
 // The error of a port that is taken says by whom, and what to do.
