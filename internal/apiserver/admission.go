@@ -35,11 +35,11 @@ import (
 
 // admissionPlugins are those of a default kube-apiserver that concern what we
 // serve, in its order.
-func admissionPlugins() (names []string, plugins *admission.Plugins) {
+func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins) {
 	plugins = admission.NewPlugins()
 	for _, register := range []func(*admission.Plugins){
 		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, podpriority.Register,
-		defaulttolerationseconds.Register, runtimeclass.Register, registerServiceNotice, mutating.Register,
+		defaulttolerationseconds.Register, runtimeclass.Register, registerServiceNotice(podNames), mutating.Register,
 		mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
 	} {
 		register(plugins)
@@ -62,7 +62,7 @@ func admissionPlugins() (names []string, plugins *admission.Plugins) {
 }
 
 // newAdmission builds the chain. generic must carry everything but the chain.
-func newAdmission(generic *genericapiserver.Config, resources serverstorage.APIResourceConfigSource, factory informers.SharedInformerFactory, client kubernetes.Interface) (admission.Interface, error) {
+func newAdmission(podNames bool, generic *genericapiserver.Config, resources serverstorage.APIResourceConfigSource, factory informers.SharedInformerFactory, client kubernetes.Interface) (admission.Interface, error) {
 	dynamicClient, err := dynamic.NewForConfig(generic.LoopbackClientConfig)
 	if err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func newAdmission(generic *genericapiserver.Config, resources serverstorage.APIR
 	if err != nil {
 		return nil, err
 	}
-	names, plugins := admissionPlugins()
+	names, plugins := admissionPlugins(podNames)
 	configs, err := admission.ReadAdmissionConfiguration(names, "", nil)
 	if err != nil {
 		return nil, err

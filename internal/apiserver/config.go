@@ -54,6 +54,9 @@ type Config struct {
 	// such node; nodes of the user's own are reached at the address they report.
 	NodeDialer func(context.Context) (net.Conn, error)
 
+	// PodNames says that pods resolve the names of Services, which whoever makes
+	// one is told.
+	PodNames bool
 	// ServiceRange is the CIDR that addresses of Services come from; empty means
 	// 10.96.0.0/16. Nothing routes to them.
 	ServiceRange string

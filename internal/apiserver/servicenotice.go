@@ -2,27 +2,32 @@ package apiserver
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strings"
 
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/warning"
 	api "k8s.io/kubernetes/pkg/apis/core"
 )
 
-const (
-	serviceNoticeName = "ServiceNotice"
-	serviceNoticeText = "errand stores Services but neither routes to them nor resolves their names: pods reach each other by address only"
-)
+const serviceNoticeName = "ServiceNotice"
 
-// serviceNotice tells who makes a Service that it won't carry traffic. It never
+// serviceNotice tells who makes a Service what of it won't hold here. It never
 // refuses one: manifests that hold a Job and a Service, and operators that make
 // both, are to work.
-type serviceNotice struct{}
+type serviceNotice struct {
+	// names says that pods resolve the names of Services.
+	names bool
+}
 
-func registerServiceNotice(plugins *admission.Plugins) {
-	plugins.Register(serviceNoticeName, func(io.Reader) (admission.Interface, error) {
-		return serviceNotice{}, nil
-	})
+func registerServiceNotice(names bool) func(*admission.Plugins) {
+	return func(plugins *admission.Plugins) {
+		plugins.Register(serviceNoticeName, func(io.Reader) (admission.Interface, error) {
+			return serviceNotice{names}, nil
+		})
+	}
 }
 
 var _ admission.ValidationInterface = serviceNotice{}
@@ -31,9 +36,39 @@ var _ admission.ValidationInterface = serviceNotice{}
 func (serviceNotice) Handles(op admission.Operation) bool { return op == admission.Create }
 
 // Validate implements admission.ValidationInterface.
-func (serviceNotice) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetResource().GroupResource() == api.Resource("services") && a.GetSubresource() == "" {
-		warning.AddWarning(ctx, "", serviceNoticeText)
+func (n serviceNotice) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetResource().GroupResource() != api.Resource("services") || a.GetSubresource() != "" {
+		return nil
+	}
+	if service, ok := a.GetObject().(*api.Service); ok {
+		if text := n.text(&service.Spec); text != "" {
+			warning.AddWarning(ctx, "", text)
+		}
 	}
 	return nil
+}
+
+// text is the warning, or "" where all of the Service holds.
+func (n serviceNotice) text(spec *api.ServiceSpec) string {
+	switch {
+	case !n.names:
+		return "errand stores Services but neither routes to them nor resolves their names: pods reach each other by address only"
+	case spec.Type == api.ServiceTypeExternalName:
+		return ""
+	case len(spec.Selector) == 0:
+		return "errand finds a Service's addresses by its selector, and this one has none: its name won't resolve, even with EndpointSlices"
+	case spec.ClusterIP == api.ClusterIPNone:
+		return ""
+	}
+	text := "errand routes nothing to a Service's cluster IP: its name resolves to the addresses of its pods, as with clusterIP: None"
+	var moved []string
+	for _, p := range spec.Ports {
+		if p.TargetPort.Type == intstr.String || p.TargetPort.IntVal != p.Port {
+			moved = append(moved, fmt.Sprintf("%s, not %d", p.TargetPort.String(), p.Port))
+		}
+	}
+	if len(moved) > 0 {
+		text += "; connect to the pods' own port: " + strings.Join(moved, "; ")
+	}
+	return text
 }

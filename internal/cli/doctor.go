@@ -35,6 +35,8 @@ pods here as things are.`,
 				Runtimes: programs.Runtimes,
 				Shim:     programs.Shim,
 
+				ClusterDNS: o.ClusterDNS,
+
 				TooOld:         programs.TooOld,
 				TooOldNamed:    programs.TooOldNamed,
 				OldestRuntimes: server.OldestRuntimes(),
@@ -54,6 +56,7 @@ pods here as things are.`,
 	f := cmd.Flags()
 	addDataDir(cmd, &o.DataDir)
 	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port, as given to serve")
+	f.BoolVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "whether pods' questions for names are answered here, as given to serve")
 	addPrograms(f, &o)
 	addOutput(cmd, &output)
 	return cmd

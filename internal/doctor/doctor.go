@@ -39,6 +39,8 @@ type Host struct {
 	Listen   string
 	Runtimes map[string]string
 	Shim     string
+	// ClusterDNS is serve's setting, too.
+	ClusterDNS bool
 	// TooOld are the runtimes that were found and passed over, TooOldNamed those
 	// among Runtimes that are too old, both in words; OldestRuntimes says which
 	// would do.
@@ -65,6 +67,7 @@ func checks() []check {
 		{"nftables", nftablesWork},
 		{"pod network", podNetwork},
 		{"forwarding", forwarding},
+		{"pods' names", podNames},
 		{"OCI runtime", ociRuntime},
 		{"errand-shim", shim},
 		{"launcher", launcher},

@@ -11,8 +11,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"errand.dev/errand/internal/binder"
+	"errand.dev/errand/internal/clusterdns"
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/node"
+	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/imagegc"
 	"errand.dev/errand/internal/node/podserver"
 	"errand.dev/errand/internal/node/registration"
@@ -66,6 +68,9 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	}
 	s.group.Start(ctx, "pod network", s.runtime.network.Run)
 	s.group.Start(ctx, "container runtime", s.runtime.service.Run)
+	if err := s.startNames(ctx); err != nil {
+		return err
+	}
 	if err := s.startControl(ctx); err != nil {
 		return err
 	}
@@ -105,6 +110,35 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	s.group.Start(ctx, "binder", bind.Run)
 	s.nodeReady = reg.Ready()
 	return nil
+}
+
+// startNames starts what answers pods' questions for names, unless the host's
+// resolvers do.
+func (s *serve) startNames(ctx context.Context) error {
+	if s.runtime.names == nil {
+		return nil
+	}
+	core := s.api.Informers().Core().V1()
+	names, err := clusterdns.New(clusterdns.Config{
+		Services: core.Services(),
+		Pods:     core.Pods(),
+		Sockets:  s.runtime.names,
+		PodRange: s.runtime.network.CIDR(),
+	})
+	if err != nil {
+		return err
+	}
+	s.group.Start(ctx, "names", names.Run)
+	return nil
+}
+
+// podDNS says whom pods ask for names.
+func (s *serve) podDNS() crispec.DNS {
+	dns := crispec.DNS{ClusterDomain: clusterdns.Domain}
+	if s.runtime.names != nil {
+		dns.ClusterDNS = []string{s.runtime.names.Addr().Addr().String()}
+	}
+	return dns
 }
 
 func (s *serve) startControl(ctx context.Context) error {
@@ -161,6 +195,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		Allocatable:    reg.Allocatable(),
 		MemoryCapacity: facts.Memory,
 		CgroupV2:       s.runtime.cgroups.V2(),
+		DNS:            s.podDNS(),
 		SeccompDefault: true,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),

@@ -41,6 +41,9 @@ type Options struct {
 	// PodCIDR is the range of the pods' addresses; empty means the first of a
 	// few private ranges that the host doesn't use.
 	PodCIDR string `yaml:"podCIDR"`
+	// ClusterDNS says whether pods' questions for names are answered here, those of
+	// Services and pods among them; with false they are the host's resolvers'.
+	ClusterDNS bool `yaml:"clusterDNS"`
 	// Etcd names an etcd cluster to use in place of the embedded one.
 	Etcd EtcdOptions `yaml:"etcd"`
 	// Runtimes are the OCI runtimes by RuntimeClass handler: name to path. The
@@ -92,6 +95,7 @@ func DefaultOptions() Options {
 		ContainerLogMaxSize:  "10Mi",
 		ContainerLogMaxFiles: 5,
 		NativeLauncher:       true,
+		ClusterDNS:           true,
 
 		ImageGCHighThresholdPercent: gc.HighPercent,
 		ImageGCLowThresholdPercent:  gc.LowPercent,

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/utils/clock"
 
+	"errand.dev/errand/internal/clusterdns"
 	"errand.dev/errand/internal/cri"
 	"errand.dev/errand/internal/cri/cgroups"
 	"errand.dev/errand/internal/cri/images"
@@ -34,6 +35,8 @@ type containerRuntime struct {
 	cgroups *cgroups.Tree
 	store   *images.Store
 	network *network.Manager
+	// names is where pods ask for names; nil where they ask the host's resolvers.
+	names   *clusterdns.Sockets
 	service *cri.Service
 }
 
@@ -70,6 +73,11 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	if o.ClusterDNS {
+		if r.names, err = clusterdns.Listen(ctx, netip.AddrPortFrom(r.network.Gateway(), clusterdns.Port)); err != nil {
+			return nil, err
+		}
+	}
 	r.service, err = cri.New(ctx, cri.Config{
 		Root:          dir.Path("cri"),
 		RuntimeDir:    filepath.Join(names.RuntimeDir, "cri"),
@@ -94,6 +102,9 @@ func openNetwork(ctx context.Context, o Options, dir *datadir.Dir, names instanc
 		Table:    names.NFTable,
 		StateDir: dir.Path("network"),
 		Clock:    clock.RealClock{},
+	}
+	if o.ClusterDNS {
+		cfg.GatewayPorts = []uint16{clusterdns.Port}
 	}
 	if o.PodCIDR != "" {
 		cidr, err := netip.ParsePrefix(o.PodCIDR)
@@ -160,6 +171,9 @@ func (r *containerRuntime) close() error {
 	var errs []error
 	if r.service != nil {
 		errs = append(errs, r.service.Close(context.Background()))
+	}
+	if r.names != nil {
+		errs = append(errs, r.names.Close())
 	}
 	if r.network != nil {
 		r.network.Close()

@@ -148,7 +148,8 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
 			CertFile:  s.options.Etcd.CertFile,
 			KeyFile:   s.options.Etcd.KeyFile,
 		},
-		Version: version.Get().Version,
+		Version:  version.Get().Version,
+		PodNames: s.options.Node && s.options.ClusterDNS,
 	}
 	if s.options.Node {
 		cfg.NodeName = s.nodeName.current

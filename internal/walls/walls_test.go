@@ -53,6 +53,11 @@ var walls = []wall{
 		why:   "the binder sees nodes and pods as API objects",
 	},
 	{
+		below: "internal/clusterdns",
+		never: []string{module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/jobs", module + "internal/server", module + "internal/cli"},
+		why:   "names are made from API objects and an address to listen at",
+	},
+	{
 		below: "internal/node",
 		never: []string{module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/jobs", module + "internal/server", module + "internal/cli", "k8s.io/kubernetes/pkg/kubelet/kuberuntime", "k8s.io/kubernetes/cmd"},
 		why:   "the node sees containers through the CRI's interfaces alone, so that any runtime serves",
