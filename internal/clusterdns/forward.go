@@ -85,16 +85,11 @@ func (f *forwarder) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 // exchange asks one server by UDP, and by TCP what didn't fit.
 func exchange(ctx context.Context, q *dns.Msg, server string) (*dns.Msg, error) {
 	ask := asked(q)
-	for _, network := range []string{"udp", "tcp"} {
-		a, err := exchangeBy(ctx, network, ask, server)
-		if err != nil {
-			return nil, fmt.Errorf("ask %s by %s: %w", server, network, err)
-		}
-		if !a.Truncated || network == "tcp" {
-			return a, nil
-		}
+	a, err := exchangeBy(ctx, "udp", ask, server)
+	if err == nil && a.Truncated {
+		a, err = exchangeBy(ctx, "tcp", ask, server)
 	}
-	return nil, errors.ErrUnsupported // not reached: TCP's answer is returned
+	return a, err
 }
 
 // exchangeBy ends with ctx, which miekg's client by itself doesn't.
@@ -102,7 +97,7 @@ func exchangeBy(ctx context.Context, network string, q *dns.Msg, server string) 
 	client := &dns.Client{Net: network, Timeout: tryTimeout}
 	conn, err := client.DialContext(ctx, server)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("ask %s by %s: %w", server, network, err)
 	}
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -111,10 +106,14 @@ func exchangeBy(ctx context.Context, network string, q *dns.Msg, server string) 
 	})
 	a, _, err := client.ExchangeWithConnContext(ctx, q, conn)
 	if stop() {
-		return a, errors.Join(err, conn.Close())
+		err = errors.Join(err, conn.Close())
+	} else {
+		<-closed
 	}
-	<-closed
-	return a, err
+	if err != nil {
+		return nil, fmt.Errorf("ask %s by %s: %w", server, network, err)
+	}
+	return a, nil
 }
 
 // asked is the question under an ID of its own, which together with the socket's

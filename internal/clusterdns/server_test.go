@@ -157,7 +157,9 @@ func TestForwardedAtOnceAreBounded(t *testing.T) {
 	given := make(chan *dns.Msg)
 	go func() { given <- f.answer(ctx, q) }()
 	<-arrived
+	f.mu.Lock()
 	f.servers = []string{good}
+	f.mu.Unlock()
 	if a := f.answer(t.Context(), q); a.Rcode != dns.RcodeServerFailure || asked.Load() != 0 {
 		t.Errorf("one too many was answered %s", dns.RcodeToString[a.Rcode])
 	}
