@@ -48,7 +48,7 @@ func (g *gate) path(name string) string { return filepath.Join(g.dir, name) }
 // touch makes an empty file in the folder.
 func (g *gate) touch(name string) {
 	g.t.Helper()
-	if err := os.WriteFile(g.path(name), nil, 0o600); err != nil {
+	if err := os.WriteFile(g.path(name), nil, 0o644); err != nil {
 		g.t.Fatal(err)
 	}
 }

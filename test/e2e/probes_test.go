@@ -18,14 +18,6 @@ import (
 // often is how often and patiently the probes of these tests ask.
 const often = "periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 1"
 
-// touch makes a file that containers see.
-func (g *gate) touch(name string) {
-	g.t.Helper()
-	if err := os.WriteFile(g.path(name), nil, 0o644); err != nil {
-		g.t.Fatal(err)
-	}
-}
-
 func (g *gate) remove(name string) {
 	g.t.Helper()
 	if err := os.Remove(g.path(name)); err != nil {
