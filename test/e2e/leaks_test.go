@@ -40,12 +40,14 @@ func TestNothingStaysBehind(t *testing.T) {
 }
 
 // stock takes stock of the errand's machine; the function that it returns makes
-// the test fail if by then there is more. A pod has been by then, so that the
-// directories of all pods' parts are there.
+// the test fail if by then there is more. Pods have been by then, one started by
+// errand and one by the OCI runtime, so that the directories of all pods' parts
+// are there.
 func (e *errand) stock() (check func()) {
 	e.t.Helper()
 	e.apply(job("first", "true"))
-	e.wait("condition=complete", "job/first")
-	e.kubectl("delete", "job", "first", "--cascade=foreground")
+	e.apply(job("second", "true") + "      shareProcessNamespace: true\n")
+	e.wait("condition=complete", "job/first", "job/second")
+	e.kubectl("delete", "job", "first", "second", "--cascade=foreground")
 	return leakcheck.Stock(e.t, e.cfg.DataDir)
 }
