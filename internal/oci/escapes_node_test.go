@@ -115,7 +115,7 @@ func TestCVE202421626(t *testing.T) {
 	onEach(t, func(f *ocitest.Fixture, _ bool) {
 		link(f, "/proc/self/fd", filepath.Join(f.Rootfs(), "fds"))
 		running := f.Start([]string{"sleep", "1000"}, nil)
-		for n := 3; n < 24; n++ {
+		for n := 3; n < 12; n++ {
 			for _, cwd := range []string{fmt.Sprint("/proc/self/fd/", n), fmt.Sprint("/proc/self/fd/", n, "/../../.."), fmt.Sprint("/fds/", n)} {
 				if _, err := f.TryStart(f.ID(), []string{"sleep", "1000"}, nil, func(s *specs.Spec) { s.Process.Cwd = cwd }); err == nil {
 					f.Errorf("started in %s", cwd)
