@@ -23,11 +23,48 @@ func disruptions(ctx context.Context, d *dependencies) (func(context.Context), e
 		return nil, fmt.Errorf("scale client: %w", err)
 	}
 	none := notServed{}
+	// It has its handlers called before it is whole, if the informers have something already: then it panics.
+	pods := &latePods{PodInformer: d.Informers.Core().V1().Pods()}
 	c := disruption.NewDisruptionController(ctx,
-		d.Informers.Core().V1().Pods(), d.Informers.Policy().V1().PodDisruptionBudgets(),
+		pods, d.Informers.Policy().V1().PodDisruptionBudgets(),
 		noReplicationControllers{none}, noReplicaSets{none}, noDeployments{none}, noStatefulSets{none},
 		d.client, d.mapper, scales, d.discovery)
+	if err := pods.listen(); err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context) { c.Run(ctx, disruptionWorkers) }, nil
+}
+
+// latePods is the informer of pods for a controller that mustn't hear of any before it is whole: handlers are
+// added by listen.
+type latePods struct {
+	corev1informers.PodInformer
+	handlers []cache.ResourceEventHandler
+}
+
+// Informer implements corev1informers.PodInformer.
+func (l *latePods) Informer() cache.SharedIndexInformer {
+	return lateInformer{SharedIndexInformer: l.PodInformer.Informer(), late: l}
+}
+
+func (l *latePods) listen() error {
+	for _, h := range l.handlers {
+		if _, err := l.PodInformer.Informer().AddEventHandler(h); err != nil {
+			return fmt.Errorf("listen to pods: %w", err)
+		}
+	}
+	return nil
+}
+
+type lateInformer struct {
+	cache.SharedIndexInformer
+	late *latePods
+}
+
+// AddEventHandler implements cache.SharedIndexInformer. Its registration is the informer's: the handler has none yet.
+func (i lateInformer) AddEventHandler(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	i.late.handlers = append(i.late.handlers, h)
+	return i.SharedIndexInformer, nil
 }
 
 // notServed stands for the informer of a kind that this API hasn't: a real one
