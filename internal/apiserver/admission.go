@@ -31,6 +31,9 @@ import (
 	"k8s.io/kubernetes/plugin/pkg/admission/runtimeclass"
 	"k8s.io/kubernetes/plugin/pkg/admission/security/podsecurity"
 	"k8s.io/kubernetes/plugin/pkg/admission/serviceaccount"
+	"k8s.io/kubernetes/plugin/pkg/admission/storage/persistentvolume/resize"
+	"k8s.io/kubernetes/plugin/pkg/admission/storage/storageclass/setdefault"
+	"k8s.io/kubernetes/plugin/pkg/admission/storage/storageobjectinuseprotection"
 )
 
 // admissionPlugins are those of a default kube-apiserver that concern what we
@@ -39,7 +42,8 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 	plugins = admission.NewPlugins()
 	for _, register := range []func(*admission.Plugins){
 		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, podpriority.Register,
-		defaulttolerationseconds.Register, runtimeclass.Register, registerServiceNotice(podNames), mutating.Register,
+		defaulttolerationseconds.Register, setdefault.Register, storageobjectinuseprotection.Register, resize.Register,
+		runtimeclass.Register, registerServiceNotice(podNames), mutating.Register,
 		mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
 	} {
 		register(plugins)
@@ -51,6 +55,9 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 		podsecurity.PluginName,
 		podpriority.PluginName,
 		defaulttolerationseconds.PluginName,
+		setdefault.PluginName,
+		storageobjectinuseprotection.PluginName,
+		resize.PluginName,
 		runtimeclass.PluginName,
 		serviceNoticeName,
 		mutating.PluginName,

@@ -30,8 +30,8 @@ func systemNamespaces() []string {
 }
 
 // bootstrap writes what every Kubernetes holds from the start. The namespaces
-// come first: the rest stands in them.
-func bootstrap(ctx context.Context, seed *seeder, client kubernetes.Interface) error {
+// come first: the rest stands in them, or is noted on one.
+func bootstrap(ctx context.Context, seed *seeder, client kubernetes.Interface, provisioner string) error {
 	var namespaces, others []task
 	for _, name := range systemNamespaces() {
 		namespaces = append(namespaces, seed.ensure(
@@ -42,6 +42,9 @@ func bootstrap(ctx context.Context, seed *seeder, client kubernetes.Interface) e
 		others = append(others, seed.ensure(schedulingv1.SchemeGroupVersion.WithResource("priorityclasses"), class, nil))
 	}
 	others = append(others, rbacPolicy(seed, client)...)
+	if provisioner != "" {
+		others = append(others, seedStandardClass(seed, client, provisioner))
+	}
 	for _, tasks := range [][]task{namespaces, others} {
 		if err := runAll(ctx, tasks); err != nil {
 			return err

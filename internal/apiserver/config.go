@@ -47,6 +47,9 @@ type Config struct {
 	// EtcdQuotaBytes limits the embedded store; 0 means etcd.DefaultQuotaBytes.
 	EtcdQuotaBytes int64
 
+	// Provisioner is what makes the volumes of the StorageClass "standard", which
+	// a fresh store gets as its default one; "" makes no class.
+	Provisioner string
 	// NodeName is the node whose agent NodeDialer reaches.
 	NodeName string
 	// NodeDialer connects to the node agent's private HTTP server, for logs,

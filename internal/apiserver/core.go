@@ -21,6 +21,8 @@ import (
 	limitrangestore "k8s.io/kubernetes/pkg/registry/core/limitrange/storage"
 	namespacestore "k8s.io/kubernetes/pkg/registry/core/namespace/storage"
 	nodestore "k8s.io/kubernetes/pkg/registry/core/node/storage"
+	persistentvolumestore "k8s.io/kubernetes/pkg/registry/core/persistentvolume/storage"
+	persistentvolumeclaimstore "k8s.io/kubernetes/pkg/registry/core/persistentvolumeclaim/storage"
 	podstore "k8s.io/kubernetes/pkg/registry/core/pod/storage"
 	podtemplatestore "k8s.io/kubernetes/pkg/registry/core/podtemplate/storage"
 	resourcequotastore "k8s.io/kubernetes/pkg/registry/core/resourcequota/storage"
@@ -34,8 +36,8 @@ import (
 const maxTokenLifetime = 365 * 24 * time.Hour
 
 // coreGroup builds the core group's registries one by one. Upstream's provider
-// also builds, and starts watching for, those that we don't serve:
-// ReplicationControllers, PersistentVolumes and their claims.
+// also builds, and starts watching for, ReplicationControllers, which we don't
+// serve.
 type coreGroup struct {
 	authorizer authorizer.Authorizer
 	audiences  authenticator.Audiences
@@ -51,7 +53,7 @@ type coreGroup struct {
 func (g *coreGroup) build(options generic.RESTOptionsGetter) (*genericapiserver.APIGroupInfo, error) {
 	stores := map[string]rest.Storage{}
 	for _, add := range []func(generic.RESTOptionsGetter, map[string]rest.Storage) error{
-		addPlain, addStatusful, g.addEvents, g.addRunning, g.addEndpoints,
+		addPlain, addStatusful, addVolumes, g.addEvents, g.addRunning, g.addEndpoints,
 	} {
 		if err := add(options, stores); err != nil {
 			return nil, err
@@ -103,6 +105,23 @@ func addStatusful(options generic.RESTOptionsGetter, stores map[string]rest.Stor
 	stores["namespaces/finalize"] = namespaceFinalize
 	stores["resourcequotas"] = quotas
 	stores["resourcequotas/status"] = quotaStatus
+	return nil
+}
+
+// addVolumes adds storage that outlives pods, and the claims to it.
+func addVolumes(options generic.RESTOptionsGetter, stores map[string]rest.Storage) error {
+	volumes, volumeStatus, err := persistentvolumestore.NewREST(options)
+	if err != nil {
+		return err
+	}
+	claims, claimStatus, err := persistentvolumeclaimstore.NewREST(options)
+	if err != nil {
+		return err
+	}
+	stores["persistentvolumes"] = volumes
+	stores["persistentvolumes/status"] = volumeStatus
+	stores["persistentvolumeclaims"] = claims
+	stores["persistentvolumeclaims/status"] = claimStatus
 	return nil
 }
 

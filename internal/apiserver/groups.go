@@ -16,6 +16,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/apis/scheduling"
+	storageapi "k8s.io/kubernetes/pkg/apis/storage"
 	admissionregistrationrest "k8s.io/kubernetes/pkg/registry/admissionregistration/rest"
 	authenticationrest "k8s.io/kubernetes/pkg/registry/authentication/rest"
 	authorizationrest "k8s.io/kubernetes/pkg/registry/authorization/rest"
@@ -35,6 +37,7 @@ import (
 	policyrest "k8s.io/kubernetes/pkg/registry/policy/rest"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	priorityclassstore "k8s.io/kubernetes/pkg/registry/scheduling/priorityclass/storage"
+	storageclassstore "k8s.io/kubernetes/pkg/registry/storage/storageclass/storage"
 
 	// The kinds of each group served, with their defaults and conversions.
 	_ "k8s.io/kubernetes/pkg/apis/admission/install"
@@ -50,6 +53,7 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/policy/install"
 	_ "k8s.io/kubernetes/pkg/apis/rbac/install"
 	_ "k8s.io/kubernetes/pkg/apis/scheduling/install"
+	_ "k8s.io/kubernetes/pkg/apis/storage/install"
 )
 
 // servedVersions are the API versions served: the stable one of each group.
@@ -67,6 +71,7 @@ func servedVersions() []schema.GroupVersion {
 		policyv1.SchemeGroupVersion,
 		rbacv1.SchemeGroupVersion,
 		schedulingv1.SchemeGroupVersion,
+		storagev1.SchemeGroupVersion,
 	}
 }
 
@@ -95,6 +100,7 @@ func providers(c *genericapiserver.Config, done *completedConfig, client kuberne
 		policyrest.RESTStorageProvider{},
 		rbacrest.RESTStorageProvider{Authorizer: auth},
 		priorityClasses{},
+		storageClasses{},
 		admissionregistrationrest.RESTStorageProvider{Authorizer: auth, DiscoveryClient: client.Discovery()},
 		eventsrest.RESTStorageProvider{TTL: done.EventTTL},
 	}
@@ -112,6 +118,22 @@ func (priorityClasses) NewRESTStorage(_ serverstorage.APIResourceConfigSource, o
 		return info, err
 	}
 	info.VersionedResourcesStorageMap[schedulingv1.SchemeGroupVersion.Version] = map[string]rest.Storage{"priorityclasses": store}
+	return info, nil
+}
+
+// storageClasses is the storage group without what CSI drivers need, and
+// without volume attributes, which only they can change.
+type storageClasses struct{}
+
+func (storageClasses) GroupName() string { return storageapi.GroupName }
+
+func (storageClasses) NewRESTStorage(_ serverstorage.APIResourceConfigSource, options generic.RESTOptionsGetter) (genericapiserver.APIGroupInfo, error) {
+	info := genericapiserver.NewDefaultAPIGroupInfo(storageapi.GroupName, legacyscheme.Scheme, legacyscheme.ParameterCodec, legacyscheme.Codecs)
+	store, err := storageclassstore.NewREST(options)
+	if err != nil {
+		return info, err
+	}
+	info.VersionedResourcesStorageMap[storagev1.SchemeGroupVersion.Version] = map[string]rest.Storage{"storageclasses": store}
 	return info, nil
 }
 

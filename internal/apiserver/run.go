@@ -77,7 +77,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	s.factory.StartWithContext(ctx)
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return bootstrap(gctx, &seeder{s.all}, s.client) })
+	group.Go(func() error { return bootstrap(gctx, &seeder{s.all}, s.client, s.cfg.Provisioner) })
 	group.Go(func() error {
 		if err := s.factory.WaitForCacheSyncWithContext(gctx).AsError(); err != nil {
 			return err
