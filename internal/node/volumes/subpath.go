@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"errand.dev/errand/internal/fstree"
 )
 
 // A sub-path leads through directories that containers can write to: a
@@ -63,7 +65,7 @@ func clearTarget(target string, want unix.Stat_t) (ready bool, err error) {
 	case have.Dev == want.Dev && have.Ino == want.Ino:
 		return true, nil
 	}
-	return false, removeTree(target)
+	return false, fstree.Remove(target)
 }
 
 func makeTarget(target string, dir bool) error {
