@@ -1,6 +1,7 @@
 // Package controllers runs upstream's controllers beside errand's own: the
 // ones that give namespaces, service accounts, quotas, owner references,
-// CronJobs and PodDisruptionBudgets their behaviour. They are imported and run as they are.
+// CronJobs, PodDisruptionBudgets, PersistentVolumes and their claims their
+// behaviour. They are imported and run as they are.
 //
 // It owns the list of them and what each is told; it has no behaviour of its
 // own. The Job engine, the binder and the node agent are errand's and stand
@@ -46,6 +47,8 @@ type Config struct {
 	// Nodes says whether this process has a node: without one, pods of nodes
 	// that are gone are left to whoever brought the nodes.
 	Nodes bool
+	// VolumesDir holds the volumes that are made for claims; "" makes none.
+	VolumesDir string
 }
 
 // Controller is one of upstream's controllers, ready to run.
@@ -97,6 +100,10 @@ func New(ctx context.Context, c Config) (*Set, error) {
 		{name: "resourcequota", account: "resourcequota-controller", build: resourceQuota},
 		{name: "cronjob", account: "cronjob-controller", build: cronJobs},
 		{name: "disruption", account: "disruption-controller", build: disruptions},
+		{name: "persistentvolume-binder", account: "persistent-volume-binder", build: persistentVolumes},
+		{name: "persistentvolumeclaim-protection", account: "pvc-protection-controller", build: claimProtection},
+		{name: "persistentvolume-protection", account: "pv-protection-controller", build: volumeProtection},
+		{name: "ephemeral-volume", account: "ephemeral-volume-controller", build: ephemeralVolumes},
 		{name: "pod-garbage-collector", account: "pod-garbage-collector", build: podGC, skip: !c.Nodes},
 	}
 	s := &Set{started: d.started}

@@ -124,7 +124,7 @@ func resourceQuota(ctx context.Context, d *dependencies) (func(context.Context),
 // quotaKinds says which of the kinds that upstream has an evaluator for are
 // served: an evaluator of another would watch in vain for ever.
 func quotaKinds(r schema.GroupVersionResource) bool {
-	return r.Group == v1.GroupName && r.Resource != "persistentvolumeclaims" && r.Resource != "replicationcontrollers"
+	return r.Group == v1.GroupName && r.Resource != "replicationcontrollers"
 }
 
 func cronJobs(ctx context.Context, d *dependencies) (func(context.Context), error) {
