@@ -1,6 +1,10 @@
 // Package binder is errand's scheduler: it gives every pod without a node one,
 // or says on the pod why it can't.
 //
+// Where a pod's claims are bound only once it has a node (volumeBindingMode
+// WaitForFirstConsumer), the binder chooses their volumes, too, and waits for the
+// PersistentVolume controller to bind them.
+//
 // It owns the decision and the pod's PodScheduled condition as long as the pod
 // has no node. It does not own nodes' capacity (the node says it), quotas, or
 // pods that name another scheduler. It never evicts: a pod of higher priority is
@@ -40,7 +44,7 @@ const defaultWorkers = 4
 // Config is what a Binder needs.
 type Config struct {
 	Client kubernetes.Interface
-	// Informers gives pods, nodes and namespaces. Its owner starts it, after New.
+	// Informers gives pods, nodes, namespaces, and storage and the claims to it. Its owner starts it, after New.
 	Informers informers.SharedInformerFactory
 	// Recorder gets Scheduled and FailedScheduling events. Upstream's source
 	// component is "default-scheduler".
@@ -102,8 +106,12 @@ func New(cfg Config) (*Binder, error) {
 		ready:  make(chan struct{}),
 		wake:   make(chan struct{}, 1),
 		writes: make(chan func(context.Context)),
-		state:  newState(),
-		queue:  newQueue(),
+		state: newState(&storage{
+			claims:  cfg.Informers.Core().V1().PersistentVolumeClaims().Lister(),
+			volumes: cfg.Informers.Core().V1().PersistentVolumes().Lister(),
+			classes: cfg.Informers.Storage().V1().StorageClasses().Lister(),
+		}),
+		queue: newQueue(),
 	}
 	if err := b.watch(); err != nil {
 		return nil, fmt.Errorf("binder: %w", err)
@@ -167,6 +175,9 @@ func (b *Binder) next(ctx context.Context) func(context.Context) {
 		}
 		node, why := b.state.place(ctx, p.info)
 		if node != nil {
+			if write := b.await(p, node); write != nil {
+				return write
+			}
 			b.queue.remove(p.info.uid)
 			b.state.assume(p.info, node.name)
 			return func(ctx context.Context) { b.bind(ctx, p, node.name) }

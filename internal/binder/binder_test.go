@@ -309,7 +309,7 @@ func BenchmarkBind(b *testing.B) {
 func BenchmarkDecide(b *testing.B) {
 	for _, nodes := range []int{1, 100} {
 		b.Run(fmt.Sprint(nodes, "nodes"), func(b *testing.B) {
-			s, q := newState(), newQueue()
+			s, q := newState(&storage{}), newQueue()
 			for i := range nodes {
 				s.setNode(makeNode(fmt.Sprint("n", i), "cpu", "1000000", "pods", "10000000"))
 			}

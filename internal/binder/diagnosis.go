@@ -18,6 +18,7 @@ type diagnosis struct {
 	// individual tells that other pods of the same class may fit.
 	individual bool
 	never      bool // the pod's preemptionPolicy is Never
+	quiet      bool // nothing is wrong: what the pod waits for is under way
 }
 
 const (
@@ -63,7 +64,7 @@ func hasLowerPriority(n *nodeInfo, priority int32) bool {
 func (d *diagnosis) curedBy(e event) bool {
 	switch {
 	case d.refused != "":
-		return false // only a change of the pod itself helps
+		return d.cures&e != 0 // mostly only a change of the pod itself helps
 	case d.nodes == 0:
 		return e&nodeChanged != 0
 	}

@@ -19,6 +19,7 @@ const (
 	podLeft                       // a pod's room is free again, or its labels changed
 	podCame                       // a pod was bound
 	namespaceChanged
+	storageChanged // a claim, volume or StorageClass
 )
 
 // reason is why a pod doesn't fit a node.
@@ -34,6 +35,7 @@ type attempt struct {
 	*podInfo
 	state    *state
 	topology *topologyCounts // nil if nobody's rules relate the pod to others
+	storage  *podStorage
 	logger   klog.Logger
 }
 
@@ -45,6 +47,8 @@ var filters = []func(*attempt, *nodeInfo) []reason{
 	filterNodeAffinity,
 	filterPorts,
 	filterResources,
+	filterExclusive,
+	filterVolumes,
 	filterSpread,
 	filterPodAffinity,
 }
@@ -61,6 +65,11 @@ func (s *state) place(ctx context.Context, p *podInfo) (*nodeInfo, *diagnosis) {
 		return nil, d
 	}
 	a := s.newAttempt(ctx, p)
+	var err error
+	if a.storage, err = s.storage.storageOf(p); err != nil {
+		d.refused, d.cures = err.Error(), storageChanged
+		return nil, d
+	}
 	var fitting []*nodeInfo
 	for _, n := range s.candidates {
 		if reasons := a.objections(n); len(reasons) > 0 {

@@ -267,7 +267,7 @@ func TestNamespaceSelector(t *testing.T) {
 
 // What is counted must be gone when all pods are, in whatever order things happen.
 func TestAccountingComesOutEven(t *testing.T) {
-	s := newState()
+	s := newState(&storage{})
 	p := newPodInfo(makePod("p").requests("cpu", "1", "example.com/x", "2").obj())
 	q := newPodInfo(makePod("q").requests("memory", "1Gi").awayFrom("zone", "a", "b").obj())
 	s.assume(p, "n") // before the node is known

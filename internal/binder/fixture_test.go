@@ -150,7 +150,7 @@ func stringMap(pairs []string) map[string]string {
 
 // stateWith is a state with these nodes and pods on them.
 func stateWith(objects ...any) *state {
-	s := newState()
+	s := newState(&storage{})
 	for _, o := range objects {
 		switch o := o.(type) {
 		case *v1.Node:

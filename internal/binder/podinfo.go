@@ -18,6 +18,7 @@ type podInfo struct {
 	priority int32
 	requests resources
 	ports    []hostPort
+	claims   []podClaim
 
 	nodes         nodeaffinity.RequiredNodeAffinity
 	affinity      []podTerm // required podAffinity
@@ -49,6 +50,7 @@ func newPodInfo(pod *v1.Pod) *podInfo {
 		priority: corev1helpers.PodPriority(pod),
 		requests: requestsOf(pod),
 		ports:    hostPortsOf(pod),
+		claims:   claimsOf(pod),
 		nodes:    nodeaffinity.GetRequiredNodeAffinity(pod),
 	}
 	p.malformed = p.parseTopology()
@@ -106,6 +108,7 @@ func (p *podInfo) newClassKey() string {
 		Spread       []v1.TopologySpreadConstraint `json:",omitempty"`
 		Requests     []any
 		Ports        [][3]any             `json:",omitempty"`
+		Claims       []string             `json:",omitempty"`
 		Preemption   *v1.PreemptionPolicy `json:",omitempty"`
 		Unsupported  string               `json:",omitempty"`
 		Namespace    string               `json:",omitempty"`
@@ -126,6 +129,9 @@ func (p *podInfo) newClassKey() string {
 	}
 	if p.needsTopology {
 		key.Namespace, key.Labels = p.pod.Namespace, p.pod.Labels
+	}
+	for _, c := range p.claims {
+		key.Claims = append(key.Claims, p.pod.Namespace+"/"+c.name)
 	}
 	data, err := json.Marshal(key)
 	if err != nil {

@@ -175,7 +175,8 @@ func (q *queue) failedToTell(w *waiting) {
 }
 
 func (q *queue) tell(w *waiting) {
-	if w.untold == nil {
+	quiet := w.class.blocked != nil && w.class.blocked.quiet
+	if w.untold == nil && !quiet {
 		w.untold = q.untold.PushBack(w)
 	}
 }

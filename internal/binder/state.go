@@ -18,6 +18,9 @@ type state struct {
 	// repelling is the placed pods with required anti-affinity.
 	repelling  map[types.UID]*placedPod
 	namespaces map[string]labels.Set
+	// users counts the placed pods that use a claim, by namespace/name.
+	users   map[string]int
+	storage *storage
 }
 
 // nodeInfo is a node and what pods take of it. Pods may be known before their
@@ -39,8 +42,10 @@ type placedPod struct {
 	assumed bool // decided here, not yet seen from the API server
 }
 
-func newState() *state {
+func newState(storage *storage) *state {
 	return &state{
+		users:      map[string]int{},
+		storage:    storage,
 		nodes:      map[string]*nodeInfo{},
 		placed:     map[types.UID]*placedPod{},
 		repelling:  map[types.UID]*placedPod{},
@@ -112,8 +117,21 @@ func (s *state) put(p *placedPod) {
 	n.used = n.used.plus(p.info.requests, 1)
 	n.scored = n.scored.plus(p.info.requests.scored(), 1)
 	s.placed[p.info.uid] = p
+	s.countClaims(p.info, 1)
 	if len(p.info.antiAffinity) > 0 {
 		s.repelling[p.info.uid] = p
+	}
+}
+
+// usesClaim tells whether a placed pod uses the claim.
+func (s *state) usesClaim(namespace, name string) bool { return s.users[namespace+"/"+name] > 0 }
+
+func (s *state) countClaims(p *podInfo, by int) {
+	for _, c := range p.claims {
+		key := p.pod.Namespace + "/" + c.name
+		if s.users[key] += by; s.users[key] == 0 {
+			delete(s.users, key)
+		}
 	}
 }
 
@@ -140,6 +158,7 @@ func (s *state) remove(uid types.UID) bool {
 	n := s.nodes[p.node]
 	n.used = n.used.plus(p.info.requests, -1)
 	n.scored = n.scored.plus(p.info.requests.scored(), -1)
+	s.countClaims(p.info, -1)
 	delete(n.pods, uid)
 	delete(s.placed, uid)
 	delete(s.repelling, uid)

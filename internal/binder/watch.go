@@ -21,6 +21,9 @@ func (b *Binder) watch() error {
 		{core.Nodes().Informer(), handle(b.nodeChanged, b.nodeGone)},
 		{core.Namespaces().Informer(), handle(b.namespaceChanged, b.namespaceGone)},
 		{core.Pods().Informer(), handle(b.podChanged, b.podGone)},
+		{core.PersistentVolumeClaims().Informer(), handle(b.claimChanged, b.claimChanged)},
+		{core.PersistentVolumes().Informer(), handle(b.volumeChanged, b.volumeChanged)},
+		{b.cfg.Informers.Storage().V1().StorageClasses().Informer(), handle(b.storageClassChanged, b.storageClassChanged)},
 	} {
 		registration, err := w.informer.AddEventHandler(w.handler)
 		if err != nil {
