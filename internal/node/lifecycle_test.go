@@ -228,12 +228,12 @@ func TestSysctlsThatAreNotSafeAreRefused(t *testing.T) {
 func TestRefused(t *testing.T) {
 	w := newWorld(t)
 	pod := makePod("p").main(func(c *v1.Container) { c.VolumeDevices = []v1.VolumeDevice{{}} }).with(func(p *v1.Pod) {
-		p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{}}}}
+		p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{NFS: &v1.NFSVolumeSource{Server: "s", Path: "/"}}}}
 	}).obj()
 	w.api.create(pod)
 	a := w.start()
 	got := w.waitPhase(pod, v1.PodFailed)
-	for _, part := range []string{"Pod was rejected", "spec.containers[0].volumeDevices", "persistentVolumeClaim"} {
+	for _, part := range []string{"Pod was rejected", "spec.containers[0].volumeDevices", "nfs"} {
 		if got.Status.Reason != "UnsupportedPodSpec" || !strings.Contains(got.Status.Message, part) {
 			t.Errorf("%s: %s", got.Status.Reason, got.Status.Message)
 		}

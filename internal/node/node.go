@@ -76,6 +76,8 @@ func New(cfg Config) (*Node, error) {
 		Client:            cfg.Client,
 		ConfigMaps:        core.ConfigMaps(),
 		Secrets:           core.Secrets(),
+		Claims:            core.PersistentVolumeClaims(),
+		Volumes:           core.PersistentVolumes(),
 		OnChange:          n.objectsChanged,
 		RecursiveReadOnly: cfg.RecursiveReadOnly,
 		Clock:             cfg.Clock,

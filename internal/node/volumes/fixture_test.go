@@ -44,6 +44,7 @@ func newWorldIn(t testing.TB, cfg Config, objects ...runtime.Object) *world {
 	factory := informers.NewSharedInformerFactory(w.client, 0)
 	cfg.Client, cfg.Clock = w.client, w.clock
 	cfg.ConfigMaps, cfg.Secrets = factory.Core().V1().ConfigMaps(), factory.Core().V1().Secrets()
+	cfg.Claims, cfg.Volumes = factory.Core().V1().PersistentVolumeClaims(), factory.Core().V1().PersistentVolumes()
 	cfg.OnChange = func(uid types.UID) { w.changes <- uid }
 	m, err := New(cfg)
 	if err != nil {

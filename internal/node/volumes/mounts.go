@@ -17,7 +17,7 @@ import (
 // start of the container, and not concurrently for one container.
 func (m *Manager) Mounts(pod *v1.Pod, c *v1.Container, vols map[string]Volume, env map[string]string) ([]*runtimeapi.Mount, error) {
 	if len(c.VolumeDevices) > 0 {
-		return nil, fmt.Errorf("container %q: volumeDevices are not supported by errand: device %q needs a persistentVolumeClaim",
+		return nil, fmt.Errorf("container %q: volumeDevices are not supported by errand: mount %q as a file system, in volumeMounts",
 			c.Name, c.VolumeDevices[0].Name)
 	}
 	mounts := make([]*runtimeapi.Mount, 0, len(c.VolumeMounts))

@@ -18,6 +18,7 @@ type objectKind string
 const (
 	kindConfigMap objectKind = "configmap"
 	kindSecret    objectKind = "secret"
+	kindClaim     objectKind = "persistentvolumeclaim"
 )
 
 type objectKey struct {
@@ -26,7 +27,7 @@ type objectKey struct {
 }
 
 // objectsOf lists the ConfigMaps and Secrets that the pod's volumes mirror or its
-// containers' environments refer to.
+// containers' environments refer to, and the claims that it uses.
 func objectsOf(pod *v1.Pod) []objectKey {
 	var keys []objectKey
 	visitor := func(kind objectKind) podutil.Visitor {
@@ -37,6 +38,11 @@ func objectsOf(pod *v1.Pod) []objectKey {
 	}
 	podutil.VisitPodConfigmapNames(pod, visitor(kindConfigMap))
 	podutil.VisitPodSecretNames(pod, visitor(kindSecret))
+	for i := range pod.Spec.Volumes {
+		if name := claimName(pod, &pod.Spec.Volumes[i]); name != "" {
+			visitor(kindClaim)(name)
+		}
+	}
 	return keys
 }
 
@@ -66,6 +72,7 @@ func (m *Manager) watchObjects() error {
 	for kind, informer := range map[objectKind]cache.SharedIndexInformer{
 		kindConfigMap: m.cfg.ConfigMaps.Informer(),
 		kindSecret:    m.cfg.Secrets.Informer(),
+		kindClaim:     m.cfg.Claims.Informer(),
 	} {
 		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc: func(obj any) { m.changed(kind, obj) },

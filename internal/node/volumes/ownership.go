@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	v1 "k8s.io/api/core/v1"
 )
@@ -42,6 +43,18 @@ func setGroup(root string, group *int64, readOnly bool) error {
 		}
 		return os.Chmod(path, groupMode(info.Mode(), readOnly))
 	})
+}
+
+// rootFits tells whether a volume's root is as setGroup leaves it
+// (fsGroupChangePolicy OnRootMismatch).
+func rootFits(root string, group int64) (bool, error) {
+	info, err := os.Stat(root)
+	if err != nil {
+		return false, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	mode := info.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky)
+	return ok && int64(st.Gid) == group && groupMode(info.Mode(), false) == mode, nil
 }
 
 // groupMode adds what the group needs to a file's mode.

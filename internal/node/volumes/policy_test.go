@@ -30,10 +30,10 @@ func TestUnsupported(t *testing.T) {
 		{"", projected(v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{}})},
 		{"projected.clusterTrustBundle", projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{}})},
 		{"projected.podCertificate", projected(v1.VolumeProjection{PodCertificate: &v1.PodCertificateProjection{}})},
-		{"persistentVolumeClaim", v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{}}},
 		{"csi", v1.VolumeSource{CSI: &v1.CSIVolumeSource{}}},
 		{"image", v1.VolumeSource{Image: &v1.ImageVolumeSource{}}},
-		{"ephemeral", v1.VolumeSource{Ephemeral: &v1.EphemeralVolumeSource{}}},
+		{"", v1.VolumeSource{Ephemeral: &v1.EphemeralVolumeSource{}}},
+		{"", v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}},
 		{"nfs", v1.VolumeSource{NFS: &v1.NFSVolumeSource{}}},
 	} {
 		err := Unsupported(podWith(v1.Volume{Name: "v", VolumeSource: tc.source}))

@@ -11,11 +11,11 @@ import (
 // give it.
 type UnsupportedError struct {
 	Volume string // the name in spec.volumes
-	Kind   string // the API field, e.g. "persistentVolumeClaim" or "projected.podCertificate"
+	Kind   string // the API field, e.g. "nfs" or "projected.podCertificate"
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("volume %q: %s volumes are not supported by errand; use configMap, secret, projected, downwardAPI, emptyDir or hostPath",
+	return fmt.Sprintf("volume %q: %s volumes are not supported by errand; use configMap, secret, projected, downwardAPI, emptyDir, hostPath, persistentVolumeClaim or ephemeral",
 		e.Volume, e.Kind)
 }
 
@@ -43,7 +43,7 @@ func unsupportedKind(v *v1.Volume) string {
 	switch {
 	case v.Projected != nil:
 		return unsupportedProjection(v.Projected)
-	case mirrorsAPI(v), v.HostPath != nil, emptyDirOf(v) != nil:
+	case mirrorsAPI(v), v.HostPath != nil, emptyDirOf(v) != nil, v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
 		return ""
 	}
 	for _, k := range []struct {
@@ -56,7 +56,6 @@ func unsupportedKind(v *v1.Volume) string {
 		{"cephfs", v.CephFS != nil},
 		{"cinder", v.Cinder != nil},
 		{"csi", v.CSI != nil},
-		{"ephemeral", v.Ephemeral != nil},
 		{"fc", v.FC != nil},
 		{"flexVolume", v.FlexVolume != nil},
 		{"flocker", v.Flocker != nil},
@@ -66,7 +65,6 @@ func unsupportedKind(v *v1.Volume) string {
 		{"image", v.Image != nil},
 		{"iscsi", v.ISCSI != nil},
 		{"nfs", v.NFS != nil},
-		{"persistentVolumeClaim", v.PersistentVolumeClaim != nil},
 		{"photonPersistentDisk", v.PhotonPersistentDisk != nil},
 		{"portworxVolume", v.PortworxVolume != nil},
 		{"quobyte", v.Quobyte != nil},

@@ -1,6 +1,9 @@
 // Package volumes gives pods their volumes: it makes them ready, keeps those
 // that mirror API objects current, and takes them away.
 //
+// What claims lead to it finds, checks and hands to the pod's group; it never
+// makes or removes it.
+//
 // It owns everything below <RootDir>/<pod UID>/volumes and .../volume-subpaths,
 // laid out as the kubelet does (volumes/kubernetes.io~empty-dir/<name>), and the
 // same below MemoryDir. It does not own the rest of a pod's directory (hosts
@@ -59,9 +62,12 @@ type Config struct {
 	// owner of the factory starts them.
 	ConfigMaps coreinformers.ConfigMapInformer
 	Secrets    coreinformers.SecretInformer
+	// Claims and Volumes are where persistentVolumeClaim volumes lead.
+	Claims  coreinformers.PersistentVolumeClaimInformer
+	Volumes coreinformers.PersistentVolumeInformer
 	// OnChange is called when Refresh (or, if it failed before, Setup) has
-	// something to do for a pod: a ConfigMap or Secret it uses has changed, or a
-	// token nears its end. From the first Setup on it tells of those, too, that
+	// something to do for a pod: a ConfigMap, Secret or claim it uses has
+	// changed, or a token nears its end. From the first Setup on it tells of those, too, that
 	// only environments refer to. It must not block. Optional.
 	OnChange func(types.UID)
 	// RecursiveReadOnly tells that the runtime supports recursive read-only
@@ -84,7 +90,7 @@ type Volume struct {
 	HostPath string
 	// ReadOnly tells that containers may never write to it.
 	ReadOnly bool
-	// Managed tells that the volume belongs to the pod alone, so that it may be
+	// Managed tells that the volume is there for pods alone, so that it may be
 	// relabelled for SELinux. False for hostPath.
 	Managed bool
 }
@@ -120,6 +126,7 @@ type podState struct {
 	tokens  map[tokenKey]token     // service account tokens now on disk
 	frozen  map[objectKey]any      // immutable objects as first seen
 	swept   map[string]bool        // data volumes whose interrupted writes are cleaned up
+	owned   map[string]bool        // claims' volumes that were handed to the pod's fsGroup
 	timer   clock.Timer            // calls OnChange when a token is due; nil if none
 	objects map[objectKey]struct{} // guarded by Manager.mu
 }
@@ -202,6 +209,8 @@ func (m *Manager) setupVolume(ctx context.Context, st *podState, r request) (Vol
 		return m.setupData(ctx, st, r)
 	case emptyDirOf(r.vol) != nil:
 		return m.setupEmptyDir(r)
+	case claimName(r.pod, r.vol) != "":
+		return m.setupClaim(ctx, st, r)
 	default:
 		return Volume{}, unsupportedVolume(r.vol)
 	}
@@ -240,6 +249,7 @@ func (m *Manager) lockPod(pod *v1.Pod) *podState {
 				tokens:  map[tokenKey]token{},
 				frozen:  map[objectKey]any{},
 				swept:   map[string]bool{},
+				owned:   map[string]bool{},
 				objects: map[objectKey]struct{}{},
 			}
 			m.pods[pod.UID] = st
