@@ -21,6 +21,7 @@ import (
 	"errand.dev/errand/internal/datadir"
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/lifecycle"
+	"errand.dev/errand/internal/localvolumes"
 	"errand.dev/errand/internal/version"
 )
 
@@ -154,6 +155,7 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
 	if s.options.Node {
 		cfg.NodeName = s.nodeName.current
 		cfg.NodeDialer = unixDialer(s.podServerSocket())
+		cfg.Provisioner = localvolumes.Provisioner
 	}
 	api, err := apiserver.New(ctx, cfg)
 	if err != nil {
@@ -165,13 +167,17 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
 }
 
 func (s *serve) startControllers(ctx context.Context) error {
-	set, err := controllers.New(ctx, controllers.Config{
+	cfg := controllers.Config{
 		ClientFor: s.controllerClient,
 		Informers: s.api.Informers(),
 		REST:      s.api.DirectConfig(),
 		RootCA:    s.api.CA(),
 		Nodes:     s.options.Node,
-	})
+	}
+	if s.options.Node {
+		cfg.VolumesDir = s.dir.Path("volumes")
+	}
+	set, err := controllers.New(ctx, cfg)
 	if err != nil {
 		return err
 	}

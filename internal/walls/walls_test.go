@@ -83,6 +83,16 @@ var walls = []wall{
 		why:   "the API knows nothing of who uses it",
 	},
 	{
+		below: "internal/localvolumes",
+		never: []string{module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/controllers", module + "internal/jobs"},
+		why:   "it makes directories, and mounts nothing",
+	},
+	{
+		below: "internal/fstree",
+		only:  []string{"golang.org/x/sys"},
+		why:   "it knows files, and nothing of what they are for",
+	},
+	{
 		below: "internal/controllers",
 		never: []string{module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/jobs"},
 		why:   "upstream's controllers run on any API",

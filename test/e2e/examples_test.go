@@ -24,6 +24,10 @@ func TestExamples(t *testing.T) {
 	wantLines(t, e.kubectl("get", "job", "indexed", "-o", "jsonpath={.status.completedIndexes} {.status.failedIndexes}"), "0-2,4 3")
 	wantReasons(t, e.eventReasons("indexed"), "SuccessfulCreate", "SuccessfulCreate", "SuccessfulCreate", "SuccessfulCreate", "SuccessfulCreate", "FailedIndexes")
 
+	e.kubectl("apply", "-f", "../../examples/job-volume.yaml")
+	e.wait("condition=complete", "job/volume")
+	wantLines(t, e.kubectl("logs", "job/volume"), "1")
+
 	e.wait("condition=failed", "job/fails")
 	if n := len(e.pods("fails")); n != 2 {
 		t.Errorf("fails took %d pods, want 2", n)
