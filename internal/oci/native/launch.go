@@ -80,7 +80,8 @@ func refuse(spec *specs.Spec) error {
 }
 
 func hasHooks(h *specs.Hooks) bool {
-	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0 //nolint:staticcheck // Prestart is deprecated, but may be there
+	//lint:ignore SA1019 a specification that still has the deprecated one is not for the launcher either
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0
 }
 
 // namespaces must bring a PID namespace of the container's own: in a shared one there may be processes with CAP_SYS_PTRACE,
