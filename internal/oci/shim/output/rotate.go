@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +21,17 @@ const (
 	tmpSuffix   = ".tmp"
 )
 
-var stampPattern = regexp.MustCompile(`^\d{8}-\d{6}(\.\d{6})?$`)
+// isStamp says whether s is the time in a rotated log's name: 20060102-150405, with .000001 and so on if several bear the same second.
+// (Package regexp would make the shim larger for this alone.)
+func isStamp(s string) bool {
+	s, number, numbered := strings.Cut(s, ".")
+	date, clock, ok := strings.Cut(s, "-")
+	return ok && digits(date, 8) && digits(clock, 6) && (!numbered || digits(number, 6))
+}
+
+func digits(s string, n int) bool {
+	return len(s) == n && strings.Trim(s, "0123456789") == ""
+}
 
 // leisure is how long a file must have taken to fill for older ones to be compressed: where files come faster they are
 // removed before that has paid.
@@ -45,7 +54,7 @@ func rotatedLogs(path string) (logs []rotated, unfinished []string, err error) {
 		name, tmp := strings.CutSuffix(rest, tmpSuffix)
 		name, gz := strings.CutSuffix(name, gzSuffix)
 		switch {
-		case !ok || !stampPattern.MatchString(name):
+		case !ok || !isStamp(name):
 		case tmp:
 			unfinished = append(unfinished, e.Name())
 		default:
