@@ -39,7 +39,11 @@ func Find(root, address string) Holder {
 	if err != nil {
 		return Holder{}
 	}
-	sockets := listening(root, port)
+	// The kernel's table isn't read at one moment: while other sockets come and go, a line may be passed over.
+	var sockets []string
+	for tries := 3; tries > 0 && len(sockets) == 0; tries-- {
+		sockets = listening(root, port)
+	}
 	if len(sockets) == 0 {
 		return Holder{}
 	}
