@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/cri/namespace"
 	"errand.dev/errand/internal/cri/network"
 	"errand.dev/errand/internal/instance"
 )
@@ -28,14 +28,8 @@ func podNetwork(ctx context.Context, h Host) Finding {
 	if err != nil {
 		return fail("name another --data-dir", "%v", err)
 	}
-	tried := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread, and with it the namespace, ends with the
-		// goroutine.
-		runtime.LockOSThread()
-		tried <- tryNetwork(ctx, names)
-	}()
-	switch err := <-tried; {
+	// On a thread that ends, and with it the namespace. The first thread doesn't: what reads /proc/net afterwards would see this one.
+	switch err := namespace.OnThread(func() error { return tryNetwork(ctx, names) }); {
 	case errors.Is(err, errNoNamespace):
 		return fail("run it where network namespaces may be made; in a container, privileged", "%v", err)
 	case err != nil:

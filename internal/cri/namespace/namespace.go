@@ -81,7 +81,7 @@ func (d *Dir) Path(id string, k Kind) string {
 
 // Create makes the namespaces and pins them. On failure nothing is left.
 func (d *Dir) Create(id string, spec Spec) error {
-	if err := onThread(func() error { return d.createHere(id, spec) }); err != nil {
+	if err := OnThread(func() error { return d.createHere(id, spec) }); err != nil {
 		return errors.Join(fmt.Errorf("make the namespaces of sandbox %s: %w", id, err), d.Remove(id))
 	}
 	return nil
@@ -220,7 +220,7 @@ func (d *Dir) Run(id string, f func() error) error {
 		return fmt.Errorf("open the network namespace of sandbox %s: %w", id, err)
 	}
 	defer ns.Close()
-	return onThread(func() error {
+	return OnThread(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter the network namespace of sandbox %s: %w", id, err)
 		}
@@ -228,10 +228,10 @@ func (d *Dir) Run(id string, f func() error) error {
 	})
 }
 
-// onThread runs f on a thread of its own, which is never unlocked: it ends with
+// OnThread runs f on a thread of its own, which is never unlocked: it ends with
 // its goroutine, and no other goroutine ever runs in the namespaces that it
 // has entered.
-func onThread(f func() error) error {
+func OnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -242,7 +242,7 @@ func onThread(f func() error) error {
 		// The process's first thread never ends; Go parks it, and with it the
 		// sandbox's namespaces would live on. While it is held here, the next
 		// goroutine gets another.
-		err := onThread(f)
+		err := OnThread(f)
 		runtime.UnlockOSThread()
 		done <- err
 	}()
