@@ -103,14 +103,14 @@ func (l *link) begin(op shimapi.Op, body any, fds ...int) error {
 	return nil
 }
 
-// next receives a response. If v isn't nil it gets the body.
+// next receives a response. If v isn't nil it gets the body, of which there is none where an older shim had nothing to say.
 func (l *link) next(v any) (fds []int, err error) {
 	var res shimapi.Response
 	fds, err = l.Recv(&res)
 	if err == nil && res.Error != nil {
 		err = fromWire(l.id, res.Error)
 	}
-	if err == nil && v != nil {
+	if err == nil && v != nil && len(res.Body) > 0 {
 		err = shimapi.Decode(res.Body, v)
 	}
 	if err != nil {

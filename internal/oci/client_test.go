@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"go.uber.org/goleak"
 
 	"errand.dev/errand/internal/oci/shimapi"
@@ -253,6 +254,21 @@ func TestExitComesAfterItsRun(t *testing.T) {
 	}
 	if e := <-events; e.ID != "a" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestUpdateByAnOlderShim, which answers without a body: it has changed the limits itself.
+func TestUpdateByAnOlderShim(t *testing.T) {
+	_, c := newFakeShim(t, func(conn *shimapi.Conn, req shimapi.Request) {
+		if req.Op != shimapi.OpUpdate {
+			t.Errorf("asked for %s", req.Op)
+		}
+		if err := conn.Send(shimapi.Response{}); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := c.Update(t.Context(), "a", &specs.LinuxResources{}); err != nil {
+		t.Error(err)
 	}
 }
 
