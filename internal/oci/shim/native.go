@@ -3,7 +3,6 @@ package shim
 import (
 	"golang.org/x/sys/unix"
 
-	"errand.dev/errand/internal/oci/shim/cgroup"
 	"errand.dev/errand/internal/oci/shim/launch"
 	"errand.dev/errand/internal/oci/shimapi"
 )
@@ -46,21 +45,13 @@ func (s *Shim) launchNative(c *container, pipes *stdio) (pid int, err error) {
 	}
 	defer groups.Close()
 	p, err := s.launcher().Start(launch.Request{
-		Launch: c.run.Launch, Seccomp: c.native.seccomp, Files: pipes.child, Terminal: c.run.Terminal, Cgroups: membership(groups),
+		Launch: c.run.Launch, Seccomp: c.native.seccomp, Files: pipes.child, Terminal: c.run.Terminal, Cgroups: groups,
 	})
 	if err != nil {
 		return 0, err
 	}
 	pipes.master = p.Terminal
 	return p.Pid, nil
-}
-
-func membership(groups *cgroup.Membership) launch.Membership {
-	m := launch.Membership{V2: groups.V2}
-	for _, g := range groups.V1 {
-		m.V1 = append(m.V1, launch.V1Cgroup{Name: g.Name, Aliases: g.Aliases, Dir: g.Dir, Tasks: g.Tasks})
-	}
-	return m
 }
 
 // hasEnded tells whether a process has, which makes the kernel refuse its namespaces in various ways.
@@ -90,7 +81,7 @@ func (s *Shim) execNative(c *container, req shimapi.Exec, stdio [3]int) (*proces
 	start := s.reaper.begin()
 	defer s.reaper.end(start)
 	p, err := s.launcher().Exec(launch.ExecRequest{
-		PidFD: first, Process: req.Launch, Seccomp: c.native.seccomp, Files: stdio, Terminal: req.Terminal, Cgroups: membership(groups),
+		PidFD: first, Process: req.Launch, Seccomp: c.native.seccomp, Files: stdio, Terminal: req.Terminal, Cgroups: groups,
 		CgroupNamespace: c.native.cgroupNamespace,
 	})
 	if err != nil && hasEnded(first) {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/oci/shim/cgroup"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -24,7 +25,7 @@ type child struct {
 	seccomp  *Filter
 	files    [3]int
 	tty      *terminal
-	cgroups  Membership
+	cgroups  *cgroup.Membership
 	inside   func() // adds what only a container's first process does, once in its cgroups; may be nil
 	closing  []int
 

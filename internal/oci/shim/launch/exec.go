@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/oci/shim/cgroup"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -16,7 +17,7 @@ type ExecRequest struct {
 	Seccomp  *Filter // the container's
 	Files    [3]int
 	Terminal bool
-	Cgroups  Membership
+	Cgroups  *cgroup.Membership
 	// CgroupNamespace: the container has one of its own.
 	CgroupNamespace bool
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/oci/shim/cgroup"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -155,23 +156,6 @@ func enterRoot(dir string) error {
 	return nil
 }
 
-// Membership are the cgroups of a new process.
-type Membership struct {
-	// V2 is the directory of its cgroup in the v2 hierarchy, -1 if there is none.
-	V2 int
-	// V1 are the "tasks" files of its cgroups in v1 hierarchies, by the names of their controllers.
-	V1 []V1Cgroup
-}
-
-// V1Cgroup is a cgroup in a v1 hierarchy.
-type V1Cgroup struct {
-	// Name of the hierarchy's directory, Aliases its other names.
-	Name    string
-	Aliases []string
-	Dir     string
-	Tasks   int
-}
-
 // Request is what Start makes a container from.
 type Request struct {
 	*shimapi.Launch
@@ -179,7 +163,7 @@ type Request struct {
 	// Files are the first process's stdin, stdout and stderr, -1 for /dev/null. Not with Terminal.
 	Files    [3]int
 	Terminal bool
-	Cgroups  Membership
+	Cgroups  *cgroup.Membership
 }
 
 // Process is one that was started.

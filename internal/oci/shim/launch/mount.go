@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/oci/shim/cgroup"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -220,14 +221,14 @@ func (c *container) mountCgroups(m shimapi.Mount, cgroups []int) error {
 	return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: m.Set})
 }
 
-func mountCgroup(dir int, g V1Cgroup, cgroup int, attributes uint64) error {
-	if err := setAttributes(cgroup, shimapi.Mount{Set: attributes &^ unix.MOUNT_ATTR__ATIME}); err != nil {
+func mountCgroup(dir int, g cgroup.V1, mount int, attributes uint64) error {
+	if err := setAttributes(mount, shimapi.Mount{Set: attributes &^ unix.MOUNT_ATTR__ATIME}); err != nil {
 		return err
 	}
 	if err := unix.Mkdirat(dir, g.Name, 0o755); err != nil {
 		return os.NewSyscallError("mkdirat", err)
 	}
-	if err := attach(cgroup, dir, g.Name); err != nil {
+	if err := attach(mount, dir, g.Name); err != nil {
 		return err
 	}
 	for _, alias := range g.Aliases {

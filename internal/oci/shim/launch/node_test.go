@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"errand.dev/errand/internal/oci/shim/cgroup"
 	"errand.dev/errand/internal/oci/shimapi"
 )
 
@@ -57,7 +58,7 @@ func request(t *testing.T, script string, output int) Request {
 				Args: []string{"/bin/busybox", "sh", "-c", `b() { /bin/busybox "$@"; }; ` + script}, Cwd: "/", Umask: 0o022,
 			},
 		},
-		Files: [3]int{-1, output, output}, Cgroups: Membership{V2: -1},
+		Files: [3]int{-1, output, output}, Cgroups: &cgroup.Membership{V2: -1},
 	}
 }
 
@@ -247,7 +248,7 @@ func TestNothingStays(t *testing.T) {
 		},
 		"no cwd":       func(r *Request) { r.Process.Cwd = "/bin/busybox" },
 		"bad terminal": func(r *Request) { r.Terminal = true },
-		"in the child": func(r *Request) { r.Cgroups.V1 = []V1Cgroup{{Name: "x", Tasks: int(null.Fd()) + 1000}} },
+		"in the child": func(r *Request) { r.Cgroups.V1 = []cgroup.V1{{Name: "x", Tasks: int(null.Fd()) + 1000}} },
 		"bad proc": func(r *Request) {
 			r.Mounts = []shimapi.Mount{{Destination: "/proc", Type: "proc", Options: []string{"nonsense"}}}
 		},
