@@ -248,7 +248,9 @@ func TestNothingStays(t *testing.T) {
 		},
 		"no cwd":       func(r *Request) { r.Process.Cwd = "/bin/busybox" },
 		"bad terminal": func(r *Request) { r.Terminal = true },
-		"in the child": func(r *Request) { r.Cgroups = &cgroup.Membership{V2: -1, V1: []cgroup.V1{{Name: "x", Tasks: int(null.Fd()) + 1000}}} },
+		"in the child": func(r *Request) {
+			r.Cgroups = &cgroup.Membership{V2: -1, V1: []cgroup.V1{{Name: "x", Tasks: int(null.Fd()) + 1000}}}
+		},
 		"bad proc": func(r *Request) {
 			r.Mounts = []shimapi.Mount{{Destination: "/proc", Type: "proc", Options: []string{"nonsense"}}}
 		},
