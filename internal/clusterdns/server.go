@@ -20,6 +20,8 @@ import (
 const (
 	// maxConnections bounds the TCP connections that are open at once.
 	maxConnections = 128
+	// waitForQuestions is how long to wait for one over UDP before waiting again.
+	waitForQuestions = time.Hour
 	// stopGrace is how long questions that are being answered may take yet when
 	// the server stops.
 	stopGrace = time.Second
@@ -116,6 +118,8 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return serve(ctx, &dns.Server{
 			PacketConn: s.config.Sockets.udp, UDPSize: payload,
+			// For want of one the library wakes every two seconds to wait again. It ends the wait itself when it stops.
+			ReadTimeout: waitForQuestions,
 			Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 				if s.mayAsk(w.RemoteAddr()) {
 					s.handle(ctx, w, q, fit)
