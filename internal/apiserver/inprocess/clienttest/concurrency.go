@@ -11,8 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// writers is how many goroutines use one client at once.
-const writers = 64
+const (
+	// writers is how many goroutines use one client at once.
+	writers = 64
+	// rivals is how many of them write to one object. Each write puts off all
+	// others, so that the work grows with the square of it.
+	rivals = 16
+)
 
 func concurrencyCases() []Case {
 	return []Case{
@@ -23,9 +28,9 @@ func concurrencyCases() []Case {
 	}
 }
 
-// together runs fn in all writers and returns their errors.
-func together(fn func(i int) error) []error {
-	errs := make([]error, writers)
+// together runs fn in n goroutines at once and returns their errors.
+func together(n int, fn func(i int) error) []error {
+	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() { errs[i] = fn(i) })
@@ -37,7 +42,7 @@ func together(fn func(i int) error) []error {
 // concurrentPatches adds different labels to one pod: the server takes care of their conflicts.
 func concurrentPatches(s *Session) {
 	s.createPod(MakeLargePod("a"))
-	for _, err := range together(func(i int) error {
+	for _, err := range together(rivals, func(i int) error {
 		pt := []types.PatchType{types.MergePatchType, types.StrategicMergePatchType}[i%2]
 		_, err := s.Pods().Patch(s.Ctx, "a", pt, fmt.Appendf(nil, `{"metadata":{"labels":{"l%d":"x"}}}`, i), metav1.PatchOptions{})
 		return err
@@ -46,13 +51,13 @@ func concurrentPatches(s *Session) {
 	}
 	p, err := s.Pods().Get(s.Ctx, "a", metav1.GetOptions{})
 	s.Must(err)
-	s.That(len(p.Labels) == writers+2, "%d labels are left", len(p.Labels))
+	s.That(len(p.Labels) == rivals+2, "%d labels are left", len(p.Labels))
 }
 
 // concurrentUpdates counts in one object: whoever is late gets a conflict and tries again.
 func concurrentUpdates(s *Session) {
 	s.createConfigMap(MakeConfigMap("a"))
-	for _, err := range together(func(i int) error {
+	for _, err := range together(rivals, func(i int) error {
 		for {
 			cm, err := s.ConfigMaps().Get(s.Ctx, "a", metav1.GetOptions{})
 			if err != nil {
@@ -68,7 +73,7 @@ func concurrentUpdates(s *Session) {
 	}
 	cm, err := s.ConfigMaps().Get(s.Ctx, "a", metav1.GetOptions{})
 	s.Must(err)
-	s.That(len(cm.Data) == writers+1, "%d keys are left", len(cm.Data))
+	s.That(len(cm.Data) == rivals+1, "%d keys are left", len(cm.Data))
 }
 
 // concurrentLives takes many pods through their lives while watchers look on, each changing what it sees. The server may end the watch of
@@ -88,7 +93,7 @@ func concurrentLives(s *Session) {
 			}
 		})
 	}
-	for _, err := range together(func(i int) error { return s.live(fmt.Sprint("p", i)) }) {
+	for _, err := range together(writers, func(i int) error { return s.live(fmt.Sprint("p", i)) }) {
 		s.Must(err)
 	}
 	for _, w := range watchers {
@@ -121,7 +126,7 @@ func (s *Session) live(name string) error {
 // concurrentCreates has all writers make the same object: one wins.
 func concurrentCreates(s *Session) {
 	won := 0
-	for _, err := range together(func(int) error {
+	for _, err := range together(writers, func(int) error {
 		_, err := s.Pods().Create(s.Ctx, MakePod("a"), metav1.CreateOptions{})
 		return err
 	}) {
