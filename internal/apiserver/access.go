@@ -63,8 +63,8 @@ func (s *Server) Client() kubernetes.Interface { return s.client }
 // acts for others must not pass for one: a policy that lets administrators make
 // privileged pods would let everybody who may create Jobs. It is never refused
 // by authorization, and what it does by HTTP (see package inprocess) it does as
-// the server.
-func (s *Server) ClientAs(u user.Info) (kubernetes.Interface, error) {
+// the server. At most maxWrites of its writes run at once; 0 is no limit.
+func (s *Server) ClientAs(u user.Info, maxWrites int) (kubernetes.Interface, error) {
 	return inprocess.New(inprocess.Config{
 		Storage:     s.Storage,
 		Scheme:      legacyscheme.Scheme,
@@ -72,6 +72,7 @@ func (s *Server) ClientAs(u user.Info) (kubernetes.Interface, error) {
 		Admission:   s.chain,
 		Equivalents: s.generic.EquivalentResourceRegistry,
 		User:        u,
+		MaxWrites:   maxWrites,
 	})
 }
 

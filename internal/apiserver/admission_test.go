@@ -163,7 +163,7 @@ func TestValidatingAdmissionPolicy(t *testing.T) {
 func TestComponentsAreNoAdministrators(t *testing.T) {
 	ns := namespace(t, nil)
 	validatePods(t, ns, "'system:masters' in request.userInfo.groups", "administrators only")
-	engine, err := shared.server.ClientAs(serviceaccount.UserInfo("kube-system", "job-controller", ""))
+	engine, err := shared.server.ClientAs(serviceaccount.UserInfo("kube-system", "job-controller", ""), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,7 +137,7 @@ func (s *Server) build() error {
 		return err
 	}
 	s.remote = remote
-	deferred.Interface, err = s.ClientAs(nil)
+	deferred.Interface, err = s.ClientAs(nil, 0)
 	close(s.buildDone)
 	return err
 }

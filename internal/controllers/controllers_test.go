@@ -52,7 +52,7 @@ func start(t *testing.T) kubernetes.Interface {
 	}
 	set, err := controllers.New(ctx, controllers.Config{
 		ClientFor: func(account string) (kubernetes.Interface, error) {
-			return api.ClientAs(serviceaccount.UserInfo("kube-system", account, ""))
+			return api.ClientAs(serviceaccount.UserInfo("kube-system", account, ""), 0)
 		},
 		Informers: api.Informers(), REST: api.DirectConfig(), RootCA: api.CA(),
 	})

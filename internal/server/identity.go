@@ -15,6 +15,12 @@ var (
 	engineUser    = controllerUser("job-controller")
 )
 
+// controllerWrites bounds what each of upstream's controllers writes at once. In
+// a cluster its client's rate does; without either, the pod garbage collector
+// begins to delete thousands of pods together, and etcd, which takes 5,000
+// writes in waiting, refuses those of all others.
+const controllerWrites = 32
+
 // controllerUser is a controller of upstream's, by its service account.
 func controllerUser(account string) user.Info {
 	return serviceaccount.UserInfo("kube-system", account, "")
@@ -27,11 +33,14 @@ func nodeUser(node string) user.Info {
 
 // controllerClient is the client of one of upstream's controllers.
 func (s *serve) controllerClient(account string) (kubernetes.Interface, error) {
-	return s.clientAs(controllerUser(account))
+	return s.limitedClientAs(controllerUser(account), controllerWrites)
 }
 
-func (s *serve) clientAs(u user.Info) (kubernetes.Interface, error) {
-	client, err := s.api.ClientAs(u)
+// clientAs is the client of a component that bounds its own writes.
+func (s *serve) clientAs(u user.Info) (kubernetes.Interface, error) { return s.limitedClientAs(u, 0) }
+
+func (s *serve) limitedClientAs(u user.Info, maxWrites int) (kubernetes.Interface, error) {
+	client, err := s.api.ClientAs(u, maxWrites)
 	if err != nil {
 		return nil, fmt.Errorf("client of %s: %w", u.GetName(), err)
 	}

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/controller/podgc"
@@ -28,6 +29,8 @@ const (
 	enders = 32
 	// terminatedPods is upstream's and errand's threshold above which ended pods, oldest first, are deleted.
 	terminatedPods = 12_500
+	// collectorWrites is how many pods errand serve lets the collector delete at once.
+	collectorWrites = 32
 )
 
 // rig is a server with an engine, and a loop in place of a node.
@@ -36,7 +39,9 @@ type rig struct {
 	pods     chan *corev1.Pod
 	finished chan *batchv1.Job
 	counted  chan counted
-	stop     func() error
+	// failed is closed when a part has failed, or at stop, which says how.
+	failed <-chan struct{}
+	stop   func() error
 }
 
 // counted tells that more pods have been counted, and when.
@@ -52,7 +57,10 @@ func startRig(ctx context.Context) (*rig, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	r := &rig{pods: make(chan *corev1.Pod, 1<<20), finished: make(chan *batchv1.Job, 1<<12), counted: make(chan counted, 1<<17)}
+	r := &rig{
+		pods: make(chan *corev1.Pod, 1<<20), finished: make(chan *batchv1.Job, 1<<12), counted: make(chan counted, 1<<17),
+		failed: ctx.Done(),
+	}
 	r.stop = func() error {
 		cancel()
 		return errors.Join(group.Wait(), os.RemoveAll(dir))
@@ -81,7 +89,11 @@ func (r *rig) start(ctx context.Context, group *errgroup.Group, dir string) erro
 		return err
 	}
 	// As in errand serve: without it, all pods that ever ran would stay.
-	collector := podgc.NewPodGC(ctx, r.client, server.Informers().Core().V1().Pods(), server.Informers().Core().V1().Nodes(), terminatedPods)
+	deleter, err := server.ClientAs(serviceaccount.UserInfo("kube-system", "pod-garbage-collector", ""), collectorWrites)
+	if err != nil {
+		return err
+	}
+	collector := podgc.NewPodGC(ctx, deleter, server.Informers().Core().V1().Pods(), server.Informers().Core().V1().Nodes(), terminatedPods)
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { collector.Run(ctx); return nil })
 	group.Go(func() error { return engine.Run(ctx) })
@@ -178,6 +190,8 @@ func (r *rig) runJobs(ctx context.Context, name string, l load) (nineTenths time
 			if int(job.Status.Succeeded) != l.completions || job.Status.Failed != 0 {
 				return time.Time{}, fmt.Errorf("%s has ended with %+v", job.Name, job.Status)
 			}
+		case <-r.failed:
+			return time.Time{}, errors.New("the server, the engine or the loop has failed")
 		case <-ctx.Done():
 			return time.Time{}, ctx.Err()
 		}

@@ -19,12 +19,17 @@ type backend struct {
 	mutating admission.MutationInterface
 	// objects is what admission plugins get to make, default and convert objects.
 	objects admission.ObjectInterfaces
+	// turns holds one token for each write in progress; nil if they aren't limited.
+	turns chan struct{}
 	// wireForms are kept from one request for the next.
 	wireForms sync.Pool
 }
 
 func newBackend(cfg Config) *backend {
 	b := &backend{Config: cfg}
+	if cfg.MaxWrites > 0 {
+		b.turns = make(chan struct{}, cfg.MaxWrites)
+	}
 	b.Admission = fieldmanager.NewManagedFieldsValidatingAdmissionController(cfg.Admission)
 	b.mutating, _ = b.Admission.(admission.MutationInterface)
 	b.objects = objectInterfaces{scheme: cfg.Scheme, equivalents: cfg.Equivalents}

@@ -237,3 +237,78 @@ func stepUntil(clock *testingclock.FakeClock, done <-chan error) error {
 		}
 	}
 }
+
+// busyStorage counts how many deletions are in progress.
+type busyStorage struct {
+	rest.Storage
+	rest.Scoper
+	rest.GracefulDeleter
+	mu            sync.Mutex
+	running, most int
+	begun         chan struct{}
+	goOn          chan struct{}
+}
+
+func (s *busyStorage) Delete(context.Context, string, rest.ValidateObjectFunc, *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	s.mu.Lock()
+	s.running++
+	s.most = max(s.most, s.running)
+	s.mu.Unlock()
+	s.begun <- struct{}{}
+	<-s.goOn
+	s.mu.Lock()
+	s.running--
+	s.mu.Unlock()
+	return &metav1.Status{Status: metav1.StatusSuccess}, true, nil
+}
+
+// Many deletions begun together run a few at a time, and who gives up while it waits has deleted nothing.
+func TestMaxWrites(t *testing.T) {
+	const limit, all = 3, 20
+	pods := schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	busy := &busyStorage{begun: make(chan struct{}), goOn: make(chan struct{})}
+	c := newClient(t, func(cfg *inprocess.Config) {
+		cfg.MaxWrites = limit
+		inner := cfg.Storage
+		cfg.Storage = func(resource schema.GroupVersionResource, subresource string) (rest.Storage, bool) {
+			storage, ok := inner(resource, subresource)
+			if resource == pods && subresource == "" {
+				busy.Storage, busy.Scoper = storage, storage.(rest.Scoper)
+				return busy, ok
+			}
+			return storage, ok
+		}
+	})
+	remove := func(ctx context.Context) error {
+		return c.CoreV1().Pods("default").Delete(ctx, "any", metav1.DeleteOptions{})
+	}
+	errs := make(chan error, all)
+	for range all {
+		go func() { errs <- remove(t.Context()) }()
+	}
+	for range limit {
+		<-busy.begun
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	late := make(chan error, 1)
+	go func() { late <- remove(ctx) }()
+	cancel()
+	if err := <-late; !errors.Is(err, context.Canceled) {
+		t.Errorf("a deletion given up while waiting: %v", err)
+	}
+	for range all - limit {
+		busy.goOn <- struct{}{}
+		<-busy.begun
+	}
+	for range limit {
+		busy.goOn <- struct{}{}
+	}
+	for range all {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if busy.most != limit {
+		t.Errorf("%d deletions ran at once, %d may", busy.most, limit)
+	}
+}

@@ -57,6 +57,12 @@ type Config struct {
 	// MaxRequestBytes bounds an object or patch sent, in bytes of its wire form. Defaults to 3 MiB.
 	MaxRequestBytes int64
 
+	// MaxWrites is how many writes of this client run at once; a further one waits for its turn, which doesn't count against its timeout.
+	// What an API server's limit of mutating requests in flight is for callers by HTTP: some of upstream's controllers begin thousands of
+	// deletions together, and etcd refuses everybody's writes when some thousands wait for it. 0 is no limit. Admission must not write
+	// with a client that has one: a write that waits for another's turn may be what the other waits for.
+	MaxWrites int
+
 	// Clock times the waiting before a request is tried again. Defaults to the real one.
 	Clock clock.Clock
 }

@@ -32,7 +32,7 @@ type call struct {
 // ctx.Err(). Like client-go it repeats a request that the server refuses only for now (the watch cache isn't ready, for example).
 func (e *endpoint) do(ctx context.Context, c call, op func(ctx context.Context) error) error {
 	for retries := 0; ; retries++ {
-		err := e.attempt(ctx, c, op)
+		err := e.inTurn(ctx, c, op)
 		delay, ok := retryAfter(err)
 		if !ok || retries == maxRetries {
 			return err
@@ -61,6 +61,20 @@ func retryAfter(err error) (time.Duration, bool) {
 		return 0, false
 	}
 	return time.Duration(status.ErrStatus.Details.RetryAfterSeconds) * time.Second, true
+}
+
+// inTurn makes one attempt, once as few writes are in progress as there may be.
+func (e *endpoint) inTurn(ctx context.Context, c call, op func(ctx context.Context) error) error {
+	if e.turns == nil || c.method == http.MethodGet {
+		return e.attempt(ctx, c, op)
+	}
+	select {
+	case e.turns <- struct{}{}:
+		defer func() { <-e.turns }()
+		return e.attempt(ctx, c, op)
+	case <-ctx.Done():
+		return fmt.Errorf("%s %s: %w", c.verb, e.path(c), ctx.Err())
+	}
 }
 
 func (e *endpoint) attempt(ctx context.Context, c call, op func(ctx context.Context) error) (err error) {
