@@ -25,6 +25,8 @@ import (
 	api "k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/events"
 	"k8s.io/utils/clock"
+
+	"errand.dev/errand/internal/apiserver/sharing"
 )
 
 const (
@@ -111,7 +113,7 @@ func (o *storageOptions) uncached(
 	newFunc, newListFunc func() runtime.Object,
 	_ storage.AttrFunc, _ storage.IndexerFuncs, _ *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
-	store, destroy, err := o.raw(config, resourcePrefix, newFunc, newListFunc)
+	store, destroy, err := o.raw(config, nil, resourcePrefix, newFunc, newListFunc)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -131,13 +133,18 @@ func (s apart) Watch(ctx context.Context, key string, opts storage.ListOptions) 
 	return s.Interface.Watch(metadata.AppendToOutgoingContext(ctx, "source", "uncached"), key, opts)
 }
 
+// raw is the store itself. Its watches and lists share memory by versions, if it isn't nil.
 func (o *storageOptions) raw(
-	config *storagebackend.ConfigForResource, resourcePrefix string, newFunc, newListFunc func() runtime.Object,
+	config *storagebackend.ConfigForResource, versions *sharing.Versions, resourcePrefix string, newFunc, newListFunc func() runtime.Object,
 ) (storage.Interface, factory.DestroyFunc, error) {
 	versioner := storage.APIObjectVersioner{}
+	codec, decoder := config.Codec, etcd3.NewDefaultDecoder(config.Codec, versioner)
+	if versions != nil {
+		codec, decoder = versions.Codec(codec), versions.Decoder(decoder)
+	}
 	store, err := etcd3.New(
-		o.client, o.compactor, config.Codec, newFunc, newListFunc, config.Prefix, resourcePrefix, config.GroupResource,
-		identity.NewEncryptCheckTransformer(), config.LeaseManagerConfig, etcd3.NewDefaultDecoder(config.Codec, versioner), versioner)
+		o.client, o.compactor, codec, newFunc, newListFunc, config.Prefix, resourcePrefix, config.GroupResource,
+		identity.NewEncryptCheckTransformer(), config.LeaseManagerConfig, decoder, versioner)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,7 +157,8 @@ func (o *storageOptions) cached(
 	newFunc, newListFunc func() runtime.Object,
 	attrs storage.AttrFunc, trigger storage.IndexerFuncs, indexers *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
-	raw, destroyRaw, err := o.raw(config, resourcePrefix, newFunc, newListFunc)
+	versions := sharing.NewVersions()
+	raw, destroyRaw, err := o.raw(config, versions, resourcePrefix, newFunc, newListFunc)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,7 +171,7 @@ func (o *storageOptions) cached(
 		KeyFunc:             keyFunc,
 		NewFunc:             newFunc,
 		NewListFunc:         newListFunc,
-		GetAttrsFunc:        attrs,
+		GetAttrsFunc:        versions.Attrs(attrs),
 		IndexerFuncs:        trigger,
 		Indexers:            indexers,
 		Codec:               config.Codec,
