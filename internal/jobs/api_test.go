@@ -37,6 +37,8 @@ type fakeAPI struct {
 	clock clock.PassiveClock
 	// hook may make a request fail (before or after it took effect) or crash the caller.
 	hook func(verb, resource, name string) fault
+	// answering is called when a request has taken effect, before it is answered; nil is nothing.
+	answering func(verb, resource string)
 	// wrote is told of each change of an object; old or new may be nil.
 	wrote func(old, new any)
 	// rejected is told of a status that upstream's validation refuses.
@@ -97,6 +99,9 @@ func (a *fakeAPI) call(verb, resource, name string, do func() error) error {
 	a.mu.Lock()
 	err := do()
 	a.mu.Unlock()
+	if a.answering != nil {
+		a.answering(verb, resource)
+	}
 	if failed {
 		if f.crash {
 			panic(errCrash)

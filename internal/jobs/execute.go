@@ -115,11 +115,13 @@ func inParallel(n, limit int, do func(i int) error) error {
 func (e *engine) writeStatus(ctx context.Context, s *jobState, job *batchv1.Job, status *batchv1.JobStatus) error {
 	update := job.DeepCopy()
 	update.Status = *status
+	s.send(&update.Status)
 	written, err := e.client.BatchV1().Jobs(job.Namespace).UpdateStatus(ctx, update, metav1.UpdateOptions{})
 	switch {
 	case err == nil:
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.sent = nil
 		e.metrics.counted(job, &written.Status)
 		if start := status.StartTime; start != nil && (job.Status.StartTime == nil || !start.Equal(job.Status.StartTime)) {
 			s.startedAt = e.clock.Now()
@@ -127,10 +129,18 @@ func (e *engine) writeStatus(ctx context.Context, s *jobState, job *batchv1.Job,
 		s.applyJob(written, fromOwnWrite)
 		return nil
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		s.send(nil)
 		return e.rereadJob(ctx, s)
 	default:
 		return fmt.Errorf("writing the status of Job %s/%s: %w", job.Namespace, job.Name, err)
 	}
+}
+
+// send notes the status that is on its way to the API; nil if none is.
+func (s *jobState) send(status *batchv1.JobStatus) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = status
 }
 
 // rereadJob reads the Job live, after it turned out that the version known is old.

@@ -57,7 +57,7 @@ func (m *model) unknowable(pod *corev1.Pod) bool {
 		p, ok := c.new.(*corev1.Pod)
 		return ok && p.UID == pod.UID
 	})
-	return born < m.bootedAt && born >= m.podsAt
+	return born < m.bootedAt && born >= m.decidedAt.pods
 }
 
 // jobNameOf returns the name of the Job that the pod was created for, whether it is still the Job's or not.
@@ -300,7 +300,7 @@ func (m *model) believed(job *batchv1.Job, see func(*batchv1.Job)) {
 			continue
 		}
 		see(j)
-		if i < m.jobsAt {
+		if i < m.decidedAt.jobs {
 			break
 		}
 	}

@@ -64,6 +64,7 @@ func TestModel(t *testing.T) {
 			"touch Job":     m.touchJob,
 			"delete Job":    m.deleteJob,
 			"fault":         m.fault,
+			"early events":  m.earlyEvents,
 			"crash":         m.crash,
 			"tick":          m.tick,
 			"collect":       m.collect,
@@ -87,6 +88,11 @@ type model struct {
 	rt   *rapid.T
 	jobs int
 	next fault
+	// early are how many events of pods and of Jobs the informers deliver before the next answer.
+	early struct{ pods, jobs int }
+	// decidedAt is how much of the log the informers had delivered when the sync began: it may carry out what was decided by that, whatever
+	// comes in meanwhile.
+	decidedAt struct{ pods, jobs int }
 	// named are the pods that a status has ever named as uncounted, by list.
 	named map[types.UID]string
 	// flipped pods have changed from one end to the other: for a while the engine may have believed in the former.
@@ -110,6 +116,16 @@ func newModel(t *testing.T, rt *rapid.T) *model {
 		m.next = fault{}
 		m.trace = append(m.trace, fmt.Sprintf("  %s %s %s %v", verb, resource, name, f))
 		return f
+	}
+	m.api.answering = func(string, string) {
+		early := m.early
+		m.early = struct{ pods, jobs int }{}
+		for range early.pods {
+			m.world.deliverPods()
+		}
+		for range early.jobs {
+			m.world.deliverJobs()
+		}
 	}
 	return m
 }
@@ -219,6 +235,7 @@ func (m *model) sync(rt *rapid.T) {
 }
 
 func (m *model) syncOnce() (any bool) {
+	m.decidedAt.pods, m.decidedAt.jobs = m.podsAt, m.jobsAt
 	if crashes(func() { m.fire(); any = m.world.sync() }) {
 		m.note("crashed")
 		m.boot(0, 0)
@@ -387,6 +404,11 @@ func (m *model) fault(rt *rapid.T) {
 	if !m.next.crash && m.next.applied && !isUncertain(m.next.err) {
 		m.next.applied = false // a server that says no hasn't done it
 	}
+}
+
+// earlyEvents lets the informers be faster than the next answer.
+func (m *model) earlyEvents(rt *rapid.T) {
+	m.early.pods, m.early.jobs = rapid.IntRange(0, 8).Draw(rt, "pods"), rapid.IntRange(0, 4).Draw(rt, "jobs")
 }
 
 // crash starts the engine anew, with informers that list the past.

@@ -53,6 +53,8 @@ type jobState struct {
 	// closing says that no more pods will be created: the Job's end is decided, it is being deleted, or its namespace is.
 	closing bool
 
+	// sent is the status that the engine has sent last, nil if the answer has come: the informer may show it before the answer does, or instead of it.
+	sent *batchv1.JobStatus
 	// podsFrom is the version that the pods must have reached before the Job's status can be trusted, and jobFrom that as of which the Job must be
 	// known before its pods can be; "" if there is none. unverified says that the Job had a life before this process knew it.
 	podsFrom, jobFrom string
@@ -153,6 +155,8 @@ func (s *jobState) strange(before, job *batchv1.Job, from source) bool {
 	switch {
 	case from == fromOwnWrite:
 		return false
+	case s.sent != nil && equality.Semantic.DeepEqual(*s.sent, job.Status):
+		return false // and if somebody else has counted the same, it knew no more
 	case before == nil:
 		return from != fromInformer || !equality.Semantic.DeepEqual(job.Status, batchv1.JobStatus{})
 	default:

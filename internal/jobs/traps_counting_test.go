@@ -35,6 +35,41 @@ func TestKK137210_StaleCacheCreatesTwice(t *testing.T) {
 	}
 }
 
+// The informer may show what the engine has written before the API has answered. That is no other's work, on account of which all pods would have to
+// be read again.
+func TestEventsBeforeTheAnswer(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		w := newWorld(t)
+		job := w.create(makeJob("job").completions(20).parallelism(2).obj())
+		jobs := func() {
+			for w.deliverJobs() {
+			}
+		}
+		w.api.answering = func(string, string) { jobs() }
+		w.api.hook = func(verb, resource, _ string) fault {
+			if lost && verb == "updateStatus" && w.api.calls["updateStatus jobs"]%3 == 2 {
+				return fault{err: apierrors.NewTimeoutError("the answer is lost", 0), applied: true}
+			}
+			return fault{}
+		}
+		for range 20 {
+			for w.deliverPods() { // which then is slow
+			}
+			for jobs(); w.sync(); jobs() {
+			}
+			w.endAll(job, corev1.PodSucceeded)
+			w.clock.SetTime(w.clock.Now().Add(2 * time.Second))
+			w.fire()
+		}
+		if got := w.job("job"); got.Status.Succeeded != 20 || !isFinished(got) {
+			t.Errorf("lost answers: %t: %+v", lost, got.Status)
+		}
+		if n := w.api.calls["list pods"]; n > 0 {
+			t.Errorf("lost answers: %t: the pods were read %d times", lost, n)
+		}
+	}
+}
+
 // Nor must one that shows neither pod nor status after a restart.
 func TestKK137210_StaleListAfterRestart(t *testing.T) {
 	w := newWorld(t)
