@@ -57,7 +57,9 @@ func (e *engine) syncJob(ctx context.Context, uid types.UID) (again time.Duratio
 	}
 	s.mu.Lock()
 	job, gone := s.job, s.gone
+	s.left = map[types.UID]string{}
 	s.mu.Unlock()
+	defer s.answered()
 	switch {
 	case gone:
 		return 0, e.releaseOrphans(ctx, s)
@@ -80,6 +82,13 @@ func (e *engine) syncJob(ctx context.Context, uid types.UID) (again time.Duratio
 	}
 	e.metrics.synced(job, &p, err, e.clock.Since(began))
 	return p.Again, err
+}
+
+// answered notes that no request of a sync is on its way any more.
+func (s *jobState) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = nil
 }
 
 func (e *engine) decide(s *jobState, now time.Time) (*batchv1.Job, plan, time.Duration) {

@@ -76,6 +76,8 @@ type pod struct {
 	surplus bool
 	// seen is set once the informer has delivered this version or a newer one: nothing older can follow.
 	seen bool
+	// letGo is set once the engine, having counted the pod, has asked the API to take the finalizer off: that it goes is no news of another's.
+	letGo bool
 	// waiting is the pod's place among the ended pods that are to be counted next.
 	waiting *list.Element
 	outcome outcome

@@ -65,6 +65,9 @@ func (e *engine) deletePod(ctx context.Context, s *jobState, d deletion) (bool, 
 // release takes the tracking finalizer off a pod: if unchanged, only a pod that hasn't changed since it was known, else it returns errUnfit.
 func (e *engine) release(ctx context.Context, s *jobState, ref podRef, unchanged bool) error {
 	pods := e.client.CoreV1().Pods(s.namespace)
+	if !unchanged {
+		s.letGo(ref.UID)
+	}
 	for range releaseTries {
 		got, err := pods.Patch(ctx, ref.Name, types.JSONPatchType, releasePatch(ref, unchanged), metav1.PatchOptions{})
 		if err == nil {
@@ -94,6 +97,15 @@ func (e *engine) release(ctx context.Context, s *jobState, ref podRef, unchanged
 		}
 	}
 	return errUnfit
+}
+
+// letGo notes that the finalizer of a pod that has been counted is about to be taken off.
+func (s *jobState) letGo(uid types.UID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.pods[uid]; p != nil {
+		p.letGo = true
+	}
 }
 
 // releaseTries is how often a pod's list of finalizers may change under our hands before its Job is decided anew.

@@ -55,6 +55,9 @@ type jobState struct {
 
 	// sent is the status that the engine has sent last, nil if the answer has come: the informer may show it before the answer does, or instead of it.
 	sent *batchv1.JobStatus
+	// left are the pods that were forgotten while a sync is making requests, by version; nil between syncs. An answer that was on its way then
+	// doesn't bring them back.
+	left map[types.UID]string
 	// podsFrom is the version that the pods must have reached before the Job's status can be trusted, and jobFrom that as of which the Job must be
 	// known before its pods can be; "" if there is none. unverified says that the Job had a life before this process knew it.
 	podsFrom, jobFrom string

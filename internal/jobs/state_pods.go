@@ -24,7 +24,7 @@ func (s *jobState) applyPod(obj *corev1.Pod, from source, now time.Time) bool {
 		tracked := p.tracked()
 		p.read(obj)
 		p.seen = false
-		if tracked && !p.tracked() && from != fromOwnWrite {
+		if tracked && !p.tracked() && !p.letGo && from != fromOwnWrite {
 			s.awaitJob(obj.ResourceVersion)
 		}
 	}
@@ -38,6 +38,9 @@ func (s *jobState) addPod(obj *corev1.Pod, from source, now time.Time) bool {
 	informed := from == fromInformer || from == fromInitialList
 	if s.listedAt != "" && informed && compareVersions(obj.ResourceVersion, s.listedAt) <= 0 {
 		return false // a live list that didn't have it is newer: the pod has gone, or isn't the Job's any more
+	}
+	if version, ok := s.left[obj.UID]; ok && compareVersions(obj.ResourceVersion, version) <= 0 {
+		return false // an answer that comes after the informer has told of the end
 	}
 	p := &pod{podRef: podRef{FinalizerAt: -1}}
 	p.read(obj)
@@ -74,13 +77,21 @@ func (s *jobState) removePod(uid types.UID, version string) bool {
 	if p == nil {
 		return false
 	}
-	if p.tracked() {
+	if p.tracked() && !p.letGo {
 		s.awaitJob(version)
 	}
 	s.withdraw(p)
-	delete(s.pods, uid)
-	delete(s.misfits, uid)
+	s.forget(p, version)
 	return p.stage != stageGone
+}
+
+// forget takes out a pod that is no longer the Job's concern as of a version.
+func (s *jobState) forget(p *pod, version string) {
+	delete(s.pods, p.UID)
+	delete(s.misfits, p.UID)
+	if s.left != nil {
+		s.left[p.UID] = version
+	}
 }
 
 // buryPod notes that the pod doesn't exist any more as of the given version, though the informer may yet tell of its past.
@@ -146,7 +157,7 @@ func (s *jobState) withdraw(p *pod) {
 // enter puts a pod into the sums and sets where it now belongs, and forgets it if it belongs nowhere. A misfit isn't counted: it is to be let go.
 func (s *jobState) enter(p *pod) {
 	if p.seen && p.stage.ended() && !p.tracked() {
-		delete(s.pods, p.UID)
+		s.forget(p, p.ResourceVersion)
 		return
 	}
 	if s.job != nil && p.stage != stageGone && !s.selector.Matches(labels.Set(p.labels)) {

@@ -70,6 +70,41 @@ func TestEventsBeforeTheAnswer(t *testing.T) {
 	}
 }
 
+// Nor do pods come back, or does their end look like another's work, when the informer tells of it before the API has answered the request that
+// brought it about.
+func TestEndsBeforeTheAnswer(t *testing.T) {
+	w := newWorld(t)
+	job := w.create(makeJob("job").completions(20).parallelism(2).replaceFailedOnly().obj())
+	w.api.answering = func(string, string) {
+		for w.deliverPods() { // before the informer of Jobs
+		}
+	}
+	for range 10 {
+		for w.deliverJobs() {
+		}
+		for w.deliverPods(); w.sync(); {
+		}
+		for _, pod := range w.active(job) {
+			w.end(pod, corev1.PodSucceeded)
+			w.api.mu.Lock()
+			if err := w.api.deletePod("default", pod.Name, metav1.DeleteOptions{}); err != nil {
+				t.Error(err)
+			}
+			w.api.mu.Unlock()
+		}
+	}
+	w.settle()
+	if got := w.job("job"); got.Status.Succeeded != 20 || !isFinished(got) {
+		t.Errorf("%+v", got.Status)
+	}
+	if n := w.api.calls["get jobs"] + w.api.calls["list pods"]; n > 0 {
+		t.Errorf("%d reads around the informers", n)
+	}
+	if s := w.engine.registry.get(job.UID); s != nil && len(s.pods) > 0 {
+		t.Errorf("%d pods are still there", len(s.pods))
+	}
+}
+
 // Nor must one that shows neither pod nor status after a restart.
 func TestKK137210_StaleListAfterRestart(t *testing.T) {
 	w := newWorld(t)
