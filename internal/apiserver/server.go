@@ -12,12 +12,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	restclient "k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/routes"
@@ -26,6 +28,7 @@ import (
 	"errand.dev/errand/internal/apiserver/etcd"
 	"errand.dev/errand/internal/apiserver/pki"
 	_ "errand.dev/errand/internal/apiserver/quietqueues" // no metrics of queues
+	"errand.dev/errand/internal/sharing"
 )
 
 // informerResync is 0: informers never replay what they hold. Those who want
@@ -119,7 +122,7 @@ func (s *Server) build() error {
 	}
 	deferred := &deferredClient{Interface: remote}
 	s.client = deferred
-	s.factory = informers.NewSharedInformerFactoryWithOptions(deferred, informerResync, informers.WithTransform(dropManagedFields))
+	s.factory = informers.NewSharedInformerFactoryWithOptions(deferred, informerResync, informers.WithTransform(slim(sharing.NewVersions())))
 
 	tokens, keys, err := s.secure(generic)
 	if err != nil {
@@ -221,13 +224,20 @@ func (s *Server) serveTokenKeys(keys serviceaccount.PublicKeysGetter) error {
 	return nil
 }
 
-// dropManagedFields halves what informers hold of an object written by HTTP.
-// Writers that send an object without managed fields leave the stored ones.
-func dropManagedFields(obj any) (any, error) {
-	if object, err := meta.Accessor(obj); err == nil && object.GetManagedFields() != nil {
-		object.SetManagedFields(nil)
+// slim makes the informers' transform. Without managed fields an object written
+// by HTTP takes half as much; writers that send one without leave the stored ones.
+// What it has in common with others it shares with them: an informer passes each
+// object through here once, before anybody else has it.
+func slim(versions *sharing.Versions) cache.TransformFunc {
+	return func(obj any) (any, error) {
+		if o, err := meta.Accessor(obj); err == nil && o.GetManagedFields() != nil {
+			o.SetManagedFields(nil)
+		}
+		if o, ok := obj.(runtime.Object); ok {
+			versions.Share(o)
+		}
+		return obj, nil
 	}
-	return obj, nil
 }
 
 func (s *Server) certsRenewed(ctx context.Context) error {

@@ -25,8 +25,6 @@ import (
 	api "k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/events"
 	"k8s.io/utils/clock"
-
-	"errand.dev/errand/internal/apiserver/sharing"
 )
 
 const (
@@ -135,12 +133,12 @@ func (s apart) Watch(ctx context.Context, key string, opts storage.ListOptions) 
 
 // raw is the store itself. Its watches and lists share memory by versions, if it isn't nil.
 func (o *storageOptions) raw(
-	config *storagebackend.ConfigForResource, versions *sharing.Versions, resourcePrefix string, newFunc, newListFunc func() runtime.Object,
+	config *storagebackend.ConfigForResource, versions *sharedVersions, resourcePrefix string, newFunc, newListFunc func() runtime.Object,
 ) (storage.Interface, factory.DestroyFunc, error) {
 	versioner := storage.APIObjectVersioner{}
 	codec, decoder := config.Codec, etcd3.NewDefaultDecoder(config.Codec, versioner)
 	if versions != nil {
-		codec, decoder = versions.Codec(codec), versions.Decoder(decoder)
+		codec, decoder = versions.codec(codec), versions.decoder(decoder)
 	}
 	store, err := etcd3.New(
 		o.client, o.compactor, codec, newFunc, newListFunc, config.Prefix, resourcePrefix, config.GroupResource,
@@ -157,7 +155,7 @@ func (o *storageOptions) cached(
 	newFunc, newListFunc func() runtime.Object,
 	attrs storage.AttrFunc, trigger storage.IndexerFuncs, indexers *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
-	versions := sharing.NewVersions()
+	versions := newSharedVersions()
 	raw, destroyRaw, err := o.raw(config, versions, resourcePrefix, newFunc, newListFunc)
 	if err != nil {
 		return nil, nil, err
@@ -171,7 +169,7 @@ func (o *storageOptions) cached(
 		KeyFunc:             keyFunc,
 		NewFunc:             newFunc,
 		NewListFunc:         newListFunc,
-		GetAttrsFunc:        versions.Attrs(attrs),
+		GetAttrsFunc:        versions.attrs(attrs),
 		IndexerFuncs:        trigger,
 		Indexers:            indexers,
 		Codec:               config.Codec,

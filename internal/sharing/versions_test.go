@@ -4,27 +4,19 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
-	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apiserver/pkg/storage"
-	"k8s.io/apiserver/pkg/storage/etcd3"
-	"k8s.io/kubernetes/pkg/api/legacyscheme"
-	api "k8s.io/kubernetes/pkg/apis/core"
-	_ "k8s.io/kubernetes/pkg/apis/core/install"
-	"k8s.io/kubernetes/pkg/registry/core/pod"
 	"k8s.io/utils/ptr"
 )
 
 // stored is how etcd has a pod of a Job's.
-func stored(t testing.TB, c kruntime.Codec, name string, change func(*corev1.Pod)) []byte {
+func stored(t testing.TB, name string, change func(*corev1.Pod)) []byte {
 	t.Helper()
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -53,40 +45,38 @@ func stored(t testing.TB, c kruntime.Codec, name string, change func(*corev1.Pod
 	if change != nil {
 		change(p)
 	}
-	data, err := kruntime.Encode(c, p)
+	data, err := p.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return data
 }
 
-func storageCodec(t testing.TB) kruntime.Codec {
+func decode(t testing.TB, data []byte) *corev1.Pod {
 	t.Helper()
-	info, ok := kruntime.SerializerInfoForMediaType(legacyscheme.Codecs.SupportedMediaTypes(), kruntime.ContentTypeProtobuf)
-	if !ok {
-		t.Fatal("no protobuf")
-	}
-	return legacyscheme.Codecs.CodecForVersions(info.Serializer, legacyscheme.Codecs.UniversalDeserializer(), corev1.SchemeGroupVersion, api.SchemeGroupVersion)
-}
-
-func decode(t testing.TB, c kruntime.Codec, data []byte) *api.Pod {
-	t.Helper()
-	obj, err := kruntime.Decode(c, data)
-	if err != nil {
+	p := &corev1.Pod{}
+	if err := p.Unmarshal(data); err != nil {
 		t.Fatal(err)
 	}
-	return obj.(*api.Pod)
+	return p
+}
+
+// shared decodes a pod as a cache gets it.
+func shared(t testing.TB, v *Versions, data []byte) *corev1.Pod {
+	t.Helper()
+	p := decode(t, data)
+	v.Share(p)
+	return p
 }
 
 func succeeded(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }
 
 func memory[T any](s []T) *T { return &s[0] }
 
-// What a codec that shares decodes is what one that doesn't decodes.
+// What is shared says what it would say alone.
 func TestSharingChangesNothing(t *testing.T) {
-	plain := storageCodec(t)
-	sharing := NewVersions().Codec(plain)
-	var early []*api.Pod
+	versions := NewVersions()
+	var early []*corev1.Pod
 	for i, change := range []func(*corev1.Pod){
 		nil,
 		func(p *corev1.Pod) { p.Spec.NodeName = "here" },
@@ -102,25 +92,24 @@ func TestSharingChangesNothing(t *testing.T) {
 		func(p *corev1.Pod) { p.UID = "" },
 	} {
 		for _, name := range []string{"a", "b", strings.Repeat("long", 20)} {
-			data := stored(t, plain, name, change)
-			early = append(early, decode(t, sharing, data))
-			if got, want := early[len(early)-1], decode(t, plain, data); !reflect.DeepEqual(got, want) {
+			data := stored(t, name, change)
+			early = append(early, shared(t, versions, data))
+			if got, want := early[len(early)-1], decode(t, data); !reflect.DeepEqual(got, want) {
 				t.Errorf("change %d of %s: %+v, decoded alone %+v", i, name, got, want)
 			}
 		}
 	}
 	// Nor do later versions change earlier ones.
-	if got, want := early[0], decode(t, plain, stored(t, plain, "a", nil)); !reflect.DeepEqual(got, want) {
+	if got, want := early[0], decode(t, stored(t, "a", nil)); !reflect.DeepEqual(got, want) {
 		t.Errorf("the first version has become %+v, was %+v", got, want)
 	}
 }
 
 func TestVersionsShare(t *testing.T) {
-	plain := storageCodec(t)
-	sharing := NewVersions().Codec(plain)
-	first := decode(t, sharing, stored(t, plain, "a", nil))
-	second := decode(t, sharing, stored(t, plain, "a", succeeded))
-	other := decode(t, sharing, stored(t, plain, "b", nil))
+	versions := NewVersions()
+	first := shared(t, versions, stored(t, "a", nil))
+	second := shared(t, versions, stored(t, "a", succeeded))
+	other := shared(t, versions, stored(t, "b", nil))
 	for what, same := range map[string]bool{
 		"a version's containers":            memory(first.Spec.Containers) == memory(second.Spec.Containers),
 		"a version's volumes":               memory(first.Spec.Volumes) == memory(second.Spec.Volumes),
@@ -139,66 +128,16 @@ func TestVersionsShare(t *testing.T) {
 	}
 }
 
-// What is decoded to be updated is its caller's alone.
-func TestDecodeIntoIsPrivate(t *testing.T) {
-	plain := storageCodec(t)
-	versions := NewVersions()
-	data := stored(t, plain, "a", nil)
-	cached := decode(t, versions.Codec(plain), data)
-	d := versions.Decoder(etcd3.NewDefaultDecoder(plain, storage.APIObjectVersioner{}))
-	var mine api.Pod
-	if err := d.Decode(data, &mine, 7); err != nil {
-		t.Fatal(err)
-	}
-	if memory(cached.Spec.Containers) == memory(mine.Spec.Containers) {
-		t.Error("an update changes what the cache has")
-	}
-	listed, err := d.DecodeListItem(t.Context(), data, 7, func() kruntime.Object { return &api.Pod{} })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p := listed.(*api.Pod); memory(cached.Spec.Containers) != memory(p.Spec.Containers) || p.ResourceVersion != "7" {
-		t.Error("a list's item isn't the cache's, or not of its version")
-	}
-}
-
-func TestAttrs(t *testing.T) {
-	plain := storageCodec(t)
-	attrs := NewVersions().Attrs(pod.GetAttrs)
-	get := func(change func(*corev1.Pod)) (labels.Set, fields.Set) {
-		l, f, err := attrs(decode(t, plain, stored(t, plain, "a", change)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l, f
-	}
-	_, first := get(nil)
-	_, again := get(func(p *corev1.Pod) { p.Finalizers = nil })
-	_, ended := get(succeeded)
-	if reflect.ValueOf(first).Pointer() != reflect.ValueOf(again).Pointer() {
-		t.Error("the same fields are held twice")
-	}
-	if first["status.phase"] != "Pending" || ended["status.phase"] != "Succeeded" {
-		t.Errorf("phases %q and %q", first["status.phase"], ended["status.phase"])
-	}
-	if _, _, err := attrs(&api.Node{}); err == nil {
-		t.Error("no error for what isn't a pod")
-	}
-}
-
-// etcd3 decodes several versions at once and writes into them afterwards; the race detector looks on.
+// Several versions are shared at once, and the storage writes into them afterwards; the race detector looks on.
 func TestConcurrentVersions(t *testing.T) {
-	plain := storageCodec(t)
-	sharing := NewVersions().Codec(plain)
-	data := [][]byte{stored(t, plain, "a", nil), stored(t, plain, "a", succeeded), stored(t, plain, "b", nil)}
+	versions := NewVersions()
+	data := [][]byte{stored(t, "a", nil), stored(t, "a", succeeded), stored(t, "b", nil)}
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
 			for n := range 50 {
-				p := decode(t, sharing, data[(i+n)%len(data)])
-				if err := (storage.APIObjectVersioner{}).UpdateObject(p, uint64(n+1)); err != nil {
-					t.Error(err)
-				}
+				p := shared(t, versions, data[(i+n)%len(data)])
+				p.ResourceVersion = strconv.Itoa(n)
 			}
 		})
 	}
@@ -207,23 +146,27 @@ func TestConcurrentVersions(t *testing.T) {
 
 // BenchmarkDecode tells what a pod's decoding costs and what its versions hold, shared and not: each iteration is a Job's pod in four versions.
 func BenchmarkDecode(b *testing.B) {
-	plain := storageCodec(b)
-	for name, c := range map[string]kruntime.Codec{"alone": plain, "shared": NewVersions().Codec(plain)} {
+	for _, name := range []string{"alone", "shared"} {
 		b.Run(name, func(b *testing.B) {
+			versions := NewVersions()
 			var data [][]byte
 			for i := range 256 {
 				n := fmt.Sprintf("work-%05d", i)
-				data = append(data, stored(b, plain, n, nil), stored(b, plain, n, func(p *corev1.Pod) { p.Spec.NodeName = "here" }),
-					stored(b, plain, n, succeeded), stored(b, plain, n, func(p *corev1.Pod) { succeeded(p); p.Finalizers = nil }))
+				data = append(data, stored(b, n, nil), stored(b, n, func(p *corev1.Pod) { p.Spec.NodeName = "here" }),
+					stored(b, n, succeeded), stored(b, n, func(p *corev1.Pod) { succeeded(p); p.Finalizers = nil }))
 			}
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			kept := make([]*api.Pod, 0, 4*b.N)
+			kept := make([]*corev1.Pod, 0, 4*b.N)
 			b.ReportAllocs()
 			for b.Loop() {
 				for range 4 {
-					kept = append(kept, decode(b, c, data[len(kept)%len(data)]))
+					p := decode(b, data[len(kept)%len(data)])
+					if name == "shared" {
+						versions.Share(p)
+					}
+					kept = append(kept, p)
 				}
 			}
 			b.StopTimer()
