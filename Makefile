@@ -104,7 +104,7 @@ test-cluster: controller cluster-programs ## errand controller on a real etcd, k
 
 .PHONY: test-race
 test-race: ## The tests whose packages are small enough for the race detector
-	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...
+	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/sharing/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...
 
 .PHONY: test-model
 test-model: ## The Job engine's model test with 1,000,000 random steps (about a minute)
