@@ -39,6 +39,7 @@ share/doc/errand beside the program's bin.`,
 	root.AddCommand(
 		newServe(),
 		controller.New(),
+		newCRI(),
 		newDrain(),
 		newKubectl(),
 		newKubeconfig(),

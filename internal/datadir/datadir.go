@@ -60,8 +60,10 @@ func (h Holder) String() string {
 	return fmt.Sprintf("process %d (%s)", h.PID, h.Command)
 }
 
-// Serves says whether the holder is an errand serve, as far as is known.
-func (h Holder) Serves() bool { return h.Command == "" || strings.HasSuffix(h.Command, " serve") }
+// Serves says whether the holder is an errand serve or an errand cri, which stay, as far as is known.
+func (h Holder) Serves() bool {
+	return h.Command == "" || strings.HasSuffix(h.Command, " serve") || strings.HasSuffix(h.Command, " cri")
+}
 
 func (e *HeldError) Error() string {
 	return fmt.Sprintf("data directory %s is held by %s: stop it first, or give this one another --data-dir", e.Path, e.Holder)

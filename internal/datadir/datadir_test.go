@@ -70,6 +70,7 @@ func TestHolderInWords(t *testing.T) {
 		serves bool
 	}{
 		{[]string{"/usr/bin/errand", "serve", "--node=false"}, "errand serve", true},
+		{[]string{"errand", "cri", "--listen=unix:///s"}, "errand cri", true},
 		{[]string{"errand", "image", "pull", "busybox"}, "errand image pull", false},
 		{[]string{"errand", "image", "--data-dir", "/d", "pull"}, "errand image", false},
 		{[]string{"errand"}, "errand", false},

@@ -130,6 +130,7 @@ func (o *Options) ReadFile(path string) error {
 // Validate tells everything that is wrong with the options at once.
 func (o *Options) Validate() error {
 	return errors.Join(
+		o.validateDataDir(),
 		o.validateAPI(),
 		o.validateEtcd(),
 		o.validateNode(),
@@ -137,11 +138,15 @@ func (o *Options) Validate() error {
 	)
 }
 
+func (o *Options) validateDataDir() error {
+	if o.DataDir == "" {
+		return errors.New("--data-dir is empty: name a folder")
+	}
+	return nil
+}
+
 func (o *Options) validateAPI() error {
 	var errs []error
-	if o.DataDir == "" {
-		errs = append(errs, errors.New("--data-dir is empty: name a folder"))
-	}
 	if host, port, err := net.SplitHostPort(o.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("--listen %q is not host:port: %w", o.Listen, err))
 	} else {
