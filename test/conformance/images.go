@@ -1,7 +1,6 @@
 package main
 
 import (
-	"archive/tar"
 	"context"
 	"fmt"
 	"io"
@@ -12,10 +11,8 @@ import (
 	"slices"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-
 	"errand.dev/errand/test/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // pushStandIns puts a stand-in into the registry for each image that the tests name and that there is one for, and leads every
@@ -72,9 +69,13 @@ func makeStandIns(tools string) (map[string]v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	standIns := map[string]v1.Image{"busybox": busybox, "glibc-dns-testing": busybox}
+	nginx, err := registry.WebServer(busybox, 80)
+	if err != nil {
+		return nil, err
+	}
+	standIns := map[string]v1.Image{"busybox": busybox, "glibc-dns-testing": busybox, "nginx": nginx}
 	for name, make := range map[string]func(v1.Image, string) (v1.Image, error){
-		"agnhost": agnhost, "pause": pause, "nonewprivs": nonewprivs, "nonroot": nonroot, "nginx": nginx,
+		"agnhost": agnhost, "pause": pause, "nonewprivs": nonewprivs, "nonroot": nonroot,
 	} {
 		if standIns[name], err = make(busybox, tools); err != nil {
 			return nil, fmt.Errorf("make a stand-in for the image %s: %w", name, err)
@@ -94,7 +95,7 @@ func agnhost(busybox v1.Image, tools string) (v1.Image, error) {
 			return nil, err
 		}
 	}
-	return extend(busybox, func(c *v1.Config) {
+	return registry.Extend(busybox, func(c *v1.Config) {
 		c.Entrypoint, c.Cmd = []string{"/agnhost"}, []string{"pause"}
 	}, registry.File{Name: "agnhost", Mode: 0o755, Body: bodies[0]},
 		registry.File{Name: "localhost.crt", Body: bodies[1]},
@@ -114,48 +115,15 @@ func pause(busybox v1.Image, tools string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return extend(busybox, func(c *v1.Config) {
+	return registry.Extend(busybox, func(c *v1.Config) {
 		c.User, c.Entrypoint, c.Cmd = "65535:65535", []string{"/pause"}, nil
 	}, registry.File{Name: "pause", Mode: 0o755, Body: bin})
 }
 
 func nonewprivs(busybox v1.Image, tools string) (v1.Image, error) {
-	bin, err := os.ReadFile(filepath.Join(tools, "nonewprivs"))
-	if err != nil {
-		return nil, err
-	}
-	return extend(busybox, func(c *v1.Config) { c.Cmd = []string{"nnp"} },
-		registry.File{Name: "usr/local/bin/nnp", Mode: 0o6755, Body: bin})
+	return registry.NoNewPrivs(busybox, filepath.Join(tools, "nonewprivs"))
 }
 
 func nonroot(busybox v1.Image, _ string) (v1.Image, error) {
-	return extend(busybox, func(c *v1.Config) { c.User = "1234" })
-}
-
-// nginx serves one page, which is all that tests ask of it.
-func nginx(busybox v1.Image, _ string) (v1.Image, error) {
-	return extend(busybox, func(c *v1.Config) { c.Cmd = []string{"httpd", "-f", "-p", "80", "-h", "/usr/share/nginx/html"} },
-		registry.File{Name: "usr/share/nginx/html/", Type: tar.TypeDir},
-		registry.File{Name: "usr/share/nginx/html/index.html", Body: []byte("<h1>Welcome to nginx!</h1>\n")})
-}
-
-// extend makes an image of another, with files and settings of its own.
-func extend(base v1.Image, edit func(*v1.Config), files ...registry.File) (v1.Image, error) {
-	img := base
-	if len(files) > 0 {
-		layer, err := registry.Layer(registry.Owner{}, files...)
-		if err != nil {
-			return nil, err
-		}
-		if img, err = mutate.AppendLayers(base, layer); err != nil {
-			return nil, err
-		}
-	}
-	conf, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	edited := *conf.Config.DeepCopy()
-	edit(&edited)
-	return mutate.Config(img, edited)
+	return registry.Extend(busybox, func(c *v1.Config) { c.User = "1234" })
 }

@@ -19,8 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"errand.dev/errand/internal/instance"
-	"errand.dev/errand/internal/leakcheck"
+	"errand.dev/errand/test/ginkgoreport"
 	"errand.dev/errand/test/harness"
 	"errand.dev/errand/test/registry"
 )
@@ -28,7 +27,7 @@ import (
 // hostDir is where upstream's Job tests keep what they hand from pod to pod.
 const hostDir = "/tmp/job-e2e"
 
-// endTimeout bounds stopping and draining: far more than they take.
+// endTimeout bounds stopping: far more than it takes.
 const endTimeout = time.Minute
 
 func main() {
@@ -77,12 +76,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer images.Close()
 	ranErr := withErrand(ctx, s, dir, suite.run)
-	r, err := readReport(s.report)
+	r, err := ginkgoreport.Read(filepath.Join(s.report, reportName), filepath.Join(s.report, logName))
 	if err != nil {
 		return cmp.Or(ranErr, err)
 	}
 	// Also of a run that was interrupted.
-	return errors.Join(ranErr, summarize(stdout, r, s))
+	sum := r.Summarize(ginkgoreport.Scope{Focus: suite.focus, OutOfScope: outOfScope, All: s.all, File: "test/conformance/scope.go"})
+	sum.Print(stdout)
+	return errors.Join(ranErr, sum.Err())
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
@@ -141,36 +142,14 @@ func withErrand(ctx context.Context, s settings, dir string, do func(context.Con
 	}
 	// One that doesn't become ready may have something on the host already.
 	if err := e.AwaitReady(ctx); err != nil {
-		return errors.Join(err, e.Kill(), takeOff(ctx, e, cfg.DataDir))
+		return errors.Join(err, e.Kill(), e.TakeOff(ctx))
 	}
 	err = do(ctx, e)
-	ending, cancel := beyond(ctx)
+	// Also after an interrupt.
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	_, stopErr := e.Stop(ending)
-	return errors.Join(err, stopErr, takeOff(ctx, e, cfg.DataDir))
-}
-
-// beyond is for what must be ended after an interrupt, too.
-func beyond(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-}
-
-// takeOff takes an errand that has ended off the host, and looks whether something is left.
-func takeOff(ctx context.Context, e *harness.Errand, dataDir string) error {
-	ctx, cancel := beyond(ctx)
-	defer cancel()
-	if err := e.Drain(ctx); err != nil {
-		return err
-	}
-	names, err := instance.For(dataDir)
-	if err != nil {
-		return err
-	}
-	left, err := leakcheck.Left(names, dataDir)
-	for _, l := range left {
-		err = errors.Join(err, fmt.Errorf("errand left on this machine: %s", l))
-	}
-	return err
+	return errors.Join(err, stopErr, e.TakeOff(ctx))
 }
 
 // serveImages starts the registry that stands in for upstream's, and writes the registries.conf that leads there.

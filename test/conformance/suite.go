@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"errand.dev/errand/test/ginkgoreport"
 	"errand.dev/errand/test/harness"
 )
 
@@ -35,14 +35,16 @@ const (
 // suite is upstream's e2e.test, to be run.
 type suite struct {
 	settings
+	focus  *regexp.Regexp
 	stderr io.Writer
 }
 
 func newSuite(s settings, stderr io.Writer) (*suite, error) {
-	if _, err := regexp.Compile(s.focus); err != nil {
+	focus, err := regexp.Compile(s.focus)
+	if err != nil {
 		return nil, fmt.Errorf("-focus %q: %w", s.focus, err)
 	}
-	return &suite{settings: s, stderr: stderr}, nil
+	return &suite{settings: s, focus: focus, stderr: stderr}, nil
 }
 
 // run runs the tests against an errand. Tests that fail are no error here: the report tells of them.
@@ -59,7 +61,7 @@ func (s *suite) run(ctx context.Context, e *harness.Errand) error {
 	}
 	defer log.Close()
 	fmt.Fprintf(s.stderr, "running upstream's tests of %s; what they print is in %s\n", s.focus, log.Name())
-	stop := s.progress(time.Now())
+	stop := ginkgoreport.Follow(log.Name(), s.stderr)
 	defer stop()
 	cmd := exec.CommandContext(ctx, filepath.Join(s.tools, "ginkgo"), s.args(e.Kubeconfig())...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -106,11 +108,11 @@ func (s *suite) args(kubeconfig string) []string {
 	args := []string{
 		"--procs", strconv.Itoa(s.procs), "--timeout", suiteTimeout.String(), "--no-color", "-v",
 		"--output-dir", s.report, "--json-report", reportName,
-		"--focus", s.focus,
+		"--focus", s.focus.String(),
 	}
 	if !s.all {
 		for _, e := range outOfScope {
-			args = append(args, "--skip", e.pattern())
+			args = append(args, "--skip", e.Pattern())
 		}
 	}
 	return append(args, filepath.Join(s.tools, "e2e.test"), "--",
@@ -123,38 +125,4 @@ func (s *suite) args(kubeconfig string) []string {
 		// Its logs are in the report's folder.
 		"--disable-log-dump",
 	)
-}
-
-// progress says every ten seconds how far the tests are, until it is stopped.
-func (s *suite) progress(began time.Time) (stop func()) {
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(10 * time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case now := <-tick.C:
-				passed, failed := s.sofar()
-				fmt.Fprintf(s.stderr, "  upstream's tests: %d passed, %d failed, %d s\n", passed, failed, int(now.Sub(began).Seconds()))
-			}
-		}
-	}()
-	return func() {
-		close(done)
-		<-ended
-	}
-}
-
-// sofar reads what ginkgo has printed: a line such as "• [1.2 seconds]" or "• [FAILED] [1.2 seconds]" for each test that has ended.
-func (s *suite) sofar() (passed, failed int) {
-	b, err := os.ReadFile(filepath.Join(s.report, logName))
-	if err != nil {
-		return 0, 0 // it only tells of progress
-	}
-	text := "\n" + string(b)
-	failed = strings.Count(text, "\n• [FAILED]")
-	return strings.Count(text, "\n• ") - failed, failed
 }

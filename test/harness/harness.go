@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"errand.dev/errand/internal/instance"
+	"errand.dev/errand/internal/leakcheck"
 )
 
 // startTimeout bounds the wait for READY=1: far more than a start takes, so
@@ -35,10 +36,13 @@ type Config struct {
 	Bin string
 	// DataDir is the errand's data directory; its folder must exist.
 	DataDir string
+	// CRI is the path of a socket: if it is set, errand cri is run there, and not
+	// errand serve.
+	CRI string
 	// RegistriesConf points image names at a registry on loopback; it may be
 	// empty where nothing is pulled.
 	RegistriesConf string
-	// Args are further arguments of errand serve.
+	// Args are further arguments of errand serve, or of errand cri.
 	Args []string
 	// Log receives what errand prints, besides what Log() keeps.
 	Log io.Writer
@@ -80,6 +84,9 @@ func Launch(cfg Config) (*Errand, error) {
 		return nil, err
 	}
 	args := []string{"serve", "--data-dir", cfg.DataDir, "--listen", "127.0.0.1:0"}
+	if cfg.CRI != "" {
+		args = []string{"cri", "--data-dir", cfg.DataDir, "--listen", "unix://" + cfg.CRI}
+	}
 	if cfg.RegistriesConf != "" {
 		args = append(args, "--registries-conf", cfg.RegistriesConf)
 	}
@@ -109,7 +116,7 @@ func (e *Errand) AwaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := e.notify.Await(ctx); err != nil {
-		return fmt.Errorf("errand serve did not become ready: %w; it said:\n%s", err, e.log)
+		return fmt.Errorf("errand did not become ready: %w; it said:\n%s", err, e.log)
 	}
 	e.StartTime = time.Since(e.began)
 	return nil
@@ -194,6 +201,28 @@ func (e *Errand) Drain(ctx context.Context) error {
 		return fmt.Errorf("errand drain: %w: %s", err, out)
 	}
 	return nil
+}
+
+// takeOffTimeout bounds TakeOff: far more than it takes.
+const takeOffTimeout = time.Minute
+
+// TakeOff drains an errand that has ended, also where ctx has, and looks whether
+// it left something on the host.
+func (e *Errand) TakeOff(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeOffTimeout)
+	defer cancel()
+	if err := e.Drain(ctx); err != nil {
+		return err
+	}
+	names, err := e.Names()
+	if err != nil {
+		return err
+	}
+	left, err := leakcheck.Left(names, e.cfg.DataDir)
+	for _, l := range left {
+		err = errors.Join(err, fmt.Errorf("errand left on this machine: %s", l))
+	}
+	return err
 }
 
 // Result is what a command printed.

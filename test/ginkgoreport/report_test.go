@@ -1,9 +1,11 @@
-package main
+package ginkgoreport
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -19,25 +21,28 @@ const reportJSON = `[{"SuiteSucceeded": false, "SpecReports": [
 	{"ContainerHierarchyTexts": ["[sig-node] Pods"], "LeafNodeType": "It", "LeafNodeText": "wasn't asked for", "State": "skipped"}
 ]}]`
 
-func report(t *testing.T) suiteReport {
+func report(t *testing.T) Report {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, reportName), []byte(reportJSON), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "report.json"), []byte(reportJSON), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r, err := readReport(dir)
+	r, err := Read(filepath.Join(dir, "report.json"), "the log")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func TestSummary(t *testing.T) {
-	defer func(was []exclusion) { outOfScope = was }(outOfScope)
-	outOfScope = []exclusion{{"[sig-apps] Job never", "it can't"}, {"[sig-apps] Job is gone", "it has gone"}}
+func summarize(out io.Writer, r Report, focus string, outOfScope ...Exclusion) error {
+	s := r.Summarize(Scope{Focus: regexp.MustCompile(focus), OutOfScope: outOfScope, File: "scope.go"})
+	s.Print(out)
+	return s.Err()
+}
 
+func TestSummary(t *testing.T) {
 	var out strings.Builder
-	err := summarize(&out, report(t), settings{focus: `\[sig-apps\]`})
+	err := summarize(&out, report(t), `\[sig-apps\]`, Exclusion{"[sig-apps] Job never", "it can't"}, Exclusion{"[sig-apps] Job is gone", "it has gone"})
 	for _, want := range []string{
 		"[sig-apps] Job within fails\n    timed out (job.go:7)",
 		"[sig-apps] Job skips itself\n    needs two nodes",
@@ -58,25 +63,23 @@ func TestSummary(t *testing.T) {
 
 // What was asked for and didn't run failed, too.
 func TestWhatNeverRanFailed(t *testing.T) {
-	defer func(was []exclusion) { outOfScope = was }(outOfScope)
-	outOfScope = nil
 	var out strings.Builder
-	if err := summarize(&out, report(t), settings{focus: "never ran"}); err == nil {
+	if err := summarize(&out, report(t), "never ran"); err == nil {
 		t.Errorf("no error; printed:\n%s", out.String())
 	}
-	if err := summarize(&out, report(t), settings{focus: "no such test"}); err == nil || !strings.Contains(err.Error(), "no test ran") {
+	if err := summarize(&out, report(t), "no such test"); err == nil || !strings.Contains(err.Error(), "no test ran") {
 		t.Errorf("error: %v", err)
 	}
 }
 
 func TestBrokenSuite(t *testing.T) {
-	var suites []suiteReport
+	var suites []Report
 	broken := strings.Replace(reportJSON, `"LeafNodeType": "SynchronizedBeforeSuite", "State": "passed"`, `"LeafNodeType": "SynchronizedBeforeSuite", "State": "failed", "Failure": {"Message": "no nodes"}`, 1)
 	if err := json.Unmarshal([]byte(broken), &suites); err != nil {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	err := summarize(&out, suites[0], settings{focus: "passes"})
+	err := summarize(&out, suites[0], "passes")
 	if err == nil || !strings.Contains(err.Error(), "suite broke") || !strings.Contains(out.String(), "SynchronizedBeforeSuite: no nodes") {
 		t.Errorf("error: %v; printed:\n%s", err, out.String())
 	}
@@ -85,11 +88,26 @@ func TestBrokenSuite(t *testing.T) {
 func TestUnreadableReport(t *testing.T) {
 	for _, content := range []string{"", "nonsense", "[]"} {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, reportName), []byte(content), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "report.json"), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readReport(dir); err == nil {
+		if _, err := Read(filepath.Join(dir, "report.json"), "the log"); err == nil {
 			t.Errorf("%q: no error", content)
+		}
+	}
+}
+
+func TestExclusionsFitNamesAlone(t *testing.T) {
+	e := Exclusion{Test: "[sig-apps] Job should (not) do"}
+	for name, want := range map[string]bool{
+		"[sig-apps] Job should (not) do this [Slow]": true,
+		"[sig-apps] Job should do":                   false,
+	} {
+		if got := e.Fits(name); got != want {
+			t.Errorf("fits %q: %v", name, got)
+		}
+		if got := regexp.MustCompile(e.Pattern()).MatchString("Kubernetes e2e suite " + name); got != want {
+			t.Errorf("%s matches %q: %v", e.Pattern(), name, got)
 		}
 	}
 }
