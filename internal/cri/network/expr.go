@@ -195,6 +195,10 @@ func accept(parts ...[]expr.Any) []expr.Any {
 	return append(slices.Concat(parts...), &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
 }
 
+func refuse() []expr.Any {
+	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+}
+
 // iface matches packets that come by the interface, or leave by it.
 func iface(key expr.MetaKey, name string) []expr.Any {
 	return []expr.Any{

@@ -61,6 +61,7 @@ func (f *firewall) write(open []openPort) error {
 	if err := f.addMaps(c, open); err != nil {
 		return err
 	}
+	f.addGuard(c)
 	f.addPostrouting(c)
 	f.addNATChains(c)
 	f.addForward(c)
@@ -125,8 +126,23 @@ func (f *firewall) whole(open int) (bool, error) {
 	return open == 0, nil
 }
 
-// addPostrouting masquerades what leaves the pods' range, and what one pod
-// sends another by a host port: the answer must come back by the host.
+// loopback is what no packet on a wire may be sent to.
+var loopback = netip.MustParsePrefix("127.0.0.0/8")
+
+// addGuard drops what pods send to the host's loopback, before connection
+// tracking sees it and so before an answer to the host itself has that address:
+// routeLoopback would let it in (CVE-2020-8558).
+func (f *firewall) addGuard(c *nftables.Conn) {
+	chain := c.AddChain(&nftables.Chain{
+		Name: "guard", Table: f.table, Type: nftables.ChainTypeFilter,
+		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+	})
+	f.rule(c, chain, iface(expr.MetaKeyIIFNAME, f.bridge), f.to(loopback), refuse())
+}
+
+// addPostrouting masquerades what leaves the pods' range, what one pod sends
+// another by a host port, and what the host sends to one by its loopback: the
+// answer must come back by the host.
 func (f *firewall) addPostrouting(c *nftables.Conn) {
 	chain := c.AddChain(&nftables.Chain{
 		Name: "postrouting", Table: f.table, Type: nftables.ChainTypeNAT,
@@ -135,14 +151,12 @@ func (f *firewall) addPostrouting(c *nftables.Conn) {
 	multicast := netip.MustParsePrefix("224.0.0.0/4")
 	f.rule(c, chain, f.from(f.cidr), f.notTo(f.cidr), f.notTo(multicast), one(&expr.Masq{}))
 	f.rule(c, chain, f.from(f.cidr), f.to(f.cidr), dnatted(), one(&expr.Masq{}))
+	f.rule(c, chain, f.from(loopback), f.to(f.cidr), dnatted(), one(&expr.Masq{}))
 }
 
 // addNATChains sends host ports to their pods: what comes from outside, and
-// what the host itself sends to one of its addresses. 127.0.0.0/8 is left out,
-// since routing it to a bridge would need route_localnet, which opens
-// services bound to loopback to the neighbours.
+// what the host itself sends to one of its addresses, 127.0.0.1 among them.
 func (f *firewall) addNATChains(c *nftables.Conn) {
-	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	for _, base := range []struct {
 		name string
 		hook *nftables.ChainHook
@@ -157,8 +171,8 @@ func (f *firewall) addNATChains(c *nftables.Conn) {
 		for _, r := range f.gatewayRules(destinationPort) {
 			f.rule(c, chain, r) // a host port of a pod's doesn't stand in the way
 		}
-		f.rule(c, chain, toLocal(), f.notTo(loopback), f.dnat(f.ipPorts, true))
-		f.rule(c, chain, toLocal(), f.notTo(loopback), f.dnat(f.ports, false))
+		f.rule(c, chain, toLocal(), f.dnat(f.ipPorts, true))
+		f.rule(c, chain, toLocal(), f.dnat(f.ports, false))
 	}
 }
 

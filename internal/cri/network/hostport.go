@@ -3,6 +3,10 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+
+	"k8s.io/klog/v2"
 )
 
 // PortMapping opens a port of the host to a pod
@@ -11,7 +15,7 @@ type PortMapping struct {
 	// Protocol is the IP protocol's number: 6 TCP, 17 UDP, 132 SCTP.
 	Protocol uint8
 	// HostIP restricts the mapping to one address of the host's; the zero
-	// value means all of them, except loopback.
+	// value means all of them, 127.0.0.1 among them.
 	HostIP        netip.Addr
 	HostPort      uint16
 	ContainerPort uint16
@@ -49,5 +53,25 @@ func (m *Manager) addPorts(id string, addr netip.Addr, ports []PortMapping) erro
 		return fmt.Errorf("open the host ports of sandbox %s: %w", id, err)
 	}
 	m.ports[id] = ports
+	m.routeLoopback()
 	return nil
+}
+
+// routeLoopback lets packets between the host's loopback and the bridge pass as
+// long as a host port is open, so that the host reaches it at 127.0.0.1, too; the
+// firewall's guard keeps pods from making use of it. Where the kernel's settings
+// can't be written, as in some containers, host ports are open at the host's
+// other addresses only. The caller holds the lock.
+func (m *Manager) routeLoopback() {
+	open, value := len(m.ports) > 0, "0"
+	if m.loopback == open {
+		return
+	}
+	if m.loopback = open; open {
+		value = "1"
+	}
+	path := filepath.Join("/proc/sys/net/ipv4/conf", m.cfg.Bridge, "route_localnet")
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		klog.Background().Info("Host ports can't be reached at 127.0.0.1, only at the host's other addresses", "reason", err.Error())
+	}
 }

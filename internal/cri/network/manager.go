@@ -56,6 +56,8 @@ type Manager struct {
 	mu    sync.Mutex
 	ipam  *ipam
 	ports map[string][]PortMapping // of the sandboxes that have any
+	// loopback is what routeLoopback has set.
+	loopback bool
 }
 
 // New makes bridge and table, or takes over those that a predecessor left. The
@@ -178,7 +180,9 @@ func (m *Manager) Release(id string) error {
 	m.ipam.release(id)
 	ports := m.ports[id]
 	delete(m.ports, id)
-	return m.nft.removePorts(addr, ports)
+	err := m.nft.removePorts(addr, ports)
+	m.routeLoopback()
+	return err
 }
 
 // Close gives up the manager's sockets and leaves the network as it is, for
