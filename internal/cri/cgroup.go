@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,8 +25,22 @@ type users struct {
 	count map[string]int
 }
 
+// ownsCgroup says whether the pod's cgroup is the runtime's: below its own.
+// Another one, which a client named (linux.cgroup_parent), is its owner's: it has
+// the limits that they gave it, other processes than the pod's may be in it, and
+// it may be the root. It is made where it is missing, and stays.
+func (s *Service) ownsCgroup(sb *sandbox) bool {
+	return strings.HasPrefix(s.cgroup(sb), s.cfg.CgroupParent+"/")
+}
+
 func (s *Service) makeCgroup(sb *sandbox, limits cgroups.Limits) error {
 	path := s.cgroup(sb)
+	switch {
+	case path == "/":
+		return nil
+	case !s.ownsCgroup(sb):
+		return s.cfg.Cgroups.Create(path, nil)
+	}
 	s.cgroupUsers.mu.Lock()
 	defer s.cgroupUsers.mu.Unlock()
 	if !sb.usesCgroup {
@@ -37,6 +52,9 @@ func (s *Service) makeCgroup(sb *sandbox, limits cgroups.Limits) error {
 
 // takeOverCgroup counts a sandbox of an earlier errand's.
 func (s *Service) takeOverCgroup(sb *sandbox) {
+	if !s.ownsCgroup(sb) {
+		return
+	}
 	s.cgroupUsers.mu.Lock()
 	defer s.cgroupUsers.mu.Unlock()
 	sb.usesCgroup = true

@@ -88,6 +88,8 @@ type CgroupTree interface {
 	Remove(path string) error
 	AwaitEmpty(path string, patience time.Duration) (waited bool)
 	Stats(path string) (*cgroups.Stats, error)
+	Detail(path string) (*cgroups.Detail, error)
+	Processes(path string) ([]int, error)
 }
 
 // Namespaces is what the runtime needs of package namespace; its Dir documents

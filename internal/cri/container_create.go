@@ -198,9 +198,12 @@ func (s *Service) namespacesFor(c *container) (spec.Namespaces, error) {
 	switch options.GetPid() {
 	case runtimeapi.NamespaceMode_NODE:
 		ns.HostPID = true
-	case runtimeapi.NamespaceMode_POD:
-		if sb.sharesPID() {
+	case runtimeapi.NamespaceMode_POD: // also where nothing is said: as the sandbox has it
+		switch sb.options().GetPid() {
+		case runtimeapi.NamespaceMode_POD:
 			ns.PID = s.cfg.Namespaces.Path(sb.id, namespace.PID)
+		case runtimeapi.NamespaceMode_NODE:
+			ns.HostPID = true
 		}
 	case runtimeapi.NamespaceMode_TARGET:
 		target, err := s.container(options.GetTargetId())

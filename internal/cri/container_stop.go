@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"syscall"
 	"time"
@@ -25,7 +26,9 @@ func (s *Service) StopContainer(ctx context.Context, id string, timeout int64) e
 	if err != nil {
 		return toStatus(err)
 	}
-	if err := s.stopContainer(ctx, c, time.Duration(timeout)*time.Second); err != nil {
+	// What is longer than that ends by the caller's own deadline.
+	grace := time.Duration(min(timeout, int64(math.MaxInt64/time.Second))) * time.Second
+	if err := s.stopContainer(ctx, c, grace); err != nil {
 		return toStatus(fmt.Errorf("failed to stop container %q: %w", c.id, err))
 	}
 	return nil

@@ -41,6 +41,8 @@ func codeOf(err error) codes.Code {
 		return codes.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
 		return codes.DeadlineExceeded
+	case errdefs.IsNotImplemented(err):
+		return codes.Unimplemented
 	case errdefs.IsUnavailable(err):
 		return codes.Unavailable
 	}

@@ -39,7 +39,9 @@ type world struct {
 	pins       map[string]map[namespace.Kind]bool
 	mounts     map[string]bool
 	cgroups    map[string]bool
-	changed    chan struct{} // closed and replaced when a container ends
+	// changedCgroups were limited after they were made, killed or removed.
+	changedCgroups []string
+	changed        chan struct{} // closed and replaced when a container ends
 }
 
 func newWorld(t *testing.T) *world {
@@ -300,15 +302,32 @@ type fakeCgroups struct{ *fakeLife }
 
 func (fakeCgroups) V2() bool     { return true }
 func (fakeCgroups) Root() string { return "/nonexistent" }
-func (c fakeCgroups) Create(path string, _ cgroups.Limits) error {
+func (c fakeCgroups) Create(path string, limits cgroups.Limits) error {
+	if limits != nil {
+		if err := c.Update(path, limits); err != nil {
+			return err
+		}
+	}
 	return c.do(func() error { c.cgroups[path] = true; return nil })
 }
 func (c fakeCgroups) AwaitEmpty(string, time.Duration) bool { return false }
-func (c fakeCgroups) Update(string, cgroups.Limits) error   { return nil }
-func (c fakeCgroups) Kill(string) error                     { return nil }
-func (c fakeCgroups) Remove(path string) error {
-	return c.do(func() error { delete(c.cgroups, path); return nil })
+func (c fakeCgroups) Update(path string, _ cgroups.Limits) error {
+	return c.do(func() error { c.changedCgroups = append(c.changedCgroups, path); return nil })
 }
+func (c fakeCgroups) Kill(path string) error {
+	return c.do(func() error { c.changedCgroups = append(c.changedCgroups, path); return nil })
+}
+func (c fakeCgroups) Remove(path string) error {
+	return c.do(func() error {
+		c.changedCgroups = append(c.changedCgroups, path)
+		delete(c.cgroups, path)
+		return nil
+	})
+}
+func (c fakeCgroups) Detail(path string) (*cgroups.Detail, error) {
+	return nil, cgroups.ErrNotFound
+}
+func (c fakeCgroups) Processes(string) ([]int, error)           { return nil, nil }
 func (c fakeCgroups) Stats(path string) (*cgroups.Stats, error) { return nil, cgroups.ErrNotFound }
 
 type fakeNamespaces struct{ *fakeLife }

@@ -110,7 +110,7 @@ func (s *Service) takeOver(ctx context.Context, sb *sandbox, alive map[string]oc
 	// Its containers are the next to be looked at. Those that run in what is
 	// left of the sandbox end with it.
 	if sb.boot == s.boot {
-		if err := s.cfg.Cgroups.Kill(s.cgroup(sb)); err != nil {
+		if err := s.killIn(sb); err != nil {
 			return err
 		}
 	}
@@ -118,6 +118,25 @@ func (s *Service) takeOver(ctx context.Context, sb *sandbox, alive map[string]oc
 		return fmt.Errorf("stop a sandbox that is broken: %w", err)
 	}
 	return s.sandboxRecords.Put(sb.id, sb.record())
+}
+
+// killIn kills all that runs in a sandbox whose containers aren't loaded yet.
+func (s *Service) killIn(sb *sandbox) error {
+	if s.ownsCgroup(sb) {
+		return s.cfg.Cgroups.Kill(s.cgroup(sb))
+	}
+	records, _, err := s.containerRecords.Load()
+	if err != nil {
+		return err
+	}
+	for id, r := range records {
+		if r.SandboxID == sb.id {
+			if err := s.cfg.Cgroups.Kill(filepath.Join(s.cgroup(sb), id)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Service) loadContainers(ctx context.Context, alive map[string]oci.Status) error {

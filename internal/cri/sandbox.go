@@ -2,6 +2,7 @@ package cri
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -76,11 +77,9 @@ func (sb *sandbox) hostIPC() bool { return sb.options().GetIpc() == runtimeapi.N
 // sharesPID says that the pod's containers have one PID namespace.
 func (sb *sandbox) sharesPID() bool { return sharesPID(sb.options()) }
 
-// sharesPID takes options that aren't there for each container on its own,
-// though their zero value reads as shared.
-func sharesPID(o *runtimeapi.NamespaceOption) bool {
-	return o != nil && o.GetPid() == runtimeapi.NamespaceMode_POD
-}
+// sharesPID says so of options; those that aren't there mean the same as their
+// zero value.
+func sharesPID(o *runtimeapi.NamespaceOption) bool { return o.GetPid() == runtimeapi.NamespaceMode_POD }
 
 // kinds are the namespaces that the sandbox has of its own. A pod in the
 // host's network has the host's name, too.
@@ -131,12 +130,16 @@ func (sb *sandbox) ports() ([]network.PortMapping, error) {
 		if p.GetHostPort() == 0 {
 			continue
 		}
-		m := network.PortMapping{
-			Protocol: map[runtimeapi.Protocol]uint8{
-				runtimeapi.Protocol_TCP: unix.IPPROTO_TCP, runtimeapi.Protocol_UDP: unix.IPPROTO_UDP, runtimeapi.Protocol_SCTP: unix.IPPROTO_SCTP,
-			}[p.GetProtocol()],
-			HostPort: uint16(p.GetHostPort()), ContainerPort: uint16(p.GetContainerPort()),
+		if !isPort(p.GetHostPort()) || !isPort(p.GetContainerPort()) {
+			return nil, fmt.Errorf("%w: host port %d to port %d of the pod: ports are 1 to 65535", spec.ErrInvalid, p.GetHostPort(), p.GetContainerPort())
 		}
+		protocol, ok := map[runtimeapi.Protocol]uint8{
+			runtimeapi.Protocol_TCP: unix.IPPROTO_TCP, runtimeapi.Protocol_UDP: unix.IPPROTO_UDP, runtimeapi.Protocol_SCTP: unix.IPPROTO_SCTP,
+		}[p.GetProtocol()]
+		if !ok {
+			return nil, fmt.Errorf("%w: host port %d: there is no protocol %d", spec.ErrInvalid, p.GetHostPort(), p.GetProtocol())
+		}
+		m := network.PortMapping{Protocol: protocol, HostPort: uint16(p.GetHostPort()), ContainerPort: uint16(p.GetContainerPort())}
 		if p.GetHostIp() != "" {
 			addr, err := netip.ParseAddr(p.GetHostIp())
 			if err != nil || !addr.Is4() {
@@ -150,6 +153,8 @@ func (sb *sandbox) ports() ([]network.PortMapping, error) {
 	}
 	return out, nil
 }
+
+func isPort(n int32) bool { return n > 0 && n <= math.MaxUint16 }
 
 // sandboxName is unique among those that aren't removed.
 func sandboxName(config *runtimeapi.PodSandboxConfig) string {

@@ -54,6 +54,10 @@ func (s *Service) checkSandbox(config *runtimeapi.PodSandboxConfig, handler stri
 		return fmt.Errorf("%w: the sandbox's metadata is missing", spec.ErrInvalid)
 	case handler != "" && !slices.Contains(s.cfg.Handlers, handler):
 		return fmt.Errorf("%w: failed to get sandbox runtime: no runtime for %q is configured", spec.ErrInvalid, handler)
+	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()):
+		return fmt.Errorf("%w: the log directory %q is not an absolute path", spec.ErrInvalid, config.GetLogDirectory())
+	case config.GetWindows() != nil:
+		return fmt.Errorf("%w: Windows sandboxes don't run on Linux", spec.ErrInvalid)
 	case spec.UserNamespace(options):
 		return fmt.Errorf("%w: user namespaces (hostUsers: false) aren't supported by errand's embedded runtime", spec.ErrInvalid)
 	case sharesPID(options) && len(s.cfg.HolderCommand) == 0:

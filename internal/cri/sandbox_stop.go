@@ -151,8 +151,11 @@ func (s *Service) updateSandbox(sb *sandbox, req *runtimeapi.UpdatePodSandboxRes
 	if phase != sandboxReady {
 		return fmt.Errorf("%s is %s: %w", sb.what(), phase, errdefs.ErrFailedPrecondition)
 	}
-	if err := s.cfg.Cgroups.Update(s.cgroup(sb), cgroups.PodLimits(req.GetResources(), req.GetOverhead())); err != nil {
-		return err
+	// Another cgroup's owner has changed its limits already.
+	if s.ownsCgroup(sb) {
+		if err := s.cfg.Cgroups.Update(s.cgroup(sb), cgroups.PodLimits(req.GetResources(), req.GetOverhead())); err != nil {
+			return err
+		}
 	}
 	changed := proto.CloneOf(config)
 	if changed.Linux == nil {

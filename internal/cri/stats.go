@@ -192,13 +192,3 @@ func (s *Service) ListPodSandboxStats(ctx context.Context, f *runtimeapi.PodSand
 	}
 	return out, nil
 }
-
-// ListMetricDescriptors names no metrics: usage is told by the stats calls.
-func (s *Service) ListMetricDescriptors(context.Context) ([]*runtimeapi.MetricDescriptor, error) {
-	return nil, nil
-}
-
-// ListPodSandboxMetrics returns none, as ListMetricDescriptors says.
-func (s *Service) ListPodSandboxMetrics(context.Context) ([]*runtimeapi.PodSandboxMetrics, error) {
-	return nil, nil
-}

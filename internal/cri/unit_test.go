@@ -284,6 +284,28 @@ func TestCgroupOfAStoppedSandboxGoesAtStart(t *testing.T) {
 	}
 }
 
+// A cgroup that a client names and that isn't errand's may hold anything, and be
+// the root.
+func TestACgroupOfOthersIsLeftAlone(t *testing.T) {
+	for _, parent := range []string{"/kubepods/pod1", "kubepods/pod1", "/", "/errand", "/errandother", "../../x"} {
+		w := newWorld(t)
+		s := restart(w)
+		id, err := s.RunPodSandbox(t.Context(), podConfig("pod", func(c *runtimeapi.PodSandboxConfig) { c.Linux.CgroupParent = parent }), "")
+		if err != nil {
+			t.Errorf("%q: %v", parent, err)
+			continue
+		}
+		_, err = s.UpdatePodSandboxResources(t.Context(), &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: id})
+		s = restart(w)
+		if err := errors.Join(err, s.StopPodSandbox(t.Context(), id), s.RemovePodSandbox(t.Context(), id)); err != nil {
+			t.Errorf("%q: %v", parent, err)
+		}
+		if len(w.changedCgroups) != 0 {
+			t.Errorf("%q: killed, limited or removed: %v", parent, w.changedCgroups)
+		}
+	}
+}
+
 func TestUpdateBeforeStart(t *testing.T) {
 	old := &runtimeapi.LinuxContainerResources{CpuShares: 2, MemoryLimitInBytes: 5, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}}}
 	got := merged(old, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 6, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "1GB"}}})
@@ -300,8 +322,16 @@ func TestUnsupportedPodsAreRefused(t *testing.T) {
 			namespaceOptions(c).UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
 		},
 		"no IPv4 address": func(c *runtimeapi.PodSandboxConfig) {
-			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 80, HostIp: "::1"}}
+			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 80, ContainerPort: 80, HostIp: "::1"}}
 		},
+		"ports are 1 to 65535": func(c *runtimeapi.PodSandboxConfig) {
+			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 65536 + 80, ContainerPort: 80}}
+		},
+		"there is no protocol 7": func(c *runtimeapi.PodSandboxConfig) {
+			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 80, ContainerPort: 80, Protocol: 7}}
+		},
+		"not an absolute path": func(c *runtimeapi.PodSandboxConfig) { c.LogDirectory = "logs" },
+		"Windows":              func(c *runtimeapi.PodSandboxConfig) { c.Windows = &runtimeapi.WindowsPodSandboxConfig{} },
 	} {
 		_, err := s.RunPodSandbox(t.Context(), podConfig("pod", edit), "")
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), text) {

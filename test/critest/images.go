@@ -39,6 +39,24 @@ const (
 	group  = "root:x:0:\nwww-data:x:33:\nnobody:x:65534:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
 )
 
+// What Debian's busybox lacks of upstream's, as far as tests use it.
+const (
+	ipcs  = "#!/bin/sh\ncat /proc/sysvipc/shm\n"
+	pgrep = `#!/bin/sh
+found=1
+for process in /proc/[0-9]*; do
+	read -r name < "$process/comm" || continue
+	case $name in
+	*"$1"*)
+		echo "${process#/proc/}"
+		found=0
+		;;
+	esac
+done 2>/dev/null
+exit $found
+`
+)
+
 // standIns are the images by repository and tag.
 func standIns(tools string) (map[string]v1.Image, error) {
 	plain, err := registry.BusyboxImage(registry.Owner{})
@@ -46,7 +64,8 @@ func standIns(tools string) (map[string]v1.Image, error) {
 		return nil, err
 	}
 	busybox, err := registry.Extend(plain, func(*v1.Config) {},
-		registry.File{Name: "etc/passwd", Body: []byte(passwd)}, registry.File{Name: "etc/group", Body: []byte(group)})
+		registry.File{Name: "etc/passwd", Body: []byte(passwd)}, registry.File{Name: "etc/group", Body: []byte(group)},
+		registry.File{Name: "bin/ipcs", Mode: 0o755, Body: []byte(ipcs)}, registry.File{Name: "bin/pgrep", Mode: 0o755, Body: []byte(pgrep)})
 	if err != nil {
 		return nil, err
 	}

@@ -36,9 +36,6 @@ func (s *suite) logPath() string { return filepath.Join(s.report, "critest.log")
 
 // run runs the tests, one after the other. Tests that fail are no error here: the report tells of them.
 func (s *suite) run(ctx context.Context) error {
-	if err := os.Remove(s.reportPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
 	log, err := os.Create(s.logPath())
 	if err != nil {
 		return err

@@ -24,8 +24,8 @@ func (e Exclusion) Fits(name string) bool { return strings.HasPrefix(name, e.Tes
 
 // Scope says which tests count.
 type Scope struct {
-	// Focus fits the tests that were asked for, as ginkgo matches it.
-	Focus *regexp.Regexp
+	// Focus fits the tests that were asked for, as ginkgo matches it; but those that Skip fits, unless it is nil.
+	Focus, Skip *regexp.Regexp
 	// OutOfScope are those that were left out of the run, with All those that were to be.
 	OutOfScope []Exclusion
 	All        bool
@@ -66,7 +66,8 @@ func (r Report) Summarize(scope Scope) Summary {
 			}
 			continue
 		}
-		if scope.Focus.MatchString(r.SuiteDescription + " " + test.name()) {
+		name := r.SuiteDescription + " " + test.name()
+		if scope.Focus.MatchString(name) && (scope.Skip == nil || !scope.Skip.MatchString(name)) {
 			s.add(test)
 		}
 	}

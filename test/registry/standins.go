@@ -37,6 +37,7 @@ func Extend(base v1.Image, edit func(*v1.Config), files ...File) (v1.Image, erro
 const master = `#!/bin/sh
 trap 'exit 0' TERM INT QUIT
 echo $$ > /var/run/nginx.pid
+echo "httpd serves port $2"
 httpd -f -p "$2" -h /usr/share/nginx/html &
 wait
 `

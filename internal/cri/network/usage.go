@@ -10,9 +10,11 @@ import (
 
 // Usage counts what a pod's interface has carried, as the pod sees it.
 type Usage struct {
-	Interface         string
-	RxBytes, RxErrors uint64
-	TxBytes, TxErrors uint64
+	Interface           string
+	RxBytes, RxPackets  uint64
+	RxErrors, RxDropped uint64
+	TxBytes, TxPackets  uint64
+	TxErrors, TxDropped uint64
 }
 
 // Usage reads a sandbox's counters from the host's end of its veth, whose
@@ -21,7 +23,8 @@ func (m *Manager) Usage(id string) (Usage, error) {
 	dir := filepath.Join("/sys/class/net", VethName(m.cfg.Bridge, id), "statistics")
 	u := Usage{Interface: podInterface}
 	for name, into := range map[string]*uint64{
-		"tx_bytes": &u.RxBytes, "tx_errors": &u.RxErrors, "rx_bytes": &u.TxBytes, "rx_errors": &u.TxErrors,
+		"tx_bytes": &u.RxBytes, "tx_packets": &u.RxPackets, "tx_errors": &u.RxErrors, "tx_dropped": &u.RxDropped,
+		"rx_bytes": &u.TxBytes, "rx_packets": &u.TxPackets, "rx_errors": &u.TxErrors, "rx_dropped": &u.TxDropped,
 	} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err == nil {

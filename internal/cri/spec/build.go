@@ -92,6 +92,8 @@ func (b *builder) refuse(context.Context) error {
 	switch {
 	case len(b.Config.GetCDIDevices()) > 0:
 		return fmt.Errorf("%w: CDI devices aren't supported by errand's embedded runtime; run errand on a containerd socket for them", ErrInvalid)
+	case b.Config.GetWindows() != nil:
+		return fmt.Errorf("%w: Windows containers don't run on Linux", ErrInvalid)
 	case UserNamespace(b.security.GetNamespaceOptions()):
 		return fmt.Errorf("%w: user namespaces (hostUsers: false) aren't supported by errand's embedded runtime", ErrInvalid)
 	case b.Host.SELinux && b.security.GetSelinuxOptions() != nil:
@@ -107,7 +109,7 @@ func (b *builder) refuse(context.Context) error {
 // mean none, though their zero value reads as one of the pod's.
 func UserNamespace(o *runtimeapi.NamespaceOption) bool {
 	u := o.GetUsernsOptions()
-	return u != nil && u.GetMode() == runtimeapi.NamespaceMode_POD
+	return u != nil && u.GetMode() != runtimeapi.NamespaceMode_NODE
 }
 
 // annotations tell OCI hooks and runtimes whose container this is, under the

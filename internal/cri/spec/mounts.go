@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -91,7 +92,7 @@ func (b *builder) ownMounts() ([]specs.Mount, error) {
 func (b *builder) bind(m *runtimeapi.Mount) (specs.Mount, error) {
 	switch {
 	case m.GetImage().GetImage() != "":
-		return specs.Mount{}, fmt.Errorf("%w: image volumes aren't supported by errand's embedded runtime", ErrInvalid)
+		return specs.Mount{}, fmt.Errorf("image volumes aren't supported by errand's embedded runtime: %w", errdefs.ErrNotImplemented)
 	case len(m.GetUidMappings()) > 0 || len(m.GetGidMappings()) > 0:
 		return specs.Mount{}, fmt.Errorf("%w: id-mapped mounts aren't supported by errand's embedded runtime", ErrInvalid)
 	case !filepath.IsAbs(m.GetContainerPath()):

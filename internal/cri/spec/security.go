@@ -122,9 +122,29 @@ func defaultReadonlyPaths() []string {
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
-func (b *builder) seccomp() error {
-	p := b.security.GetSeccomp()
+// securityProfile reads a profile, or the string that came before it in the CRI
+// and that older clients still send.
+func securityProfile(p *runtimeapi.SecurityProfile, old, what string) (*runtimeapi.SecurityProfile, error) {
+	ref, local := strings.CutPrefix(old, "localhost/")
 	switch {
+	case p != nil || old == "":
+		return p, nil
+	case old == "unconfined":
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
+	case old == "runtime/default":
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
+	case local:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: ref}, nil
+	}
+	return nil, fmt.Errorf("%w: %s profile %q: want runtime/default, unconfined or localhost/…", ErrInvalid, what, old)
+}
+
+func (b *builder) seccomp() error {
+	//lint:ignore SA1019 clients may send either
+	p, err := securityProfile(b.security.GetSeccomp(), b.security.GetSeccompProfilePath(), "seccomp")
+	switch {
+	case err != nil:
+		return err
 	case p == nil || p.GetProfileType() == runtimeapi.SecurityProfile_Unconfined:
 		return nil
 	case p.GetProfileType() == runtimeapi.SecurityProfile_RuntimeDefault:
@@ -161,7 +181,11 @@ func architectures(all []specs.Arch, compat32 bool) []specs.Arch {
 // apparmor confines a container that names no profile by the default one, as
 // containerd does: only Unconfined, or a host without AppArmor, leaves it out.
 func (b *builder) apparmor() error {
-	p := b.security.GetApparmor()
+	//lint:ignore SA1019 clients may send either
+	p, err := securityProfile(b.security.GetApparmor(), b.security.GetApparmorProfile(), "AppArmor")
+	if err != nil {
+		return err
+	}
 	if p != nil && p.GetProfileType() == runtimeapi.SecurityProfile_Unconfined {
 		return nil
 	}

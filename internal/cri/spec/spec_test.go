@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -354,7 +355,6 @@ func TestMounts(t *testing.T) {
 		t.Errorf("a missing host path wasn't made: %v", err)
 	}
 	for text, m := range map[string]*runtimeapi.Mount{
-		"image volumes":              {ContainerPath: "/x", Image: &runtimeapi.ImageSpec{Image: "i"}},
 		"not absolute":               {ContainerPath: "x", HostPath: dir},
 		"recursively read-only":      {ContainerPath: "/x", HostPath: dir, RecursiveReadOnly: true},
 		"id-mapped":                  {ContainerPath: "/x", HostPath: dir, UidMappings: []*runtimeapi.IDMapping{{}}},
@@ -362,6 +362,10 @@ func TestMounts(t *testing.T) {
 	} {
 		f.Config.Mounts = []*runtimeapi.Mount{m}
 		f.wantInvalid(t, text)
+	}
+	f.Config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/x", Image: &runtimeapi.ImageSpec{Image: "i"}}}
+	if _, err := Build(t.Context(), f.Input); !errdefs.IsNotImplemented(err) || !strings.Contains(err.Error(), "image volumes") {
+		t.Errorf("an image volume: %v", err)
 	}
 }
 
