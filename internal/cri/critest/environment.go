@@ -112,6 +112,7 @@ func noNewPrivileges(p *Pod) {
 	p.wantRun("0", "grep NoNewPrivs /proc/self/status | cut -f2")
 	// What the usual paths are masked with.
 	p.run("! head -c 1 /proc/keys | grep -q .")
+	p.wantRun("", "cat /etc/passwd", secure(func(s *runtimeapi.LinuxContainerSecurityContext) { s.MaskedPaths = []string{"/etc/passwd"} }))
 	p.wantRun("readonly", "echo 1 2>/dev/null > /proc/sys/kernel/panic || echo readonly")
 }
 
