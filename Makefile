@@ -91,6 +91,11 @@ conformance: deps build kubectl ## Run upstream's own tests of Jobs (root; FOCUS
 	@scripts/conformance.sh bin/conformance
 	go run ./test/conformance -focus '$(FOCUS)'
 
+.PHONY: critest
+critest: deps build ## Run upstream's validation of container runtimes on errand cri (root; FOCUS=regexp for some of it; docs/conformance.md)
+	@scripts/critest.sh bin/critest
+	go run ./test/critest -focus '$(FOCUS)'
+
 .PHONY: cluster-programs
 cluster-programs: ## Build bin/cluster: etcd, kube-apiserver and kube-controller-manager, unmodified, for test-cluster
 	@mkdir -p bin/cluster

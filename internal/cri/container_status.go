@@ -3,7 +3,12 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -16,19 +21,42 @@ func (s *Service) ContainerStatus(_ context.Context, id string, verbose bool) (*
 	}
 	resp := &runtimeapi.ContainerStatusResponse{Status: c.status()}
 	if verbose {
-		c.mu.Lock()
-		info, err := json.Marshal(struct {
-			Record any    `json:"record"`
-			Bundle string `json:"bundle"`
-			Pid    int    `json:"pid"`
-		}{c.record(), c.bundle, c.pid})
-		c.mu.Unlock()
-		if err != nil {
+		if resp.Info, err = c.info(); err != nil {
 			return nil, toStatus(err)
 		}
-		resp.Info = map[string]string{"info": string(info)}
 	}
 	return resp, nil
+}
+
+// info is what crictl inspect shows besides the status, under the names that
+// containerd has made customary.
+func (c *container) info() (map[string]string, error) {
+	config, err := protojson.Marshal(c.settings())
+	if err != nil {
+		return nil, fmt.Errorf("describe %s: %w", c.what(), err)
+	}
+	built, err := c.getSpec()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it goes with the container's end
+		return nil, err
+	}
+	c.mu.Lock()
+	pid, boot := c.pid, c.boot
+	if c.phase != containerRunning {
+		pid = 0
+	}
+	c.mu.Unlock()
+	info, err := json.Marshal(struct {
+		SandboxID string          `json:"sandboxID"`
+		Pid       int             `json:"pid"`
+		Bundle    string          `json:"bundle"`
+		Boot      string          `json:"boot"`
+		Config    json.RawMessage `json:"config"`
+		Spec      *specs.Spec     `json:"runtimeSpec,omitempty"`
+	}{c.sandbox.id, pid, c.bundle, boot, config, built})
+	if err != nil {
+		return nil, fmt.Errorf("describe %s: %w", c.what(), err)
+	}
+	return map[string]string{"info": string(info)}, nil
 }
 
 func (p containerPhase) cri() runtimeapi.ContainerState {

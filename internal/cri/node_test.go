@@ -19,11 +19,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	criclient "k8s.io/cri-client/pkg"
 
 	"errand.dev/errand/internal/cri"
 	"errand.dev/errand/internal/cri/cgroups"
-	"errand.dev/errand/internal/cri/criserver"
 	"errand.dev/errand/internal/cri/critest"
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/network"
@@ -343,23 +341,4 @@ func shimPid(t testing.TB, m *machine) int {
 	}
 	t.Fatal("no errand-shim runs")
 	return 0
-}
-
-// The same over a socket, by the client that the kubelet has.
-func TestContractOverASocket(t *testing.T) {
-	m := newMachine(t)
-	l := m.start()
-	defer l.destroy()
-	endpoint := criserver.Endpoint(filepath.Join(m.dataDir, "cri.sock"))
-	server, err := criserver.Listen(t.Context(), endpoint)
-	must(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx, l.Service, m.store.Service()) }()
-	defer func() { cancel(); must(t, <-ended) }()
-	env := l.env()
-	env.Runtime, err = criclient.NewRemoteRuntimeService(t.Context(), endpoint, time.Minute, nil, true)
-	must(t, err)
-	defer env.Runtime.Close(ctx)
-	critest.Run(t, env)
 }

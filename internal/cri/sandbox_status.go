@@ -3,8 +3,10 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -21,18 +23,31 @@ func (s *Service) PodSandboxStatus(_ context.Context, id string, verbose bool) (
 		Timestamp:          s.cfg.Clock.Now().UnixNano(),
 	}
 	if verbose {
-		info, err := json.Marshal(struct {
-			Record any               `json:"record"`
-			Files  string            `json:"files"`
-			Cgroup string            `json:"cgroup"`
-			Pins   map[string]string `json:"namespaces"`
-		}{sb.record(), sb.dir, s.cgroup(sb), s.pins(sb)})
-		if err != nil {
-			return nil, toStatus(err)
+		if resp.Info, err = s.sandboxInfo(sb); err != nil {
+			return nil, toStatus(fmt.Errorf("describe %s: %w", sb.what(), err))
 		}
-		resp.Info = map[string]string{"info": string(info)}
 	}
 	return resp, nil
+}
+
+// sandboxInfo is what crictl inspectp shows besides the status.
+func (s *Service) sandboxInfo(sb *sandbox) (map[string]string, error) {
+	_, settings := sb.state()
+	config, err := protojson.Marshal(settings)
+	if err != nil {
+		return nil, err
+	}
+	info, err := json.Marshal(struct {
+		Boot   string            `json:"boot"`
+		Files  string            `json:"files"`
+		Cgroup string            `json:"cgroup"`
+		Pins   map[string]string `json:"namespaces"`
+		Config json.RawMessage   `json:"config"`
+	}{sb.boot, sb.dir, s.cgroup(sb), s.pins(sb), config})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"info": string(info)}, nil
 }
 
 func (s *Service) pins(sb *sandbox) map[string]string {

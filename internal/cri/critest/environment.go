@@ -66,6 +66,7 @@ func mounts(p *Pod) {
 }
 
 func readonlyRoot(p *Pod) {
+	p.wantRun("", "cat /etc/passwd", secure(func(s *runtimeapi.LinuxContainerSecurityContext) { s.MaskedPaths = []string{"/etc/passwd"} }))
 	p.wantRun("no", "touch /f 2>/dev/null || echo no", secure(func(s *runtimeapi.LinuxContainerSecurityContext) { s.ReadonlyRootfs = true }))
 	p.run("touch /f")
 	p.wantRun("absent", "test -e /f || echo absent") // each container has a root of its own
@@ -112,7 +113,6 @@ func noNewPrivileges(p *Pod) {
 	p.wantRun("0", "grep NoNewPrivs /proc/self/status | cut -f2")
 	// What the usual paths are masked with.
 	p.run("! head -c 1 /proc/keys | grep -q .")
-	p.wantRun("", "cat /etc/passwd", secure(func(s *runtimeapi.LinuxContainerSecurityContext) { s.MaskedPaths = []string{"/etc/passwd"} }))
 	p.wantRun("readonly", "echo 1 2>/dev/null > /proc/sys/kernel/panic || echo readonly")
 }
 

