@@ -28,6 +28,11 @@ func TestTheControllersManualHasEverySetting(t *testing.T) {
 	wantFlags(t, "../../docs/controller.md", controller.New())
 }
 
+// docs/cri.md has every one of errand cri, and no other.
+func TestTheRuntimesManualHasEverySetting(t *testing.T) {
+	wantFlags(t, "../../docs/cri.md", newCRI())
+}
+
 // wantFlags compares a command's flags with the table in its manual, which it
 // returns.
 func wantFlags(t *testing.T, path string, cmd *cobra.Command) string {
