@@ -89,11 +89,14 @@ func (s *Service) running(id string) (*container, error) {
 
 // UpdateContainerResources changes the container's limits, of one that hasn't
 // been started those with which it will be (in-place resize, KEP-1287). Codes:
-// NotFound, FailedPrecondition (it has exited).
+// NotFound, InvalidArgument, FailedPrecondition (it has exited).
 func (s *Service) UpdateContainerResources(ctx context.Context, id string, r *runtimeapi.ContainerResources) error {
 	c, err := s.container(id)
 	if err != nil {
 		return toStatus(err)
+	}
+	if r.GetWindows() != nil {
+		return toStatus(fmt.Errorf("%w: %s has no resources of Windows", spec.ErrInvalid, c.what()))
 	}
 	c.work.Lock()
 	defer c.work.Unlock()

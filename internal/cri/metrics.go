@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"errand.dev/errand/internal/cri/cgroups"
 	"errand.dev/errand/internal/cri/metrics"
 )
 
@@ -64,13 +66,13 @@ func (s *Service) containerMetrics(ctx context.Context, c *container) ([]*runtim
 		return nil, nil
 	}
 	m, err := s.measure(ctx, c)
-	if err != nil && c.state() != containerRunning {
-		return nil, nil
+	switch {
+	case err == nil:
+		return m.Of(), nil
+	case errors.Is(err, cgroups.ErrNotFound), c.state() != containerRunning:
+		return nil, nil // it has just ended
 	}
-	if err != nil {
-		return nil, err
-	}
-	return m.Of(), nil
+	return nil, err
 }
 
 func (s *Service) measure(ctx context.Context, c *container) (m metrics.Container, err error) {
