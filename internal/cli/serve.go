@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
 
 	"errand.dev/errand/internal/command"
 	"errand.dev/errand/internal/server"
@@ -85,6 +86,13 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.IntVar(&o.ImageGCLowThresholdPercent, "image-gc-low-threshold-percent", o.ImageGCLowThresholdPercent, "the use of the disk down to which they are removed")
 	f.DurationVar(&o.ImageMinimumGCAge, "image-minimum-gc-age", o.ImageMinimumGCAge, "how long an image stays at least")
 	f.DurationVar(&o.ImageMaximumGCAge, "image-maximum-gc-age", o.ImageMaximumGCAge, "how long an image may be unused, whatever the disk's use; 0 is for ever")
+	f.Var(cliflag.NewLangleSeparatedMapStringString(&o.EvictionHard), "eviction-hard", "thresholds at which pods are evicted at once, such as memory.available<500Mi,nodefs.available<5%; empty is none "+
+		"(default memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%,pid.available<5%, but at most 10Gi of a disk)")
+	f.Var(cliflag.NewLangleSeparatedMapStringString(&o.EvictionSoft), "eviction-soft", "thresholds at which pods are evicted once they have been met for --eviction-soft-grace-period")
+	f.Var(cliflag.NewMapStringString(&o.EvictionSoftGracePeriod), "eviction-soft-grace-period", "how long each of --eviction-soft must have been met, such as memory.available=1m30s")
+	f.Var(cliflag.NewMapStringString(&o.EvictionMinimumReclaim), "eviction-minimum-reclaim", "how much beyond a threshold that was met must be free again, such as nodefs.available=500Mi")
+	f.DurationVar(&o.EvictionPressureTransitionPeriod, "eviction-pressure-transition-period", o.EvictionPressureTransitionPeriod, "how long the Node tells of a pressure after it was last seen")
+	f.Int64Var(&o.EvictionMaxPodGracePeriod, "eviction-max-pod-grace-period", o.EvictionMaxPodGracePeriod, "the most seconds that pods get to end in when an --eviction-soft threshold was met")
 	f.DurationVar(&o.PodFailureBackoff, "pod-failure-backoff", o.PodFailureBackoff, "delay after a Job's first failed pod, doubled with each further one")
 	f.DurationVar(&o.MaxPodFailureBackoff, "max-pod-failure-backoff", o.MaxPodFailureBackoff, "the longest such delay")
 }
@@ -98,6 +106,12 @@ func readConfig(flags *pflag.FlagSet, o *server.Options, path string) error {
 	var again []func() error
 	flags.Visit(func(f *pflag.Flag) {
 		switch v := f.Value.(type) {
+		case *cliflag.LangleSeparatedMapStringString:
+			said := v.String()
+			again = append(again, func() error { *v.Map = nil; return v.Set(said) })
+		case *cliflag.MapStringString:
+			said := v.String()
+			again = append(again, func() error { *v.Map = nil; return v.Set(said) })
 		case pflag.SliceValue:
 			said := v.GetSlice()
 			again = append(again, func() error { return v.Replace(said) })

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -58,6 +59,9 @@ type Config struct {
 	Services corelisters.ServiceLister
 	// RecursiveReadOnly tells that the runtime can mount recursively read-only.
 	RecursiveReadOnly bool
+	// Admit, if set, says why a pod can't be run now, with a reason for its status;
+	// no message means that it can.
+	Admit func(ctx context.Context, pod *v1.Pod) (reason, message string)
 	// Recorder takes events; their source should be the component "kubelet" on this
 	// node, as users expect.
 	Recorder record.EventRecorder

@@ -30,8 +30,12 @@ func (w *worker) end(ctx context.Context) error {
 		return err
 	}
 	w.watchProbes(pod, rt)
+	alive := rt.Alive()
+	if !gone && !w.announced(pod, rt) {
+		return nil
+	}
 	w.setKillTime(pod)
-	if alive := rt.Alive(); len(alive) > 0 {
+	if len(alive) > 0 {
 		w.stopInOrder(ctx, pod, rt, alive)
 		if !gone {
 			w.publish(pod, rt, false)
@@ -51,7 +55,7 @@ func (w *worker) end(ctx context.Context) error {
 	if err := w.free(ctx, rt); err != nil {
 		return err
 	}
-	w.finished = true
+	w.setFinished()
 	w.ended, w.images = map[string]*runtimepod.Container{}, nil
 	w.status.finish()
 	if gone {
@@ -65,6 +69,9 @@ func (w *worker) end(ctx context.Context) error {
 func (w *worker) setKillTime(pod *v1.Pod) {
 	now, e := w.n.cfg.Clock.Now(), w.ending
 	g := grace(pod)
+	if e.most != nil {
+		g = min(g, *e.most)
+	}
 	if !e.killBy.IsZero() && g >= e.grace {
 		return
 	}

@@ -39,17 +39,18 @@ type statusWriter struct {
 	n   *Node
 	uid types.UID
 
-	mu       sync.Mutex
-	base     *v1.Pod // the newest state of the API that is known
-	want     *v1.PodStatus
-	written  *v1.PodStatus // what was last written successfully
-	at       string        // and the resource version that it gave
-	since    time.Time     // when want began to differ from the API; zero if it doesn't
-	finished bool          // nothing local is left but logs
-	deleted  bool
-	stopped  bool
-	active   bool
-	failures int
+	mu        sync.Mutex
+	onWritten func()  // called, once, when the API has taken a status; nil if nobody waits
+	base      *v1.Pod // the newest state of the API that is known
+	want      *v1.PodStatus
+	written   *v1.PodStatus // what was last written successfully
+	at        string        // and the resource version that it gave
+	since     time.Time     // when want began to differ from the API; zero if it doesn't
+	finished  bool          // nothing local is left but logs
+	deleted   bool
+	stopped   bool
+	active    bool
+	failures  int
 }
 
 func newStatusWriter(n *Node, uid types.UID) *statusWriter {
@@ -90,6 +91,26 @@ func (s *statusWriter) apply(pod *v1.Pod) *v1.Pod {
 	latest := *pod
 	latest.Status = *merge(pod, s.want)
 	return &latest
+}
+
+// awaitWritten tells whether the API has the status that was set last. If not,
+// then is called when it has taken one.
+func (s *statusWriter) awaitWritten(then func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onWritten = then
+	if s.stopped || s.base == nil || s.want == s.written || sameStatus(&s.base.Status, merge(s.base, s.want)) {
+		s.onWritten = nil
+		return true
+	}
+	return false
+}
+
+// terminal tells whether the pod has ended, as the API has it or is to have it.
+func (s *statusWriter) terminal() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.base != nil && isTerminal(s.base.Status.Phase) || s.want != nil && isTerminal(s.want.Phase)
 }
 
 // finish allows the pod's object to be deleted, if that was asked for, once its
@@ -135,7 +156,18 @@ func (s *statusWriter) work(ctx context.Context) {
 			s.retryLater()
 			return
 		}
+		if then := s.takeOnWritten(); then != nil {
+			then()
+		}
 	}
+}
+
+func (s *statusWriter) takeOnWritten() func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	then := s.onWritten
+	s.onWritten = nil
+	return then
 }
 
 // retryLater leaves the writer inactive, but unavailable, for a while.
@@ -247,10 +279,14 @@ func merge(base *v1.Pod, want *v1.PodStatus) *v1.PodStatus {
 		s.Reason, s.Message = want.Reason, want.Message
 	}
 	var conditions []v1.PodCondition
+	disruption := podstatus.Disruption(want)
 	for _, c := range s.Conditions {
-		if !podstatus.Owned(c.Type) {
+		if !podstatus.Owned(c.Type) && (c.Type != v1.DisruptionTarget || disruption == nil) {
 			conditions = append(conditions, c)
 		}
+	}
+	if disruption != nil {
+		conditions = append(conditions, *disruption)
 	}
 	for _, c := range want.Conditions {
 		if podstatus.Owned(c.Type) {

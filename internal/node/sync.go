@@ -30,6 +30,7 @@ func (w *worker) sync(ctx context.Context) error {
 	if w.ending == nil {
 		w.ending = w.mustEnd(pod, gone)
 	}
+	w.heedEviction(pod)
 	if w.ending != nil {
 		return w.end(ctx)
 	}
@@ -135,13 +136,14 @@ func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bo
 	if !w.once("admitted") || len(rt.Containers) > 0 {
 		return false
 	}
-	reason, message := refusal(ctx, pod)
+	reason, message := w.n.refusal(ctx, pod)
 	if message == "" {
 		return false
 	}
 	klog.FromContext(ctx).V(2).Info("Pod refused", "reason", reason, "why", message)
 	w.n.podEvent(pod, v1.EventTypeWarning, reason, "%s", message)
-	w.ending, w.finished = &ending{}, true
+	w.ending = &ending{}
+	w.setFinished()
 	w.last = podstatus.Rejected(pod, reason, message)
 	w.status.set(w.last)
 	w.status.finish()
@@ -149,7 +151,12 @@ func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bo
 }
 
 // refusal is why a pod can't be run rightly here; no message means that it can.
-func refusal(ctx context.Context, pod *v1.Pod) (reason, message string) {
+func (n *Node) refusal(ctx context.Context, pod *v1.Pod) (reason, message string) {
+	if n.cfg.Admit != nil {
+		if reason, message = n.cfg.Admit(ctx, pod); message != "" {
+			return reason, message
+		}
+	}
 	if reason, message = crispec.Inadmissible(ctx, pod); message != "" {
 		return reason, message
 	}

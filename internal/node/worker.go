@@ -32,6 +32,7 @@ type worker struct {
 	uid    types.UID
 	status *statusWriter
 	probes *probe.Pod
+	done   chan struct{}
 
 	mu     sync.Mutex
 	pod    *v1.Pod // as the API has it; nil if only the runtime knows the pod
@@ -39,8 +40,9 @@ type worker struct {
 	news   bool    // the pod has changed since sync last looked at it
 	dirty  bool
 	active bool
-	stale  bool // volumes are to be refreshed
-	fresh  bool // what containers await may be there
+	stale  bool           // volumes are to be refreshed
+	fresh  bool           // what containers await may be there
+	evict  *evictionOrder // asked for and not yet heeded
 	pulls  map[string]*pull
 	stops  map[string]*stop // by container ID
 
@@ -60,7 +62,7 @@ type worker struct {
 	vols     map[string]volumes.Volume        // nil until set up
 	metadata string                           // that volumes show
 	ending   *ending                          // set once nothing is started any more
-	finished bool                             // everything local is ended and freed
+	finished bool                             // everything local is ended and freed: then done is closed
 	told     map[string]bool                  // events to be told once
 	failures int                              // syncs that failed in a row
 	retryAt  time.Time
@@ -71,8 +73,13 @@ type worker struct {
 // ending is why and how a pod ends.
 type ending struct {
 	outcome *podstatus.Outcome // what the node decided, nil if the containers did
+	most    *time.Duration     // the longest grace period, whatever the pod's; nil is any
 	grace   time.Duration
 	killBy  time.Time
+	// An outcome that is to be announced is, before any container is stopped for
+	// it: stopping. It isn't waited for longer than tellBy.
+	stopping bool
+	tellBy   time.Time
 }
 
 func newWorker(n *Node, uid types.UID, now time.Time) *worker {
@@ -92,6 +99,7 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 		images:  map[string]imagepull.Image{},
 		defined: map[string]string{},
 		told:    map[string]bool{},
+		done:    make(chan struct{}),
 	}
 	w.status = newStatusWriter(n, uid)
 	w.probes = n.prober.Pod(w.kick)

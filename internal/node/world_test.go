@@ -56,6 +56,7 @@ type agent struct {
 	cri    internalapi.RuntimeService // conn, or what a test puts before it
 	client *fake.Clientset
 	dns    crispec.DNS
+	admit  func(context.Context, *v1.Pod) (string, string)
 	stop   func()
 }
 
@@ -81,6 +82,7 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		Allocatable:      v1.ResourceList{v1.ResourceCPU: resource.MustParse("4"), v1.ResourceMemory: resource.MustParse("8Gi")},
 		MemoryCapacity:   8 << 30,
 		DNS:              a.dns,
+		Admit:            a.admit,
 		Recorder:         w.events,
 		Clock:            w.clock,
 		StartConcurrency: 4,

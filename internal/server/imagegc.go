@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 
+	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
 )
 
@@ -20,6 +21,18 @@ func (s *serve) newImageCollector(ctx context.Context, client kubernetes.Interfa
 		Images:   s.runtime.store.Service(),
 		Pods:     s.podsHere,
 		Disk:     s.imageDisk,
+		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
+		NodeName: s.nodeName.current,
+	})
+}
+
+// newEviction makes what says that the machine is under pressure, and ends pods then.
+func (s *serve) newEviction(ctx context.Context, client kubernetes.Interface, collector *imagegc.Collector, memory int64) (*eviction.Manager, error) {
+	return eviction.New(eviction.Config{
+		Policy:   s.options.evictionPolicy(),
+		Host:     eviction.LinuxHost(memory, s.dir.Root(), s.dir.Path("images")),
+		Runtime:  s.runtime.service,
+		Images:   collector,
 		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
 		NodeName: s.nodeName.current,
 	})

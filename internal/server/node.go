@@ -15,6 +15,7 @@ import (
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/node"
 	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
 	"errand.dev/errand/internal/node/podserver"
 	"errand.dev/errand/internal/node/registration"
@@ -78,15 +79,23 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return err
 	}
-	reg, err := s.newRegistration(client)
+	facts, err := registration.LinuxHost(s.dir.Root()).Facts()
 	if err != nil {
-		return err
+		return fmt.Errorf("read the machine's size: %w", err)
 	}
 	collector, err := s.newImageCollector(ctx, client)
 	if err != nil {
 		return err
 	}
-	agent, err := s.newAgent(ctx, client, reg, collector)
+	evictor, err := s.newEviction(ctx, client, collector, facts.Memory)
+	if err != nil {
+		return err
+	}
+	reg, err := s.newRegistration(ctx, client, evictor)
+	if err != nil {
+		return err
+	}
+	agent, err := s.newAgent(ctx, client, reg, collector, evictor)
 	if err != nil {
 		return err
 	}
@@ -105,6 +114,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	}
 	s.group.Start(ctx, "image collector", collector.Run)
 	s.group.Start(ctx, "node agent", agent.Run)
+	s.group.Start(ctx, "eviction", func(ctx context.Context) error { return evictor.Run(ctx, agent, reg.Announce) })
 	s.group.Start(ctx, "pod server", pods.Run)
 	s.group.Start(ctx, "node registration", reg.Run)
 	s.group.Start(ctx, "binder", bind.Run)
@@ -162,7 +172,7 @@ func (s *serve) newBinder(ctx context.Context) (*binder.Binder, error) {
 	})
 }
 
-func (s *serve) newRegistration(client kubernetes.Interface) (*registration.Registration, error) {
+func (s *serve) newRegistration(ctx context.Context, client kubernetes.Interface, evictor *eviction.Manager) (*registration.Registration, error) {
 	return registration.New(registration.Config{
 		Client:   client,
 		Nodes:    s.api.Informers().Core().V1().Nodes(),
@@ -170,17 +180,15 @@ func (s *serve) newRegistration(client kubernetes.Interface) (*registration.Regi
 		Runtime:  s.runtime.service,
 		Images:   s.runtime.store.Service(),
 		Host:     registration.LinuxHost(s.dir.Root()),
+		Under:    evictor.Under,
+		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
 		PodCIDRs: []string{s.runtime.network.CIDR().String()},
 		Version:  version.Kubernetes + "+errand." + strings.TrimPrefix(version.Get().Version, "v"),
 		MaxPods:  int64(s.options.MaxPods),
 	})
 }
 
-func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration, collector *imagegc.Collector) (*node.Node, error) {
-	facts, err := registration.LinuxHost(s.dir.Root()).Facts()
-	if err != nil {
-		return nil, fmt.Errorf("read the machine's size: %w", err)
-	}
+func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration, collector *imagegc.Collector, evictor *eviction.Manager) (*node.Node, error) {
 	return node.New(node.Config{
 		Client:         client,
 		Informers:      s.api.Informers(),
@@ -193,10 +201,11 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		CgroupParent:   s.names.CgroupParent,
 		HostIPs:        []string{reg.NodeIP().String()},
 		Allocatable:    reg.Allocatable(),
-		MemoryCapacity: facts.Memory,
+		MemoryCapacity: reg.MemoryCapacity(),
 		CgroupV2:       s.runtime.cgroups.V2(),
 		DNS:            s.podDNS(),
 		SeccompDefault: true,
+		Admit:          evictor.Admit,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),
 	})

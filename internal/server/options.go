@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"errand.dev/errand/internal/instance"
+	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
 )
 
@@ -70,6 +71,13 @@ type Options struct {
 	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent"`
 	ImageMinimumGCAge           time.Duration `yaml:"imageMinimumGCAge"`
 	ImageMaximumGCAge           time.Duration `yaml:"imageMaximumGCAge"`
+	// When pods are evicted, as in KubeletConfiguration.
+	EvictionHard                     map[string]string `yaml:"evictionHard"`
+	EvictionSoft                     map[string]string `yaml:"evictionSoft"`
+	EvictionSoftGracePeriod          map[string]string `yaml:"evictionSoftGracePeriod"`
+	EvictionMinimumReclaim           map[string]string `yaml:"evictionMinimumReclaim"`
+	EvictionPressureTransitionPeriod time.Duration     `yaml:"evictionPressureTransitionPeriod"`
+	EvictionMaxPodGracePeriod        int64             `yaml:"evictionMaxPodGracePeriod"`
 	// PodFailureBackoff is the delay after a Job's first failed pod; it doubles
 	// with each further one up to MaxPodFailureBackoff.
 	PodFailureBackoff    time.Duration `yaml:"podFailureBackoff"`
@@ -101,6 +109,8 @@ func DefaultOptions() Options {
 		ImageGCLowThresholdPercent:  gc.LowPercent,
 		ImageMinimumGCAge:           gc.MinAge,
 		ImageMaximumGCAge:           gc.MaxAge,
+
+		EvictionPressureTransitionPeriod: eviction.DefaultPressureTransitionPeriod,
 
 		PodFailureBackoff:    10 * time.Second,
 		MaxPodFailureBackoff: 10 * time.Minute,
@@ -193,6 +203,9 @@ func (o *Options) validateNode() error {
 	if err := o.imageGCPolicy().Validate(); err != nil {
 		errs = append(errs, err)
 	}
+	if err := o.evictionPolicy().Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if o.ContainerLogMaxFiles < 2 {
 		errs = append(errs, fmt.Errorf("--container-log-max-files %d: must be at least 2, the current one and the last", o.ContainerLogMaxFiles))
 	}
@@ -220,6 +233,14 @@ func (o *Options) imageGCPolicy() imagegc.Policy {
 	return imagegc.Policy{
 		HighPercent: o.ImageGCHighThresholdPercent, LowPercent: o.ImageGCLowThresholdPercent,
 		MinAge: o.ImageMinimumGCAge, MaxAge: o.ImageMaximumGCAge,
+	}
+}
+
+func (o *Options) evictionPolicy() eviction.Policy {
+	return eviction.Policy{
+		Hard: o.EvictionHard, Soft: o.EvictionSoft,
+		SoftGracePeriod: o.EvictionSoftGracePeriod, MinimumReclaim: o.EvictionMinimumReclaim,
+		PressureTransitionPeriod: o.EvictionPressureTransitionPeriod, MaxPodGracePeriod: o.EvictionMaxPodGracePeriod,
 	}
 }
 

@@ -2,15 +2,13 @@ package images
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
-	"syscall"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"errand.dev/errand/internal/fstree"
 )
 
 // Usage is space taken on disk.
@@ -58,11 +56,11 @@ func (s *Store) RootfsUsage(ctx context.Context, containerID string) (Usage, err
 	if err != nil {
 		return Usage{}, err
 	}
-	u, err := walkUsage(ctx, dir)
+	u, err := fstree.Measure(ctx, dir)
 	if err != nil {
 		return Usage{}, fmt.Errorf("measure the root of container %s: %w", containerID, err)
 	}
-	return u, nil
+	return Usage(u), nil
 }
 
 // fsInfo is the CRI's view of the space that images and containers' writable layers take. The latter is walked.
@@ -71,7 +69,7 @@ func (s *Store) fsInfo(ctx context.Context) (*runtimeapi.ImageFsInfoResponse, er
 	if err != nil {
 		return nil, err
 	}
-	writable, err := walkUsage(ctx, s.rootfs.dir)
+	writable, err := fstree.Measure(ctx, s.rootfs.dir)
 	if err != nil {
 		return nil, fmt.Errorf("measure containers' roots: %w", err)
 	}
@@ -83,43 +81,5 @@ func (s *Store) fsInfo(ctx context.Context) (*runtimeapi.ImageFsInfoResponse, er
 			InodesUsed: &runtimeapi.UInt64Value{Value: uint64(u.Inodes)},
 		}}
 	}
-	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: entry(imageUsage), ContainerFilesystems: entry(writable)}, nil
-}
-
-// walkUsage adds up what the files below dir take, hard links once. Containers write and go while it walks: what vanishes under its
-// feet doesn't count.
-func walkUsage(ctx context.Context, dir string) (Usage, error) {
-	type inode struct{ dev, ino uint64 }
-	var total Usage
-	seen := map[inode]bool{}
-	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		var info fs.FileInfo
-		if err == nil {
-			info, err = entry.Info()
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return nil
-		}
-		if st.Nlink > 1 && !info.IsDir() {
-			key := inode{uint64(st.Dev), st.Ino}
-			if seen[key] {
-				return nil
-			}
-			seen[key] = true
-		}
-		const blockSize = 512 // of st_blocks, whatever the file system's is
-		total.add(st.Blocks*blockSize, 1)
-		return nil
-	})
-	return total, err
+	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: entry(imageUsage), ContainerFilesystems: entry(Usage(writable))}, nil
 }

@@ -144,6 +144,16 @@ func (c *Collector) collect(ctx context.Context) error {
 	return c.makeRoom(ctx, disk, without(c.cfg.Policy.removable(images, now), old))
 }
 
+// DeleteUnusedImages removes all images that no pod needs and that are of the
+// least age, whatever the disk's use: somebody knows that there must be room.
+func (c *Collector) DeleteUnusedImages(ctx context.Context) error {
+	images, err := c.look(ctx)
+	if err != nil {
+		return err
+	}
+	return c.remove(ctx, c.cfg.Policy.removable(images, c.cfg.Clock.Now()), func(int64) bool { return false })
+}
+
 // makeRoom removes images, in their order, until the disk has room again.
 func (c *Collector) makeRoom(ctx context.Context, before Disk, images []image) error {
 	excess, freed := c.cfg.Policy.excess(before), int64(0)

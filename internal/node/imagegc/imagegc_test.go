@@ -281,3 +281,21 @@ func TestNever(t *testing.T) {
 		w.want(t, "a")
 	})
 }
+
+// When room is needed elsewhere, all images go that may.
+func TestDeleteUnusedImages(t *testing.T) {
+	play(t, DefaultPolicy(), func(w *world) {
+		for _, image := range []string{"pinned", "used", "old"} {
+			w.pull(t, image)
+		}
+		w.run(t, "used")
+		time.Sleep(hour)
+		if _, err := w.c.Images().PullImage(t.Context(), &runtimeapi.ImageSpec{Image: "new"}, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.c.DeleteUnusedImages(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.want(t, "pinned", "used", "new")
+	})
+}

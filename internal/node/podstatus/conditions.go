@@ -31,14 +31,28 @@ func Owned(t v1.PodConditionType) bool {
 	return false
 }
 
+// Disruption returns the DisruptionTarget condition, which others set, too, if it
+// is the node's; nil otherwise.
+func Disruption(s *v1.PodStatus) *v1.PodCondition {
+	_, c := podutil.GetPodCondition(s, v1.DisruptionTarget)
+	if c == nil || c.Status != v1.ConditionTrue || c.Reason != v1.PodReasonTerminationByKubelet {
+		return nil
+	}
+	return c
+}
+
 // conditions returns the conditions of others as they stand in the API, and
 // then ours in the kubelet's order.
 func conditions(in Input, s *v1.PodStatus) []v1.PodCondition {
 	var all []v1.PodCondition
+	disruption := disruption(in)
 	for _, c := range in.Pod.Status.Conditions {
-		if !Owned(c.Type) {
+		if !Owned(c.Type) && (c.Type != v1.DisruptionTarget || disruption == nil) {
 			all = append(all, c)
 		}
+	}
+	if disruption != nil {
+		all = append(all, *disruption)
 	}
 	containersReady := containersReady(in, s)
 	for _, c := range []v1.PodCondition{
@@ -56,6 +70,21 @@ func conditions(in Input, s *v1.PodStatus) []v1.PodCondition {
 		all = append(all, c)
 	}
 	return all
+}
+
+// disruption is the condition of a pod that the node disrupts; nil if it doesn't.
+func disruption(in Input) *v1.PodCondition {
+	if in.Outcome == nil || in.Outcome.Disruption == nil {
+		return nil
+	}
+	c := *in.Outcome.Disruption
+	c.ObservedGeneration, c.LastTransitionTime = in.Pod.Generation, in.Now
+	for _, s := range []*v1.PodStatus{in.Previous, &in.Pod.Status} {
+		if _, old := podutil.GetPodCondition(s, c.Type); old != nil && old.Status == c.Status {
+			c.LastTransitionTime = old.LastTransitionTime
+		}
+	}
+	return &c
 }
 
 // readyToStart is PodReadyToStartContainers (KEP-3085). An ended pod's sandbox is

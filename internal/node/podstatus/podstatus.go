@@ -30,6 +30,12 @@ type Waiting struct {
 type Outcome struct {
 	Reason  string // e.g. DeadlineExceeded
 	Message string
+	// Disruption, if set, is the pod's DisruptionTarget condition (KEP-3329). Its
+	// times and generation don't matter.
+	Disruption *v1.PodCondition
+	// Announced tells that reason and condition are shown while containers are yet
+	// to end, so that whoever comes after a crash goes on with it.
+	Announced bool
 }
 
 // Input is what a status is made from.
@@ -108,6 +114,12 @@ func setPhase(in Input, s *v1.PodStatus) {
 		s.Phase = old.Phase
 	case in.Ended && in.Outcome != nil:
 		s.Phase, s.Reason, s.Message = v1.PodFailed, in.Outcome.Reason, in.Outcome.Message
+		return
+	case in.Outcome != nil && in.Outcome.Announced:
+		if s.Phase = old.Phase; s.Phase == "" {
+			s.Phase = v1.PodPending
+		}
+		s.Reason, s.Message = in.Outcome.Reason, in.Outcome.Message
 		return
 	case in.Ended && !isTerminal(s.Phase):
 		s.Phase = v1.PodFailed

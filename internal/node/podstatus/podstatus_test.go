@@ -254,7 +254,7 @@ func TestTerminalPhaseIsFinal(t *testing.T) {
 func TestOutcome(t *testing.T) {
 	i := in(pod("Never", nil, "a"), runs("a"))
 	i.Previous = Generate(i)
-	i.Ending, i.Outcome = true, &Outcome{"DeadlineExceeded", "too long"}
+	i.Ending, i.Outcome = true, &Outcome{Reason: "DeadlineExceeded", Message: "too long"}
 	if s := Generate(i); s.Phase != v1.PodRunning || s.Reason != "" {
 		t.Errorf("told while something runs: %s %s", s.Phase, s.Reason)
 	}

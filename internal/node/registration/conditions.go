@@ -5,19 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// pressureHold is how long a pressure is told after it was last seen, so that
-// the condition doesn't flap (the kubelet's eviction-pressure-transition-period).
-const pressureHold = 5 * time.Minute
-
-// pressures is when each pressure was last seen.
-type pressures map[v1.NodeConditionType]time.Time
+// pressures are the conditions that the eviction manager decides on.
+var pressures = []v1.NodeConditionType{v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure}
 
 // observation is what a check saw.
 type observation struct {
@@ -38,17 +33,10 @@ func (r *Registration) observe(ctx context.Context) observation {
 	if o.version, err = r.cfg.Runtime.Version(ctx, ""); err != nil && o.notReady == "" {
 		o.notReady = fmt.Sprintf("container runtime is down: %v", err)
 	}
-	reading, err := r.cfg.Host.Reading()
-	if err != nil {
-		if o.notReady == "" {
-			o.notReady = fmt.Sprintf("the machine can't be read: %v", err)
-		}
-		return o
+	o.under = map[v1.NodeConditionType]bool{}
+	for _, kind := range pressures {
+		o.under[kind] = r.cfg.Under != nil && r.cfg.Under(kind)
 	}
-	if r.pressures == nil {
-		r.pressures = pressures{}
-	}
-	o.under = r.pressures.update(reading, r.cfg.Clock.Now())
 	return o
 }
 
@@ -73,24 +61,6 @@ func runtimeProblem(status *runtimeapi.RuntimeStatus) string {
 		return "[" + strings.Join(problems, ", ") + "]"
 	}
 	return strings.Join(problems, "")
-}
-
-// update notes what a reading shows and tells which pressures hold now.
-func (p pressures) update(r Reading, now time.Time) map[v1.NodeConditionType]bool {
-	for kind, seen := range map[v1.NodeConditionType]bool{
-		v1.NodeMemoryPressure: r.MemoryAvailable < minFreeMemory,
-		v1.NodeDiskPressure:   r.DiskFree < minFreeDisk(r.DiskTotal) || r.InodesFree < r.InodesTotal/20,
-		v1.NodePIDPressure:    r.TasksMax-r.Tasks < r.TasksMax/20,
-	} {
-		if seen {
-			p[kind] = now
-		}
-	}
-	under := map[v1.NodeConditionType]bool{}
-	for kind, last := range p {
-		under[kind] = now.Sub(last) < pressureHold
-	}
-	return under
 }
 
 // conditions are the Node's, in the kubelet's order, with its reasons. Those of
@@ -134,6 +104,35 @@ func conditions(old []v1.NodeCondition, o observation, now metav1.Time) []v1.Nod
 		}
 	}
 	return append(foreign, ours...)
+}
+
+// changes are the events that the kubelet records of conditions that have changed
+// from old to now: their reasons. A pressure is also told of if it is the first thing
+// known; that there is none isn't.
+func changes(old, now []v1.NodeCondition) []string {
+	reasons := map[v1.NodeConditionType][2]string{
+		v1.NodeMemoryPressure: {"NodeHasInsufficientMemory", "NodeHasSufficientMemory"},
+		v1.NodeDiskPressure:   {"NodeHasDiskPressure", "NodeHasNoDiskPressure"},
+		v1.NodePIDPressure:    {"NodeHasInsufficientPID", "NodeHasSufficientPID"},
+		v1.NodeReady:          {"NodeReady", "NodeNotReady"},
+	}
+	var out []string
+	for _, c := range now {
+		names, ours := reasons[c.Type]
+		if !ours {
+			continue
+		}
+		i := slices.IndexFunc(old, func(was v1.NodeCondition) bool { return was.Type == c.Type })
+		on := c.Status == v1.ConditionTrue
+		switch {
+		case i < 0 && (!on || c.Type == v1.NodeReady), i >= 0 && old[i].Status == c.Status:
+		case on:
+			out = append(out, names[0])
+		default:
+			out = append(out, names[1])
+		}
+	}
+	return out
 }
 
 // beat sets the heartbeat of the conditions that are ours.

@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 )
@@ -31,8 +32,12 @@ type Config struct {
 	NodeName string
 	Runtime  Runtime
 	Images   Images
-	// Host takes the readings; LinuxHost makes one.
+	// Host knows the machine; LinuxHost makes one.
 	Host Host
+	// Under tells whether the machine is under a pressure. Optional: it never is.
+	Under func(v1.NodeConditionType) bool
+	// Recorder is for events about the Node. Optional: there are none.
+	Recorder record.EventRecorder
 	// NodeIP is the InternalIP. Optional: the address of the default route.
 	NodeIP net.IP
 	// PodCIDRs are the ranges that pods get addresses from, at most one per IP family.

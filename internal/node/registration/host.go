@@ -15,11 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host reads the machine. Facts is called once, Reading at every check; neither
-// is called concurrently.
+// Host knows the machine. Facts is called once.
 type Host interface {
 	Facts() (Facts, error)
-	Reading() (Reading, error)
 }
 
 // Facts are what doesn't change while errand runs. Sizes are in bytes.
@@ -33,14 +31,6 @@ type Facts struct {
 	MachineID, SystemUUID, BootID string
 	Kernel, OSImage               string
 	Hostname                      string
-}
-
-// Reading is what changes. Sizes are in bytes.
-type Reading struct {
-	MemoryAvailable         int64
-	DiskTotal, DiskFree     int64
-	InodesTotal, InodesFree int64 // 0 total: the file system doesn't count them
-	TasksMax, Tasks         int64
 }
 
 // LinuxHost returns the machine that we run on. dataDir is the directory whose
@@ -77,27 +67,6 @@ func (l *linux) Facts() (Facts, error) {
 		OSImage:    l.osImage(),
 	}
 	return f, nil
-}
-
-func (l *linux) Reading() (Reading, error) {
-	memory, err := l.meminfo()
-	if err != nil {
-		return Reading{}, err
-	}
-	var disk unix.Statfs_t
-	if err := unix.Statfs(l.dataDir, &disk); err != nil {
-		return Reading{}, &fs.PathError{Op: "statfs", Path: l.dataDir, Err: err}
-	}
-	r := Reading{
-		MemoryAvailable: memory["MemAvailable"],
-		DiskTotal:       int64(disk.Blocks) * disk.Bsize,
-		DiskFree:        int64(disk.Bavail) * disk.Bsize,
-		InodesTotal:     int64(disk.Files),
-		InodesFree:      int64(disk.Ffree),
-		TasksMax:        min(l.number("proc/sys/kernel/pid_max"), l.number("proc/sys/kernel/threads-max")),
-		Tasks:           parseLoadavg(l.text("proc/loadavg")),
-	}
-	return r, nil
 }
 
 // meminfo is /proc/meminfo in bytes.
@@ -193,20 +162,6 @@ func (l *linux) number(path string) int64 {
 	n, err := strconv.ParseInt(l.text(path), 10, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0 // missing, or "max"
-	}
-	return n
-}
-
-// parseLoadavg is how many tasks there are: the second part of the fourth field.
-func parseLoadavg(text string) int64 {
-	fields := strings.Fields(text)
-	if len(fields) < 4 {
-		return 0
-	}
-	_, total, _ := strings.Cut(fields[3], "/")
-	n, err := strconv.ParseInt(total, 10, 64)
-	if err != nil {
-		return 0
 	}
 	return n
 }

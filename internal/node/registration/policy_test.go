@@ -50,46 +50,6 @@ func TestAllocatable(t *testing.T) {
 	}
 }
 
-func TestPressures(t *testing.T) {
-	fine := Reading{MemoryAvailable: gibi, DiskTotal: 20 * gibi, DiskFree: 10 * gibi, InodesTotal: 100, InodesFree: 50, TasksMax: 1000, Tasks: 100}
-	with := func(change func(*Reading)) Reading {
-		r := fine
-		change(&r)
-		return r
-	}
-	for _, tc := range []struct {
-		name    string
-		reading Reading
-		want    v1.NodeConditionType
-	}{
-		{"fine", fine, ""},
-		{"little memory", with(func(r *Reading) { r.MemoryAvailable = 99 * mebi }), v1.NodeMemoryPressure},
-		{"little disk", with(func(r *Reading) { r.DiskFree = gibi }), v1.NodeDiskPressure},
-		{"few inodes", with(func(r *Reading) { r.InodesFree = 4 }), v1.NodeDiskPressure},
-		{"a file system that doesn't count inodes", with(func(r *Reading) { r.InodesTotal, r.InodesFree = 0, 0 }), ""},
-		{"a full terabyte with room", with(func(r *Reading) { r.DiskTotal, r.DiskFree = 1000*gibi, 11*gibi }), ""},
-		{"few process IDs", with(func(r *Reading) { r.Tasks = 960 }), v1.NodePIDPressure},
-	} {
-		p := pressures{}
-		now := time.Now()
-		under := p.update(tc.reading, now)
-		for _, kind := range []v1.NodeConditionType{v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure} {
-			if under[kind] != (kind == tc.want) {
-				t.Errorf("%s: %s is %v", tc.name, kind, under[kind])
-			}
-		}
-		if tc.want == "" {
-			continue
-		}
-		if !p.update(fine, now.Add(pressureHold-1))[tc.want] {
-			t.Errorf("%s: the pressure was taken back too soon", tc.name)
-		}
-		if p.update(fine, now.Add(pressureHold))[tc.want] {
-			t.Errorf("%s: the pressure is held for ever", tc.name)
-		}
-	}
-}
-
 func TestRuntimeProblem(t *testing.T) {
 	ok := func(kind string) *runtimeapi.RuntimeCondition {
 		return &runtimeapi.RuntimeCondition{Type: kind, Status: true}
@@ -154,6 +114,31 @@ func TestTaints(t *testing.T) {
 			got = append(got, taint.Key)
 		}
 		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s: %s", tc.name, diff)
+		}
+	}
+}
+
+func TestChanges(t *testing.T) {
+	c := func(kind v1.NodeConditionType, status v1.ConditionStatus) v1.NodeCondition {
+		return v1.NodeCondition{Type: kind, Status: status}
+	}
+	list := func(c ...v1.NodeCondition) []v1.NodeCondition { return c }
+	for _, tc := range []struct {
+		name     string
+		old, now []v1.NodeCondition
+		want     []string
+	}{
+		{"a new node, well", nil, list(c(v1.NodeDiskPressure, v1.ConditionFalse), c(v1.NodeReady, v1.ConditionTrue)), nil},
+		{"a new node under pressure", nil, list(c(v1.NodePIDPressure, v1.ConditionTrue)), []string{"NodeHasInsufficientPID"}},
+		{
+			"everything turns", list(c(v1.NodeMemoryPressure, v1.ConditionFalse), c(v1.NodeDiskPressure, v1.ConditionTrue), c(v1.NodeReady, v1.ConditionTrue), c("Foreign", v1.ConditionTrue)),
+			list(c(v1.NodeMemoryPressure, v1.ConditionTrue), c(v1.NodeDiskPressure, v1.ConditionFalse), c(v1.NodeReady, v1.ConditionFalse), c("Foreign", v1.ConditionFalse)),
+			[]string{"NodeHasInsufficientMemory", "NodeHasNoDiskPressure", "NodeNotReady"},
+		},
+		{"nothing does", list(c(v1.NodeDiskPressure, v1.ConditionTrue)), list(c(v1.NodeDiskPressure, v1.ConditionTrue)), nil},
+	} {
+		if diff := cmp.Diff(tc.want, changes(tc.old, tc.now)); diff != "" {
 			t.Errorf("%s: %s", tc.name, diff)
 		}
 	}

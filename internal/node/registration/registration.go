@@ -8,9 +8,9 @@
 // heeds the taints that stand for the conditions. On a cluster with a node
 // lifecycle controller both agree on those taints.
 //
-// Readings are taken every CheckInterval (two small files and a call to the
-// runtime), but the Node is written only if something has changed, or once per
-// ReportInterval. A user who deletes the Node sees it come back at once.
+// The runtime and the eviction manager are asked every CheckInterval, but the Node
+// is written only if something has changed, or once per ReportInterval. A user who
+// deletes the Node sees it come back at once.
 package registration
 
 import (
@@ -25,11 +25,12 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 )
 
 const (
-	// CheckInterval is how often readings are taken.
+	// CheckInterval is how often the runtime's state and pressures are looked at.
 	CheckInterval = 10 * time.Second
 	// ReportInterval is how often the Node is written though nothing changed,
 	// for the heartbeats in its conditions.
@@ -57,11 +58,13 @@ type Registration struct {
 	readyOnce sync.Once
 
 	// Of the loop in Run only:
-	pressures pressures
-	images    []v1.ContainerImage
-	relist    bool          // images may have changed
-	unready   time.Duration // how long to wait while the runtime isn't ready
-	reported  time.Time     // when the status was last written
+	images   []v1.ContainerImage
+	relist   bool          // images may have changed
+	unready  time.Duration // how long to wait while the runtime isn't ready
+	reported time.Time     // when the status was last written
+
+	mu      sync.Mutex
+	waiting []chan struct{} // closed once a check that began later is written
 }
 
 // New reads the machine's facts and returns a Registration.
@@ -94,7 +97,7 @@ func New(cfg Config) (*Registration, error) {
 // Ready is closed once the API server has the Node with condition Ready.
 func (r *Registration) Ready() <-chan struct{} { return r.ready }
 
-// Recheck has readings taken, and the images listed, now rather than at the
+// Recheck has everything looked at, and the images listed, now rather than at the
 // next interval: to be called when something is known to have changed.
 func (r *Registration) Recheck() {
 	select {
@@ -103,10 +106,36 @@ func (r *Registration) Recheck() {
 	}
 }
 
+// Announce has the Node say what is true now, and returns when it does, or when
+// ctx has ended.
+func (r *Registration) Announce(ctx context.Context) {
+	said := make(chan struct{})
+	r.mu.Lock()
+	r.waiting = append(r.waiting, said)
+	r.mu.Unlock()
+	r.Recheck()
+	select {
+	case <-said:
+	case <-ctx.Done():
+	}
+}
+
+// takeWaiting returns those who wait for the check that begins now.
+func (r *Registration) takeWaiting() []chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	waiting := r.waiting
+	r.waiting = nil
+	return waiting
+}
+
 // Allocatable is what the Node offers to pods.
 func (r *Registration) Allocatable() v1.ResourceList {
 	return allocatable(capacity(r.facts, r.cfg.MaxPods), r.cfg.Reserved)
 }
+
+// MemoryCapacity is how much memory the machine has, in bytes.
+func (r *Registration) MemoryCapacity() int64 { return r.facts.Memory }
 
 // NodeIP is the Node's InternalIP.
 func (r *Registration) NodeIP() net.IP { return r.cfg.NodeIP }
@@ -120,8 +149,16 @@ func (r *Registration) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	leasing := false
+	var waiting []chan struct{}
 	for {
+		waiting = append(waiting, r.takeWaiting()...)
 		ready, err := r.check(ctx)
+		if err == nil {
+			for _, said := range waiting {
+				close(said)
+			}
+			waiting = nil
+		}
 		if errors.Is(err, errForeignNode) {
 			return err
 		}
@@ -171,8 +208,8 @@ func (r *Registration) wait(ctx context.Context, interval time.Duration) bool {
 	}
 }
 
-// check takes readings, makes the Node say what they say, and tells whether
-// that is that it's ready.
+// check looks at everything, makes the Node say it, and tells whether that is
+// that it's ready.
 func (r *Registration) check(ctx context.Context) (ready bool, err error) {
 	node, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.NodeName, metav1.GetOptions{})
 	missing := apierrors.IsNotFound(err)
@@ -198,7 +235,19 @@ func (r *Registration) check(ctx context.Context) (ready bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	r.tell(node, want)
 	return o.notReady == "", nil
+}
+
+// tell records what has changed in the Node's conditions.
+func (r *Registration) tell(have, want *v1.Node) {
+	if r.cfg.Recorder == nil {
+		return
+	}
+	ref := &v1.ObjectReference{Kind: "Node", Name: r.cfg.NodeName, UID: types.UID(r.cfg.NodeName)}
+	for _, reason := range changes(have.Status.Conditions, want.Status.Conditions) {
+		r.cfg.Recorder.Eventf(ref, v1.EventTypeNormal, reason, "Node %s status is now: %s", r.cfg.NodeName, reason)
+	}
 }
 
 func (r *Registration) create(ctx context.Context, want *v1.Node) error {

@@ -28,8 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // box is a fake machine with a fake runtime.
 type box struct {
 	mu      sync.Mutex
-	reading Reading
-	network bool // NetworkReady
+	under   v1.NodeConditionType // the pressure that there is, "" for none
+	network bool                 // NetworkReady
 	down    error
 	images  []*runtimeapi.Image
 }
@@ -37,7 +37,6 @@ type box struct {
 func newBox() *box {
 	return &box{
 		network: true,
-		reading: Reading{MemoryAvailable: gibi, DiskTotal: 20 * gibi, DiskFree: 10 * gibi, InodesTotal: 100, InodesFree: 50, TasksMax: 1000, Tasks: 100},
 		images: []*runtimeapi.Image{
 			{RepoTags: []string{"small:1"}, Size: 1}, {RepoTags: []string{"big:1"}, RepoDigests: []string{"big@sha256:0"}, Size: 9},
 		},
@@ -54,10 +53,10 @@ func (b *box) Facts() (Facts, error) {
 	return Facts{MilliCPU: 2000, Memory: 4 * gibi, Disk: 20 * gibi, BootID: "boot", Kernel: "6.1", OSImage: "Test", Swap: gibi}, nil
 }
 
-func (b *box) Reading() (Reading, error) {
+func (b *box) Under(kind v1.NodeConditionType) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.reading, nil
+	return b.under == kind
 }
 
 func (b *box) Status(context.Context, bool) (*runtimeapi.StatusResponse, error) {
@@ -140,7 +139,7 @@ func newIdle(t *testing.T, b *box, objects ...runtime.Object) (*world, informers
 	})
 	factory := informers.NewSharedInformerFactory(w.client, 0)
 	r, err := New(Config{
-		Client: w.client, Nodes: factory.Core().V1().Nodes(), NodeName: "n", Runtime: b, Images: b, Host: b,
+		Client: w.client, Nodes: factory.Core().V1().Nodes(), NodeName: "n", Runtime: b, Images: b, Host: b, Under: b.Under,
 		NodeIP: net.IPv4(10, 0, 0, 1), PodCIDRs: []string{"10.85.0.0/16"}, Version: "v1.37.2+errand", Clock: w.clock,
 		Labels: map[string]string{"errand.dev/x": "y"},
 	})
@@ -285,7 +284,7 @@ func TestWritesOnlyNews(t *testing.T) {
 	if c.LastTransitionTime.Time.Equal(w.clock.Now()) {
 		t.Error("the heartbeat moved the transition time")
 	}
-	w.box.set(func(b *box) { b.reading.DiskFree = 0 })
+	w.box.set(func(b *box) { b.under = v1.NodeDiskPressure })
 	check()
 	if n := w.next(t); n.Spec.Taints[0].Key != v1.TaintNodeDiskPressure {
 		t.Errorf("taints %v", n.Spec.Taints)
@@ -293,6 +292,24 @@ func TestWritesOnlyNews(t *testing.T) {
 	if n := w.next(t); status(n, v1.NodeDiskPressure) != v1.ConditionTrue {
 		t.Errorf("conditions %v", n.Status.Conditions)
 	}
+}
+
+// Who announces a pressure goes on once the API has it.
+func TestAnnounce(t *testing.T) {
+	w := newWorld(t, newBox())
+	<-w.Ready()
+	w.box.set(func(b *box) { b.under = v1.NodeMemoryPressure })
+	w.Announce(t.Context())
+	n, err := w.client.CoreV1().Nodes().Get(t.Context(), "n", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status(n, v1.NodeMemoryPressure) != v1.ConditionTrue || len(n.Spec.Taints) != 1 || n.Spec.Taints[0].Key != v1.TaintNodeMemoryPressure {
+		t.Errorf("taints %v, conditions %v", n.Spec.Taints, n.Status.Conditions)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.Announce(ctx) // returns, whatever comes of it
 }
 
 func TestInterval(t *testing.T) {
