@@ -15,20 +15,8 @@ import (
 // On a disk that is nearly full, the images go that no pod needs, as soon as the
 // pod has gone.
 func TestImagesMakeRoom(t *testing.T) {
-	dir, err := os.MkdirTemp("/tmp", "e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512m,mode=0700"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	e := startIn(t, filepath.Join(dir, "data"), "--image-minimum-gc-age=0s")
+	dir := smallDisk(t)
+	e := startIn(t, filepath.Join(dir, "data"), "--image-minimum-gc-age=0s", "--eviction-hard=")
 	e.runPod("first", `
   containers: [{name: work, image: "busybox:latest", command: ["true"]}]
 `)

@@ -268,7 +268,7 @@ func TestNoSpaceLeft(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	e := startIn(t, filepath.Join(dir, "data"))
+	e := startIn(t, filepath.Join(dir, "data"), "--eviction-hard=") // or the pod would be evicted
 	filler := filepath.Join(dir, "filler")
 	fill(t, filler)
 	e.kubectl("run", "nospace", "--image=busybox:latest", "--restart=Never", "--", "true")
