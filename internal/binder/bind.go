@@ -2,16 +2,15 @@ package binder
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 )
 
 const (
@@ -73,7 +72,11 @@ func (b *Binder) report(ctx context.Context, u *untold) {
 	pod, text := u.pod, u.why.String()
 	logger := klog.FromContext(ctx)
 	logger.V(2).Info("Unable to schedule pod; waiting", "pod", klog.KObj(pod), "reason", text)
-	err := b.setUnscheduled(ctx, pod, text)
+	var nominated *string
+	if u.lost {
+		nominated = ptr.To("")
+	}
+	err := b.setUnscheduled(ctx, pod, text, nominated)
 	switch {
 	case err == nil:
 		b.remindLater()
@@ -116,9 +119,10 @@ func (b *Binder) remindLater() {
 	})
 }
 
-// setUnscheduled writes the PodScheduled condition. The patch holds for the
-// pod exactly as it was seen: it must not overwrite what a binding wrote.
-func (b *Binder) setUnscheduled(ctx context.Context, pod *v1.Pod, message string) error {
+// setUnscheduled writes the PodScheduled condition and, unless it is nil, the
+// node where room is made. The patch holds for the pod exactly as it was seen: it
+// must not overwrite what a binding wrote.
+func (b *Binder) setUnscheduled(ctx context.Context, pod *v1.Pod, message string, nominated *string) error {
 	condition := v1.PodCondition{
 		Type:               v1.PodScheduled,
 		Status:             v1.ConditionFalse,
@@ -130,16 +134,11 @@ func (b *Binder) setUnscheduled(ctx context.Context, pod *v1.Pod, message string
 	if _, old := podutil.GetPodCondition(&pod.Status, v1.PodScheduled); old != nil && old.Status == condition.Status {
 		condition.LastTransitionTime = old.LastTransitionTime
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": pod.UID, "resourceVersion": pod.ResourceVersion},
-		"status":   map[string]any{"conditions": []v1.PodCondition{condition}},
-	})
-	if err != nil {
-		return err
+	status := map[string]any{"conditions": []v1.PodCondition{condition}}
+	if nominated != nil {
+		status["nominatedNodeName"] = *nominated
 	}
-	_, err = b.cfg.Client.CoreV1().Pods(pod.Namespace).
-		Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	return err
+	return b.patchStatus(ctx, pod, map[string]any{"uid": pod.UID, "resourceVersion": pod.ResourceVersion}, status)
 }
 
 func truncate(note string) string {

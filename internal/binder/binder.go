@@ -33,6 +33,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	policylisters "k8s.io/client-go/listers/policy/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
@@ -44,7 +45,7 @@ const defaultWorkers = 4
 // Config is what a Binder needs.
 type Config struct {
 	Client kubernetes.Interface
-	// Informers gives pods, nodes, namespaces, and storage and the claims to it. Its owner starts it, after New.
+	// Informers gives pods, nodes, namespaces, PodDisruptionBudgets, and storage and the claims to it. Its owner starts it, after New.
 	Informers informers.SharedInformerFactory
 	// Recorder gets Scheduled and FailedScheduling events. Upstream's source
 	// component is "default-scheduler".
@@ -92,6 +93,7 @@ type Binder struct {
 	mu        sync.Mutex // guards what follows
 	state     *state
 	queue     *queue
+	budgets   policylisters.PodDisruptionBudgetLister
 	reminding bool // a reminder is due some time
 }
 
@@ -111,7 +113,8 @@ func New(cfg Config) (*Binder, error) {
 			volumes: cfg.Informers.Core().V1().PersistentVolumes().Lister(),
 			classes: cfg.Informers.Storage().V1().StorageClasses().Lister(),
 		}),
-		queue: newQueue(),
+		queue:   newQueue(),
+		budgets: cfg.Informers.Policy().V1().PodDisruptionBudgets().Lister(),
 	}
 	if err := b.watch(); err != nil {
 		return nil, fmt.Errorf("binder: %w", err)
@@ -179,8 +182,12 @@ func (b *Binder) next(ctx context.Context) func(context.Context) {
 				return write
 			}
 			b.queue.remove(p.info.uid)
+			delete(b.state.nominated, p.info.uid)
 			b.state.assume(p.info, node.name)
 			return func(ctx context.Context) { b.bind(ctx, p, node.name) }
+		}
+		if write := b.makeRoom(ctx, p, why); write != nil {
+			return write
 		}
 		b.queue.block(p, why)
 	}
@@ -193,6 +200,7 @@ func (b *Binder) nextReport() func(context.Context) {
 	if u == nil {
 		return nil
 	}
+	u.lost = u.pod.Status.NominatedNodeName != "" && b.state.nominated[u.pod.UID] == nil
 	return func(ctx context.Context) { b.report(ctx, u) }
 }
 

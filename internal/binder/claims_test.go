@@ -145,7 +145,7 @@ func TestPodsWithClaims(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := stateWith(makeNode("n"), makePod("user").claims("used").on("n"))
 			s.storage = storageWith(t, tc.objects...)
-			n, d := s.place(t.Context(), newPodInfo(tc.pod.obj()))
+			n, d := s.decide(t.Context(), tc.pod.obj())
 			got := ""
 			if n == nil {
 				got = d.String()

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	v1 "k8s.io/api/core/v1"
 )
 
 // diagnosis is why a pod fits no node. Its text is upstream's.
@@ -17,19 +15,20 @@ type diagnosis struct {
 	cures    event          // what could make it untrue
 	// individual tells that other pods of the same class may fit.
 	individual bool
-	never      bool // the pod's preemptionPolicy is Never
-	quiet      bool // nothing is wrong: what the pod waits for is under way
+	// resolvable is the nodes where evicting pods may help.
+	resolvable []*nodeInfo
+	ineligible string // why the pod must not evict others, a sentence
+	found      string // where it has done so
+	quiet      bool   // nothing is wrong: what the pod waits for is under way
 }
 
 const (
 	evictionNoHelp    = "Preemption is not helpful for scheduling"
 	evictionNoVictims = "No preemption victims found for incoming pod"
-	// evictionNotDone is where upstream would evict and errand's scheduler does not.
-	evictionNotDone = "node(s) run pods of lower priority, which errand's scheduler does not evict"
 )
 
 // add notes why the pod doesn't fit one node.
-func (d *diagnosis) add(a *attempt, n *nodeInfo, reasons []reason) {
+func (d *diagnosis) add(n *nodeInfo, reasons []reason) {
 	if d.reasons == nil {
 		d.reasons, d.eviction = map[string]int{}, map[string]int{}
 	}
@@ -40,24 +39,11 @@ func (d *diagnosis) add(a *attempt, n *nodeInfo, reasons []reason) {
 		d.individual = d.individual || r.individual
 		resolvable = resolvable && r.resolvable
 	}
-	d.never = a.pod.Spec.PreemptionPolicy != nil && *a.pod.Spec.PreemptionPolicy == v1.PreemptNever
-	switch {
-	case !resolvable:
+	if resolvable {
+		d.resolvable = append(d.resolvable, n)
+	} else {
 		d.eviction[evictionNoHelp]++
-	case hasLowerPriority(n, a.priority):
-		d.eviction[evictionNotDone]++
-	default:
-		d.eviction[evictionNoVictims]++
 	}
-}
-
-func hasLowerPriority(n *nodeInfo, priority int32) bool {
-	for _, p := range n.pods {
-		if p.info.priority < priority {
-			return true
-		}
-	}
-	return false
 }
 
 // curedBy tells whether the event could make the pod fit.
@@ -80,8 +66,8 @@ func (d *diagnosis) String() string {
 	if d.refused != "" {
 		return fmt.Sprintf("%s %s. preemption: %s %d %s.", head, d.refused, head, d.nodes, evictionNoHelp)
 	}
-	if d.never {
-		return fmt.Sprintf("%s %s. preemption: not eligible due to preemptionPolicy=Never.", head, histogram(d.reasons))
+	if d.ineligible != "" || d.found != "" {
+		return fmt.Sprintf("%s %s. preemption: %s%s", head, histogram(d.reasons), d.ineligible, d.found)
 	}
 	return fmt.Sprintf("%s %s. preemption: %s %s.", head, histogram(d.reasons), head, histogram(d.eviction))
 }

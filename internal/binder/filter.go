@@ -72,8 +72,8 @@ func (s *state) place(ctx context.Context, p *podInfo) (*nodeInfo, *diagnosis) {
 	}
 	var fitting []*nodeInfo
 	for _, n := range s.candidates {
-		if reasons := a.objections(n); len(reasons) > 0 {
-			d.add(a, n, reasons)
+		if reasons := s.objectionsWithNominated(a, n); len(reasons) > 0 {
+			d.add(n, reasons)
 		} else {
 			fitting = append(fitting, n)
 		}

@@ -110,7 +110,7 @@ func TestPlaceOnOneNode(t *testing.T) {
 		},
 		{
 			"pods of lower priority in the way", []any{node, makePod("q").requests("cpu", "2").on("n")}, makePod("p").requests("cpu", "1").priority(5),
-			"0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 node(s) run pods of lower priority, which errand's scheduler does not evict.",
+			"0/1 nodes are available: 1 Insufficient cpu. preemption: found a potential placement for pod on node n, preempting 1 victims",
 		},
 		{
 			"resource claims", []any{node}, makePod("p").with(func(p *v1.Pod) { p.Spec.ResourceClaims = []v1.PodResourceClaim{{Name: "gpu"}} }),
@@ -122,7 +122,7 @@ func TestPlaceOnOneNode(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			n, d := stateWith(tc.state...).place(t.Context(), newPodInfo(tc.pod.obj()))
+			n, d := stateWith(tc.state...).decide(t.Context(), tc.pod.obj())
 			got := ""
 			if n == nil {
 				got = d.String()
@@ -149,7 +149,7 @@ func TestReasonsAreCountedOverNodes(t *testing.T) {
 		makeNode("a"), makeNode("b", "cpu", "1", "pods", "1"), tainted(makeNode("c"), "k", v1.TaintEffectNoSchedule),
 		makePod("q").requests("cpu", "2").on("a"), makePod("r").on("b"),
 	)
-	_, d := s.place(t.Context(), newPodInfo(makePod("p").requests("cpu", "1500m").obj()))
+	_, d := s.decide(t.Context(), makePod("p").requests("cpu", "1500m").obj())
 	want := "0/3 nodes are available: 1 Too many pods, 1 node(s) had untolerated taint(s), 2 Insufficient cpu. " +
 		"preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling."
 	if d.String() != want {
@@ -227,7 +227,7 @@ func TestTopologyRules(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			n, d := stateWith(tc.state...).place(t.Context(), newPodInfo(tc.pod.obj()))
+			n, d := stateWith(tc.state...).decide(t.Context(), tc.pod.obj())
 			switch {
 			case n != nil && n.name != tc.want:
 				t.Errorf("on %s, want %s", n.name, tc.want)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -160,6 +161,21 @@ func stateWith(objects ...any) *state {
 		}
 	}
 	return s
+}
+
+// decide finds a node for a pod, or pods to evict, or says why there are none.
+func (s *state) decide(ctx context.Context, pod *v1.Pod, budgets ...*policyv1.PodDisruptionBudget) (*nodeInfo, *diagnosis) {
+	info := newPodInfo(pod)
+	n, d := s.place(ctx, info)
+	if n != nil {
+		return n, d
+	}
+	if d.ineligible = s.ineligible(&waiting{pod: pod, info: info}, d); d.ineligible == "" {
+		if found := s.preempt(ctx, info, d, budgets); found != nil {
+			d.found = found.String()
+		}
+	}
+	return nil, d
 }
 
 // world is a Binder at work on a fake API server.

@@ -23,10 +23,11 @@ type queue struct {
 type waiting struct {
 	pod      *v1.Pod
 	info     *podInfo
-	class    *class // nil while the pod is held: gated, or after a failed binding
-	solo     bool   // its class is its own
-	failures int    // bindings that failed in a row
-	told     string // what its condition says
+	class    *class             // nil while the pod is held: gated, or after a failed binding
+	solo     bool               // its class is its own
+	failures int                // bindings that failed in a row
+	victims  map[types.UID]bool // pods that were evicted in its favour
+	told     string             // what its condition says
 	order    uint64
 	place    *list.Element // in class.pods
 	untold   *list.Element // in queue.untold
@@ -198,6 +199,7 @@ type untold struct {
 	pod   *v1.Pod
 	why   *diagnosis
 	event bool
+	lost  bool // no room is kept for it any more
 }
 
 // takeUntold returns the next pod to be told, nil if there is none.

@@ -16,7 +16,9 @@ type state struct {
 	candidates []*nodeInfo // nodes that exist, by name
 	placed     map[types.UID]*placedPod
 	// repelling is the placed pods with required anti-affinity.
-	repelling  map[types.UID]*placedPod
+	repelling map[types.UID]*placedPod
+	// nominated is pods for which room is kept on a node, until its pods have gone.
+	nominated  map[types.UID]*placedPod
 	namespaces map[string]labels.Set
 	// users counts the placed pods that use a claim, by namespace/name.
 	users   map[string]int
@@ -40,6 +42,7 @@ type placedPod struct {
 	info    *podInfo
 	node    string
 	assumed bool // decided here, not yet seen from the API server
+	evicted bool // in favour of another
 }
 
 func newState(storage *storage) *state {
@@ -49,6 +52,7 @@ func newState(storage *storage) *state {
 		nodes:      map[string]*nodeInfo{},
 		placed:     map[types.UID]*placedPod{},
 		repelling:  map[types.UID]*placedPod{},
+		nominated:  map[types.UID]*placedPod{},
 		namespaces: map[string]labels.Set{},
 	}
 }

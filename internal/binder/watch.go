@@ -31,6 +31,7 @@ func (b *Binder) watch() error {
 		}
 		b.synced = append(b.synced, registration.HasSynced)
 	}
+	b.synced = append(b.synced, b.cfg.Informers.Policy().V1().PodDisruptionBudgets().Informer().HasSynced)
 	return nil
 }
 
@@ -126,7 +127,9 @@ func (b *Binder) podGone(pod *v1.Pod) {
 // podLeft frees what the pod had. b.mu must be held.
 func (b *Binder) podLeft(pod *v1.Pod) {
 	b.queue.remove(pod.UID)
-	if b.state.remove(pod.UID) {
+	_, nominated := b.state.nominated[pod.UID]
+	delete(b.state.nominated, pod.UID)
+	if b.state.remove(pod.UID) || nominated {
 		b.happened(podLeft)
 	}
 }
@@ -134,6 +137,7 @@ func (b *Binder) podLeft(pod *v1.Pod) {
 // podPlaced counts a pod that has a node. b.mu must be held.
 func (b *Binder) podPlaced(pod *v1.Pod) {
 	b.queue.remove(pod.UID)
+	delete(b.state.nominated, pod.UID)
 	old := b.state.placed[pod.UID]
 	if old == nil || old.node != pod.Spec.NodeName {
 		b.state.confirm(newPodInfo(pod), pod.Spec.NodeName)
@@ -172,8 +176,13 @@ func (b *Binder) podWaits(pod *v1.Pod) {
 	switch {
 	case !known:
 		w = &waiting{told: toldBefore(pod)}
+		if node := pod.Status.NominatedNodeName; node != "" {
+			w.solo = true
+			b.state.nominate(info, node) // by an earlier binder
+		}
 	case sameForScheduling(w.info, info):
 		w.pod, w.info = pod, info
+		b.state.renominate(info)
 		if w.class != nil && w.class.blocked != nil && w.told == "" {
 			b.queue.tell(w) // an earlier attempt met a conflict
 			b.signal()
@@ -181,7 +190,7 @@ func (b *Binder) podWaits(pod *v1.Pod) {
 		return
 	default:
 		b.queue.remove(pod.UID)
-		w.solo = false
+		w.solo = b.state.renominate(info)
 	}
 	w.pod, w.info = pod, info
 	if len(pod.Spec.SchedulingGates) > 0 {
