@@ -177,6 +177,8 @@ func TestPreemption(t *testing.T) {
 	w.wantEvent(t, "small Warning FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
 	w.gone(t, "low")
 	w.wantEvent(t, "high Normal Scheduled: Successfully assigned ns/high to n")
+	w.Binder.mu.Lock()
+	defer w.Binder.mu.Unlock()
 	if n := len(w.state.nominated); n != 0 {
 		t.Errorf("%d pods have room kept for them", n)
 	}
@@ -263,7 +265,12 @@ func TestEvictionFails(t *testing.T) {
 	w.create(t, makePod("high").requests("cpu", "2").priority(10).obj())
 	const found = "high Warning FailedScheduling: 0/1 nodes are available: 1 Insufficient cpu. preemption: found a potential placement for pod on node n, preempting 1 victims"
 	w.wantEvent(t, found)
-	for !w.clock.HasWaiters() {
+	failed := func() bool {
+		w.Binder.mu.Lock()
+		defer w.Binder.mu.Unlock()
+		return w.queue.pods["uid-high"].failures > 0
+	}
+	for !failed() {
 		time.Sleep(time.Millisecond)
 	}
 	w.clock.Step(firstRetry)
@@ -284,8 +291,8 @@ func TestPreemptorGoes(t *testing.T) {
 	w.gone(t, "low")
 	w.create(t, makePod("small").requests("cpu", "1").obj())
 	w.wantEvent(t, "small Normal Scheduled: Successfully assigned ns/small to n")
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.Binder.mu.Lock()
+	defer w.Binder.mu.Unlock()
 	if n := w.state.nominated[types.UID("uid-high")]; n != nil {
 		t.Errorf("room is kept for a pod that is gone: %+v", n)
 	}

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // An urgent Job takes the room of another, which runs when the urgent one is done
@@ -32,7 +31,7 @@ value: 1000
 	e.apply(strings.Replace(job("urgent", knockGate+"; while ! test -e /gate/done; do sleep 0.1; done", "backoffLimit: 0")+high.mount(),
 		"restartPolicy: Never", "restartPolicy: Never\n      priorityClassName: urgent", 1))
 	high.arrived()
-	winner := e.pods("job-name=urgent")[0]
+	winner := e.pods("urgent")[0]
 	status := e.podStatus(victim)
 	if c := condition(status, v1.DisruptionTarget); status.Phase != v1.PodFailed || c == nil || c.Reason != v1.PodReasonPreemptionByScheduler {
 		t.Errorf("the victim is %s with the conditions %+v", status.Phase, status.Conditions)
@@ -45,11 +44,7 @@ value: 1000
 		t.Errorf("the event FailedScheduling says %q, want %q", got, want)
 	}
 	// Who was preempted waits.
-	second := e.pods("job-name=patient")
-	waits := second[0].Name
-	if waits == victim && len(second) > 1 {
-		waits = second[1].Name
-	}
+	waits := e.podBesides("patient", victim)
 	if got, want := e.awaitEvent(waits, "FailedScheduling"), "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."; got != want {
 		t.Errorf("the event FailedScheduling says %q, want %q", got, want)
 	}
@@ -60,17 +55,4 @@ value: 1000
 		t.Errorf("the preemption counts as %s failures", failed)
 	}
 	e.kubectl("patch", "pod", victim, "--patch", `{"metadata":{"finalizers":null}}`)
-}
-
-// pods lists pods of the default namespace; there must be some.
-func (e *errand) pods(selector string) []v1.Pod {
-	e.t.Helper()
-	list, err := e.client.CoreV1().Pods("default").List(e.t.Context(), metav1.ListOptions{LabelSelector: selector})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	if len(list.Items) == 0 {
-		e.t.Fatalf("there is no pod with %s", selector)
-	}
-	return list.Items
 }

@@ -76,14 +76,3 @@ func TestTheRealMachine(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
-
-// A look every ten seconds must not be felt.
-func BenchmarkRead(b *testing.B) {
-	dir := b.TempDir()
-	host := LinuxHost(1<<40, dir, dir)
-	for b.Loop() {
-		if _, err := host.Read(); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

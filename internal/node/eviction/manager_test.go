@@ -389,3 +389,22 @@ func TestRest(t *testing.T) {
 		}
 	})
 }
+
+// What a look costs at rest must not be felt.
+func BenchmarkLookAtRest(b *testing.B) {
+	dir := b.TempDir()
+	w := &world{events: record.NewFakeRecorder(1)}
+	for i := range 100 {
+		w.pods = append(w.pods, makePod(string(rune('a'+i)), requests(v1.ResourceMemory, "1Gi")))
+	}
+	m, err := New(Config{Host: LinuxHost(1<<40, dir, dir), Runtime: w, Images: w, Recorder: w.events, NodeName: "n"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	m.pods = w
+	for b.Loop() {
+		if _, err := (seam{m}).Get(b.Context(), true); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
