@@ -135,10 +135,15 @@ func (p onePod) Pods() []*v1.Pod { return []*v1.Pod{p.pod} }
 func runningPod() *v1.Pod {
 	return &v1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "uid-1"},
-		Spec:       v1.PodSpec{Containers: []v1.Container{{Name: "c"}, {Name: "other"}}},
+		Spec:       v1.PodSpec{Containers: []v1.Container{{Name: "c"}, {Name: "other"}, {Name: "removed"}}},
 		Status: v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{
 			{Name: "c", ContainerID: "errand://id-1", State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}},
 			{Name: "other", State: v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: "ContainerCreating"}}},
+			{
+				Name: "removed", ContainerID: "errand://id-3", RestartCount: 1,
+				State:                v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerID: "errand://id-3"}},
+				LastTerminationState: v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerID: "errand://id-2"}},
+			},
 		}},
 	}
 }

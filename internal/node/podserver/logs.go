@@ -18,7 +18,10 @@ import (
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/node/crispec"
 )
 
 // logOptions is a PodLogOptions, checked.
@@ -47,7 +50,7 @@ func (s *Server) logs(w http.ResponseWriter, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	log, err := s.openLog(req.Context(), id)
+	log, err := s.openLog(req.Context(), pod, name, id)
 	if err != nil {
 		return err
 	}
@@ -66,13 +69,18 @@ func (s *Server) logs(w http.ResponseWriter, req *http.Request) error {
 }
 
 // openLog finds and opens the log of a container.
-func (s *Server) openLog(ctx context.Context, id containerID) (*logFile, error) {
-	resp, err := s.cfg.Runtime.ContainerStatus(ctx, id.id, false)
-	if err != nil {
+func (s *Server) openLog(ctx context.Context, pod *v1.Pod, name string, id containerID) (*logFile, error) {
+	path := ""
+	switch resp, err := s.cfg.Runtime.ContainerStatus(ctx, id.id, false); {
+	case crierrors.IsNotFound(err):
+		// An ended pod's containers go when the disk is full; their logs stay as long as it does.
+		path = s.logOfRun(pod, name, id)
+	case err != nil:
 		klog.FromContext(ctx).V(2).Info("No status for a container whose log is asked for", "container", id, "err", err)
 		return nil, errBadRequest("unable to retrieve container logs for %s", id)
+	default:
+		path = resp.GetStatus().GetLogPath()
 	}
-	path := resp.GetStatus().GetLogPath()
 	relative, err := filepath.Rel(s.cfg.LogDir, path)
 	if err != nil || !filepath.IsLocal(relative) {
 		return nil, fmt.Errorf("log of container %s is not below the log directory", id)
@@ -87,6 +95,18 @@ func (s *Server) openLog(ctx context.Context, id containerID) (*logFile, error) 
 		return nil, errors.Join(&httpError{http.StatusBadRequest, err.Error()}, root.Close())
 	}
 	return log, nil
+}
+
+// logOfRun is where the log of the container's present run, or of the one before
+// it, is.
+func (s *Server) logOfRun(pod *v1.Pod, name string, id containerID) string {
+	status, _ := containerStatus(pod, name)
+	run := status.RestartCount
+	if last := status.LastTerminationState.Terminated; last != nil && parseContainerID(last.ContainerID) == id && parseContainerID(status.ContainerID) != id {
+		run--
+	}
+	dir := crispec.Node{LogDir: s.cfg.LogDir}.PodLogDir(pod.Namespace, pod.Name, pod.UID)
+	return filepath.Join(dir, crispec.ContainerLog(name, run))
 }
 
 // logFile is a container's log. It never leads out of root.

@@ -48,6 +48,30 @@ func TestReadLogs(t *testing.T) {
 	}
 }
 
+// The log of a container that the runtime doesn't have any more is there as long
+// as its file.
+func TestLogsOfRemovedContainers(t *testing.T) {
+	w := newWorld(t)
+	const present, previous = "/containerLogs/ns/p/removed", "/containerLogs/ns/p/removed?previous=true"
+	if code, got := w.get(t, present); code != http.StatusBadRequest || !strings.Contains(got, "failed to open log file") {
+		t.Errorf("without a file: %d %s", code, got)
+	}
+	dir := filepath.Join(filepath.Dir(filepath.Dir(w.log)), "removed")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"0.log": "first", "1.log": "second"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("2026-01-01T00:00:01Z stdout F "+text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{present: "second\n", previous: "first\n"} {
+		if code, got := w.get(t, path); code != http.StatusOK || got != want {
+			t.Errorf("%s: %d %q, want %q", path, code, got, want)
+		}
+	}
+}
+
 func TestLogErrors(t *testing.T) {
 	w := newWorld(t)
 	for path, want := range map[string]string{
