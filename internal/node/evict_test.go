@@ -159,3 +159,33 @@ func TestAdmit(t *testing.T) {
 		t.Errorf("events:\n%s", w.events)
 	}
 }
+
+// The agent is killed after each single call of an eviction that changes
+// something: what the API says of the pod's end is never its container's exit code
+// alone, which would count as a failure.
+func TestKilledWhileEvicting(t *testing.T) {
+	for n := 1; ; n++ {
+		w := newWorld(t)
+		pod := makePod("p").obj()
+		w.api.create(pod)
+		first := w.start()
+		w.waitPhase(pod, v1.PodRunning)
+		first.waitIdle()
+		first.conn.DieAfter(n)
+		go func() { _ = first.node.Evict(t.Context(), pod, lowOnDisk(), time.Second) }()
+		w.waitOrDeath(first, pod, func(p *v1.Pod) bool { return isTerminal(p.Status.Phase) })
+		survived := first.restsAlive()
+		first.kill()
+		second := w.start()
+		second.waitIdle()
+		got, _ := w.api.get(pod)
+		if got.Status.Phase == v1.PodRunning && got.Status.Reason == "" {
+			t.Fatalf("killed after %d calls: the eviction, which was told, is forgotten", n)
+		}
+		wantEvicted(t, w.waitPhase(pod, v1.PodFailed), 143)
+		if survived {
+			t.Logf("%d moments to die at", n-1)
+			return
+		}
+	}
+}
