@@ -62,6 +62,9 @@ type Config struct {
 	// Admit, if set, says why a pod can't be run now, with a reason for its status;
 	// no message means that it can.
 	Admit func(ctx context.Context, pod *v1.Pod) (reason, message string)
+	// Drained are containers, by the runtime's ID, that were ended on purpose while no
+	// agent was there to see it.
+	Drained map[string]bool
 	// Recorder takes events; their source should be the component "kubelet" on this
 	// node, as users expect.
 	Recorder record.EventRecorder

@@ -109,6 +109,21 @@ func (n *Node) DeleteAllUnusedContainers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// shutdown is the outcome of a pod whose containers went with the node, on purpose
+// (KEP-2000); nil if none did. What would be restarted is: only pods that have
+// ended by it get one.
+func (n *Node) shutdown(rt *runtimepod.Pod) *podstatus.Outcome {
+	for _, c := range rt.Containers {
+		if c.Lost && c.Reason == runtimepod.ReasonStatusUnknown && n.cfg.Drained[c.ID] {
+			const message = "Pod was terminated in response to imminent node shutdown."
+			return &podstatus.Outcome{Reason: "Terminated", Message: message, Disruption: &v1.PodCondition{
+				Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: message,
+			}}
+		}
+	}
+	return nil
+}
+
 // evictAs has the worker end its pod so.
 func (w *worker) evictAs(order evictionOrder) {
 	w.mu.Lock()

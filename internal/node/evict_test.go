@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,6 +188,37 @@ func TestKilledWhileEvicting(t *testing.T) {
 		if survived {
 			t.Logf("%d moments to die at", n-1)
 			return
+		}
+	}
+}
+
+// A pod whose containers were ended on purpose, while nobody saw it, was disrupted;
+// one that would restart them does.
+func TestDrained(t *testing.T) {
+	for policy, phase := range map[v1.RestartPolicy]v1.PodPhase{v1.RestartPolicyNever: v1.PodFailed, v1.RestartPolicyAlways: v1.PodRunning} {
+		for _, drained := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s drained=%v", policy, drained), func(t *testing.T) {
+				w := newWorld(t)
+				pod := makePod("p").restart(policy).obj()
+				w.api.create(pod)
+				a := w.start()
+				before := w.waitPhase(pod, v1.PodRunning)
+				a.waitIdle()
+				a.kill()
+				w.runtime.Lose()
+				second := w.start(func(a *agent) {
+					_, id, _ := strings.Cut(before.Status.ContainerStatuses[0].ContainerID, "://")
+					a.drained = map[string]bool{id: drained}
+				})
+				got := w.wait(pod, "what becomes of it", func(p *v1.Pod) bool {
+					return p.Status.Phase == phase && (policy == v1.RestartPolicyNever || p.Status.ContainerStatuses[0].RestartCount == 1)
+				})
+				second.waitIdle()
+				c := disruption(got)
+				if told := got.Status.Reason == "Terminated" && c != nil && c.Reason == v1.PodReasonTerminationByKubelet; told != (drained && phase == v1.PodFailed) {
+					t.Errorf("%s: %s, %+v", got.Status.Reason, got.Status.Message, c)
+				}
+			})
 		}
 	}
 }

@@ -70,7 +70,7 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 		w.watchProbes(pod, rt)
 		actions := plan.Compute(w.planInput(pod, rt))
 		if actions.Finished {
-			w.ending = &ending{}
+			w.ending = &ending{outcome: w.n.shutdown(rt)}
 			return w.end(ctx)
 		}
 		if !started && starts(actions) {

@@ -50,14 +50,15 @@ func newWorld(t *testing.T) *world {
 
 // agent is one life of the node agent.
 type agent struct {
-	w      *world
-	node   *Node
-	conn   *fakecri.Client
-	cri    internalapi.RuntimeService // conn, or what a test puts before it
-	client *fake.Clientset
-	dns    crispec.DNS
-	admit  func(context.Context, *v1.Pod) (string, string)
-	stop   func()
+	w       *world
+	node    *Node
+	conn    *fakecri.Client
+	cri     internalapi.RuntimeService // conn, or what a test puts before it
+	client  *fake.Clientset
+	dns     crispec.DNS
+	drained map[string]bool
+	admit   func(context.Context, *v1.Pod) (string, string)
+	stop    func()
 }
 
 // start starts an agent; configure may set its death and objects beforehand.
@@ -83,6 +84,7 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		MemoryCapacity:   8 << 30,
 		DNS:              a.dns,
 		Admit:            a.admit,
+		Drained:          a.drained,
 		Recorder:         w.events,
 		Clock:            w.clock,
 		StartConcurrency: 4,
@@ -162,27 +164,32 @@ func (a *agent) restsAlive() bool {
 		return false
 	case <-a.node.Ready():
 	}
-	a.waitIdle()
-	select {
-	case <-a.conn.Died():
-		return false
-	default:
-		return true
+	dead := func() bool {
+		select {
+		case <-a.conn.Died():
+			return true
+		default:
+			return false
+		}
 	}
+	a.w.until("the agent to come to rest, or to die", func() bool { return dead() || a.idle() })
+	return !dead()
 }
 
 // waitIdle waits until no worker of the agent has anything to do.
 func (a *agent) waitIdle() {
 	a.w.t.Helper()
 	<-a.node.Ready()
-	a.w.until("the agent to come to rest", func() bool {
-		for _, w := range a.node.all() {
-			if w.busy() {
-				return false
-			}
+	a.w.until("the agent to come to rest", a.idle)
+}
+
+func (a *agent) idle() bool {
+	for _, w := range a.node.all() {
+		if w.busy() {
+			return false
 		}
-		return true
-	})
+	}
+	return true
 }
 
 func (w *worker) busy() bool {

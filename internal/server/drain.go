@@ -62,6 +62,10 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 		return err
 	}
 	fmt.Fprintln(stderr, "ending all containers")
+	if err := r.noteDrained(ctx, dir); err != nil {
+		// On a full disk they end all the same; their pods' ends then look like failures.
+		fmt.Fprintf(stderr, "errand: cannot note which containers are ended: %v\n", err)
+	}
 	if err := r.destroy(ctx, names.CgroupParent); err != nil {
 		return err
 	}

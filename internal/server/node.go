@@ -189,6 +189,10 @@ func (s *serve) newRegistration(ctx context.Context, client kubernetes.Interface
 }
 
 func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration, collector *imagegc.Collector, evictor *eviction.Manager) (*node.Node, error) {
+	drained, err := drainedContainers(s.dir)
+	if err != nil {
+		return nil, err
+	}
 	return node.New(node.Config{
 		Client:         client,
 		Informers:      s.api.Informers(),
@@ -206,6 +210,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		DNS:            s.podDNS(),
 		SeccompDefault: true,
 		Admit:          evictor.Admit,
+		Drained:        drained,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),
 	})

@@ -43,6 +43,33 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// errand drain disrupts pods, too: their Jobs go on at the next start.
+func TestDrainOfTheHost(t *testing.T) {
+	e := start(t)
+	g := newGate(t)
+	e.apply(job("drained", "test -e /gate/tried && exit 0; touch /gate/tried; "+knockGate+"; sleep 3600",
+		"backoffLimit: 0", "podFailurePolicy:", "  rules:", "  - {action: Ignore, onPodConditions: [{type: DisruptionTarget}]}") + g.mount())
+	g.arrived()
+	first := e.kubectl("get", "pods", "-o", "jsonpath={.items[*].metadata.name}")
+	e.wait("condition=Ready", "pod/"+first)
+	if _, err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.start()
+	e.wait("condition=Complete", "job/drained")
+	if failed := e.kubectl("get", "job", "drained", "-o", "jsonpath={.status.failed}"); failed != "" && failed != "0" {
+		t.Errorf("the drain counts as %s failures", failed)
+	}
+	status := e.podStatus(first)
+	if c := condition(status, v1.DisruptionTarget); status.Reason != "Terminated" || status.Message != "Pod was terminated in response to imminent node shutdown." ||
+		c == nil || c.Reason != v1.PodReasonTerminationByKubelet {
+		t.Errorf("it is %s: %s with the conditions %+v", status.Reason, status.Message, status.Conditions)
+	}
+}
+
 // Evictions obey PodDisruptionBudgets, and say of the pod that they disrupted it.
 func TestEviction(t *testing.T) {
 	e := start(t)
