@@ -48,7 +48,7 @@ func (n *Node) Active() []*v1.Pod {
 		if !n.mine(pod) || isTerminal(pod.Status.Phase) {
 			continue
 		}
-		if w := n.existing(pod.UID); w == nil || !w.status.terminal() {
+		if w := n.existing(pod.UID); w != nil && !w.status.terminal() {
 			active = append(active, pod)
 		}
 	}

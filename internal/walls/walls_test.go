@@ -19,6 +19,9 @@ type wall struct {
 	below string
 	// never are import paths, with all below them.
 	never []string
+	// but are import paths, with all below them, that may be leaned on though
+	// they are below never.
+	but []string
 	// only, where it is set, turns the wall round: everything else is
 	// forbidden, but for the standard library and what is below below itself.
 	only []string
@@ -60,6 +63,7 @@ var walls = []wall{
 	{
 		below: "internal/node",
 		never: []string{module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/jobs", module + "internal/server", module + "internal/cli", "k8s.io/kubernetes/pkg/kubelet/kuberuntime", "k8s.io/kubernetes/cmd"},
+		but:   []string{"k8s.io/kubernetes/pkg/kubelet/kuberuntime/util"}, // a few functions on statuses, by way of the eviction manager
 		why:   "the node sees containers through the CRI's interfaces alone, so that any runtime serves",
 	},
 	{
@@ -132,11 +136,11 @@ func (w wall) forbids(dep string, standard bool) bool {
 	if w.only != nil {
 		return !standard && !within(dep, module+w.below) && !withinAny(dep, w.only)
 	}
-	return withinAny(dep, w.never)
+	return withinAny(dep, w.never) && !withinAny(dep, w.but)
 }
 
 func TestForbids(t *testing.T) {
-	never := wall{below: "internal/a", never: []string{module + "internal/b"}}
+	never := wall{below: "internal/a", never: []string{module + "internal/b"}, but: []string{module + "internal/b/d"}}
 	only := wall{below: "cmd/a", only: []string{"golang.org/x/sys"}}
 	for _, tc := range []struct {
 		w        wall
@@ -146,6 +150,7 @@ func TestForbids(t *testing.T) {
 	}{
 		{never, module + "internal/b", false, true},
 		{never, module + "internal/b/c", false, true},
+		{never, module + "internal/b/d", false, false},
 		{never, module + "internal/bc", false, false},
 		{never, "fmt", true, false},
 		{only, "golang.org/x/sys/unix", false, false},

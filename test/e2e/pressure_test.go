@@ -113,3 +113,21 @@ func TestDiskLimits(t *testing.T) {
 		})
 	}
 }
+
+// Who takes more memory than is allowed is killed, and so it is told: also if it
+// was only a child of the container's.
+func TestOOMKilled(t *testing.T) {
+	e := start(t)
+	const limited = `image: "busybox:latest", resources: {limits: {memory: 32Mi}}, command: `
+	e.applyPod("hungry", "\n  containers:\n"+
+		"  - {name: first, "+limited+"[tail, /dev/zero]}\n"+
+		"  - {name: child, "+limited+"[sh, -c, \"tail /dev/zero; exit 3\"]}\n")
+	e.wait("jsonpath={.status.phase}=Failed", "pod/hungry")
+	for _, c := range e.podStatus("hungry").ContainerStatuses {
+		// A kernel with cgroups of version 2 ends the whole container.
+		end := c.State.Terminated
+		if end == nil || end.Reason != "OOMKilled" || end.ExitCode != 137 && (c.Name == "first" || end.ExitCode != 3) {
+			t.Errorf("%s ended as %+v", c.Name, end)
+		}
+	}
+}

@@ -17,8 +17,13 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Period is how often the machine is looked at: the kubelet's.
-const Period = 10 * time.Second
+const (
+	// Period is how often the machine is looked at: the kubelet's.
+	Period = 10 * time.Second
+	// announceWithin is how long the API has to take the Node's pressure before a pod
+	// ends by it: the store may be on the disk that is full.
+	announceWithin = time.Second
+)
 
 // Runtime is what is asked of the container runtime; the CRI's RuntimeService
 // has it.
@@ -103,8 +108,8 @@ func New(cfg Config) (*Manager, error) {
 }
 
 // Run looks after the machine until ctx ends; then it returns nil. announce
-// returns once the API has the Node's conditions as Under tells them, or can't get
-// them. It may be called once.
+// returns once the API has the Node's conditions as Under tells them, or when its
+// context ends. It may be called once.
 func (m *Manager) Run(ctx context.Context, pods Pods, announce func(context.Context)) error {
 	m.ctx, m.pods, m.announce = ctx, pods, announce
 	m.disks = disks{clock: m.cfg.Clock, runtime: m.cfg.Runtime, where: pods.LocalStorage, last: map[types.UID]measured{}}
@@ -137,17 +142,15 @@ func (m *Manager) Admit(ctx context.Context, pod *v1.Pod) (reason, message strin
 
 // kill ends a pod for upstream's manager.
 func (m *Manager) kill(pod *v1.Pod, _ bool, grace *int64, set func(*v1.PodStatus)) error {
-	ctx := m.ctx
-	for _, pressure := range []v1.NodeConditionType{v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure} {
-		if m.Under(pressure) {
-			// The pod that takes its place mustn't come here, to be refused.
-			m.announce(ctx)
-			break
-		}
+	if m.Under(v1.NodeMemoryPressure) || m.Under(v1.NodeDiskPressure) || m.Under(v1.NodePIDPressure) {
+		// The pod that takes its place mustn't come here, to be refused.
+		ctx, cancel := context.WithTimeout(m.ctx, announceWithin)
+		m.announce(ctx)
+		cancel()
 	}
 	status := pod.Status.DeepCopy()
 	set(status)
-	return m.pods.Evict(ctx, pod, status, time.Duration(*grace)*time.Second)
+	return m.pods.Evict(m.ctx, pod, status, time.Duration(*grace)*time.Second)
 }
 
 // seam is what upstream's manager sees of this one.

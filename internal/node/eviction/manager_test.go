@@ -37,6 +37,7 @@ type world struct {
 	freed   func(w *world, uid types.UID) // what an end gives back
 	unused  func(w *world)                // what unused images and containers give back
 	asked   int                           // times that the runtime was asked
+	stuck   bool                          // the API takes nothing
 
 	evicted []string // in order, with reason, message and grace
 	said    []string // what came to pass
@@ -124,10 +125,14 @@ func (w *world) ListContainerStats(_ context.Context, f *runtimeapi.ContainerSta
 	}}, nil
 }
 
-func (w *world) announce(context.Context) {
+func (w *world) announce(ctx context.Context) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.said = append(w.said, "announce")
+	stuck := w.stuck
+	w.mu.Unlock()
+	if stuck {
+		<-ctx.Done()
+	}
 }
 
 // play runs a script beside a Manager, in a bubble where time is free. The
@@ -303,6 +308,20 @@ func TestDisk(t *testing.T) {
 			"Container main was using 2Gi, request is 0, has larger consumption of ephemeral-storage. [DisruptionTarget TerminationByKubelet]"}
 		if diff := cmp.Diff(want, w.evicted); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+// A full disk on which the store is, too, isn't waited for.
+func TestNothingCanBeTold(t *testing.T) {
+	play(t, Policy{}, func(w *world) {
+		w.set(func(w *world) {
+			w.stuck = true
+			w.pods = []*v1.Pod{makePod("p")}
+			w.reading.NodeFS.Available = 0
+		})
+		if len(w.evicted) != 1 {
+			t.Errorf("evicted: %v", w.evicted)
 		}
 	})
 }
