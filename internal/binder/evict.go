@@ -39,17 +39,26 @@ func (b *Binder) makeRoom(ctx context.Context, w *waiting, d *diagnosis) func(co
 	d.found = found.String()
 	b.state.nominate(w.info, node)
 	w.solo, w.victims = true, map[types.UID]bool{}
-	var victims []*v1.Pod
+	e := eviction{pod: w.pod, node: node, text: d.String()}
 	for _, v := range found.victims {
 		w.victims[v.info.uid] = true
 		if v.info.pod.DeletionTimestamp == nil && !v.evicted {
 			v.evicted = true
-			victims = append(victims, v.info.pod)
+			e.victims = append(e.victims, v.info.pod)
 		}
 	}
-	dropped := b.state.dropLowerNominations(w.info, node)
+	e.dropped = b.state.dropLowerNominations(w.info, node)
 	b.queue.hold(w)
-	return func(ctx context.Context) { b.evictFor(ctx, w, node, victims, dropped, d.String()) }
+	return func(ctx context.Context) { b.evictFor(ctx, w, e) }
+}
+
+// eviction is what is to be done to make room for a pod.
+type eviction struct {
+	pod     *v1.Pod // as it was when that was decided
+	node    string
+	victims []*v1.Pod
+	dropped []*v1.Pod // those for which room was kept there
+	text    string    // what is said of it on the pod
 }
 
 // dropLowerNominations takes the room back that was kept on the node for pods of
@@ -76,17 +85,16 @@ func (s *state) spare(pods []*v1.Pod) {
 
 // evictFor says on the pod that it will get room, evicts those who have it, and
 // lets the pod try again.
-func (b *Binder) evictFor(ctx context.Context, w *waiting, node string, victims, dropped []*v1.Pod, text string) {
+func (b *Binder) evictFor(ctx context.Context, w *waiting, e eviction) {
 	logger := klog.FromContext(ctx)
-	pod := w.pod
-	logger.V(2).Info("Preempting pods", "pod", klog.KObj(pod), "victims", klog.KObjSlice(victims), "node", node)
-	err := b.setUnscheduled(ctx, pod, text, &node)
+	logger.V(2).Info("Preempting pods", "pod", klog.KObj(e.pod), "victims", klog.KObjSlice(e.victims), "node", e.node)
+	err := b.setUnscheduled(ctx, e.pod, e.text, &e.node)
 	if err == nil {
 		b.remindLater()
-		b.cfg.Recorder.Event(pod, v1.EventTypeWarning, reasonFailedScheduling, truncate(text))
-		err = b.evict(ctx, pod, node, victims)
+		b.cfg.Recorder.Event(e.pod, v1.EventTypeWarning, reasonFailedScheduling, truncate(e.text))
+		err = b.evict(ctx, e)
 	}
-	for _, other := range dropped {
+	for _, other := range e.dropped {
 		if err := b.clearNomination(ctx, other); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 			logger.Error(err, "Cannot take back the room that was kept for a pod", "pod", klog.KObj(other))
 		}
@@ -94,7 +102,7 @@ func (b *Binder) evictFor(ctx context.Context, w *waiting, node string, victims,
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {
-		b.state.spare(victims)
+		b.state.spare(e.victims)
 	}
 	if b.queue.pods[w.info.uid] != w || w.class != nil || len(w.pod.Spec.SchedulingGates) > 0 {
 		return
@@ -103,13 +111,13 @@ func (b *Binder) evictFor(ctx context.Context, w *waiting, node string, victims,
 	case ctx.Err() != nil, apierrors.IsNotFound(err):
 		return // the watch will tell
 	case err == nil:
-		w.told = text
+		w.told = e.text
 	default:
 		w.victims = nil
 		delete(b.state.nominated, w.info.uid)
 		if !apierrors.IsConflict(err) {
-			logger.Error(err, "Preemption failed; will try again", "pod", klog.KObj(pod))
-		} else if w.pod.ResourceVersion != pod.ResourceVersion {
+			logger.Error(err, "Preemption failed; will try again", "pod", klog.KObj(e.pod))
+		} else if w.pod.ResourceVersion != e.pod.ResourceVersion {
 			break // the newer pod is here already
 		}
 		b.retryLater(w)
@@ -121,12 +129,12 @@ func (b *Binder) evictFor(ctx context.Context, w *waiting, node string, victims,
 
 // evict says on the victims that they are disrupted, and deletes them with their
 // grace periods.
-func (b *Binder) evict(ctx context.Context, preemptor *v1.Pod, node string, victims []*v1.Pod) error {
+func (b *Binder) evict(ctx context.Context, e eviction) error {
 	var errs []error
-	for _, victim := range victims {
+	for _, victim := range e.victims {
 		err := b.evictOne(ctx, victim)
 		if err == nil {
-			b.cfg.Recorder.Eventf(victim, v1.EventTypeNormal, reasonPreempted, "Preempted by pod %s on node %s", preemptor.UID, node)
+			b.cfg.Recorder.Eventf(victim, v1.EventTypeNormal, reasonPreempted, "Preempted by pod %s on node %s", e.pod.UID, e.node)
 		}
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 			err = nil // gone, or another pod has its name
