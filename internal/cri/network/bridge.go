@@ -30,7 +30,7 @@ func existingBridge(h *netlink.Handle, name string) (netlink.Link, netip.Prefix,
 		return nil, netip.Prefix{}, fmt.Errorf("list the addresses of the bridge %s: %w", name, err)
 	}
 	for _, a := range addrs {
-		if p, ok := prefixOf(a.IPNet); ok {
+		if p, ok := prefixOf(a.IPNet); ok && !p.IsSingleIP() { // not the API's address
 			return link, p, nil
 		}
 	}
@@ -59,6 +59,21 @@ func ensureBridge(h *netlink.Handle, name string, gateway netip.Prefix, mtu int)
 		return nil, fmt.Errorf("set the bridge %s up: %w", name, err)
 	}
 	return link, nil
+}
+
+// ensureAddress gives the bridge a further address, or takes it away.
+func ensureAddress(h *netlink.Handle, bridge netlink.Link, addr netip.Addr, there bool) error {
+	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(addr, addr.BitLen()))}
+	if there {
+		if err := h.AddrReplace(bridge, a); err != nil {
+			return fmt.Errorf("give the bridge %s the address %s: %w", bridge.Attrs().Name, addr, err)
+		}
+		return nil
+	}
+	if err := h.AddrDel(bridge, a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("take the address %s off the bridge %s: %w", addr, bridge.Attrs().Name, err)
+	}
+	return nil
 }
 
 // uplinkMTU is the MTU of the interface that the default route leaves by, so

@@ -29,6 +29,9 @@ const (
 	regWord2 = 10
 )
 
+// httpsPort is where clients of the API in pods connect to.
+const httpsPort = 443
+
 // ctStatusDNAT is IPS_DST_NAT of the kernel's enum ip_conntrack_status.
 const ctStatusDNAT = 1 << 5
 
@@ -127,35 +130,45 @@ func iptablesRules(bridge string) [][]expr.Any {
 	}
 }
 
-// inputRules accept what pods send to the ports that are open to them, at the
-// host's address in their range. In iptables-nft's form each names the protocol
+// inputRules accept what pods send to the ports that are open to them. In iptables-nft's form each names the protocol
 // and has its match for the port.
 func (f *firewall) inputRules(iptables bool) [][]expr.Any {
 	match := destinationPort
 	if iptables {
 		match = xtPort
 	}
-	rules := f.gatewayRules(match)
+	rules := f.openingRules(match)
 	for i, r := range rules {
 		rules[i] = append(iface(expr.MetaKeyIIFNAME, f.bridge), r...)
 	}
 	return rules
 }
 
-// gatewayRules accept what goes to the open ports, whoever sends it.
-func (f *firewall) gatewayRules(match func(protocol uint8, port uint16) []expr.Any) [][]expr.Any {
+// openingRules accept what goes to the open ports, whoever sends it.
+func (f *firewall) openingRules(match func(protocol uint8, port uint16) []expr.Any) [][]expr.Any {
 	var rules [][]expr.Any
-	for _, port := range f.open {
-		for _, protocol := range []uint8{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-			rules = append(rules, accept(toGateway(f.gateway), l4(protocol), match(protocol, port)))
+	for _, o := range f.open {
+		for _, protocol := range o.protocols {
+			rules = append(rules, accept(toAddress(o.addr), l4(protocol), match(protocol, o.port)))
 		}
 	}
 	return rules
 }
 
-// toGateway has no mask, as iptables-nft writes a whole address.
-func toGateway(gateway netip.Addr) []expr.Any {
-	addr := gateway.As4()
+// toAPI sends what goes to port 443 of the API's address to the port that it
+// listens on: another server of the host's may have 443 on all addresses.
+func toAPI(api opening) []expr.Any {
+	addr := api.addr.As4()
+	return slices.Concat(toAddress(api.addr), l4(unix.IPPROTO_TCP), destinationPort(unix.IPPROTO_TCP, httpsPort), []expr.Any{
+		&expr.Immediate{Register: regWord0, Data: addr[:]},
+		&expr.Immediate{Register: regWord1, Data: binary.BigEndian.AppendUint16(nil, api.port)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: regWord0, RegProtoMin: regWord1},
+	})
+}
+
+// toAddress has no mask, as iptables-nft writes a whole address.
+func toAddress(to netip.Addr) []expr.Any {
+	addr := to.As4()
 	return []expr.Any{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: ipDestination, Len: 4},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: addr[:]},

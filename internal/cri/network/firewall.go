@@ -22,8 +22,8 @@ type firewall struct {
 	table          *nftables.Table
 	bridge         string
 	cidr           netip.Prefix
-	gateway        netip.Addr
-	open           []uint16 // Config.GatewayPorts
+	open           []opening
+	api            *opening // the one that port 443 leads to, too; nil without
 	ports, ipPorts *nftables.Set
 	// rules counts those of the table, by chain.
 	rules map[string]int
@@ -31,13 +31,32 @@ type firewall struct {
 	noMatches bool
 }
 
+// opening is a port of the host's that pods may reach.
+type opening struct {
+	addr      netip.Addr
+	port      uint16
+	protocols []uint8
+}
+
+func openings(cfg Config, gateway, api netip.Addr) (open []opening, forAPI *opening) {
+	for _, port := range cfg.GatewayPorts {
+		open = append(open, opening{gateway, port, []uint8{unix.IPPROTO_UDP, unix.IPPROTO_TCP}})
+	}
+	if cfg.APIPort == 0 {
+		return open, nil
+	}
+	o := opening{api, cfg.APIPort, []uint8{unix.IPPROTO_TCP}}
+	return append(open, o), &o
+}
+
 // newFirewall replaces the table by one with empty maps and lets pods' packets
 // through the host's own forward and input chains where those drop by default.
-func newFirewall(cfg Config, cidr netip.Prefix, gateway netip.Addr) (*firewall, error) {
+func newFirewall(cfg Config, cidr netip.Prefix, gateway, api netip.Addr) (*firewall, error) {
 	f := &firewall{
 		table:  &nftables.Table{Name: cfg.Table, Family: nftables.TableFamilyIPv4},
-		bridge: cfg.Bridge, cidr: cidr, gateway: gateway, open: cfg.GatewayPorts,
+		bridge: cfg.Bridge, cidr: cidr,
 	}
+	f.open, f.api = openings(cfg, gateway, api)
 	if err := f.write(nil); err != nil {
 		return nil, err
 	}
@@ -150,7 +169,7 @@ func (f *firewall) addPostrouting(c *nftables.Conn) {
 	})
 	multicast := netip.MustParsePrefix("224.0.0.0/4")
 	f.rule(c, chain, f.from(f.cidr), f.notTo(f.cidr), f.notTo(multicast), one(&expr.Masq{}))
-	f.rule(c, chain, f.from(f.cidr), f.to(f.cidr), dnatted(), one(&expr.Masq{}))
+	f.rule(c, chain, iface(expr.MetaKeyOIFNAME, f.bridge), f.from(f.cidr), f.to(f.cidr), dnatted(), one(&expr.Masq{}))
 	f.rule(c, chain, f.from(loopback), f.to(f.cidr), dnatted(), one(&expr.Masq{}))
 }
 
@@ -160,16 +179,20 @@ func (f *firewall) addNATChains(c *nftables.Conn) {
 	for _, base := range []struct {
 		name string
 		hook *nftables.ChainHook
+		from []expr.Any // who reaches the API
 	}{
-		{"prerouting", nftables.ChainHookPrerouting},
-		{"output", nftables.ChainHookOutput},
+		{"prerouting", nftables.ChainHookPrerouting, iface(expr.MetaKeyIIFNAME, f.bridge)},
+		{"output", nftables.ChainHookOutput, nil},
 	} {
 		chain := c.AddChain(&nftables.Chain{
 			Name: base.name, Table: f.table, Type: nftables.ChainTypeNAT,
 			Hooknum: base.hook, Priority: nftables.ChainPriorityNATDest,
 		})
-		for _, r := range f.gatewayRules(destinationPort) {
+		for _, r := range f.openingRules(destinationPort) {
 			f.rule(c, chain, r) // a host port of a pod's doesn't stand in the way
+		}
+		if f.api != nil {
+			f.rule(c, chain, base.from, toAPI(*f.api))
 		}
 		f.rule(c, chain, toLocal(), f.dnat(f.ipPorts, true))
 		f.rule(c, chain, toLocal(), f.dnat(f.ports, false))

@@ -53,9 +53,9 @@ func newIPAM(cidr netip.Prefix, cl clock.PassiveClock, cur cursor) (*ipam, error
 	total := uint32(1) << (32 - cidr.Bits())
 	a := &ipam{
 		cidr: cidr.Masked(),
-		// The network's address, the gateway and the broadcast address are
-		// nobody's.
-		first: base + 2, size: total - 3,
+		// The network's address, the gateway, the API's address and the broadcast
+		// address are nobody's.
+		first: base + 2, size: total - 4,
 		held: map[netip.Addr]string{}, byID: map[string]netip.Addr{}, freed: map[netip.Addr]time.Time{},
 		clock: cl, cursor: cur,
 	}
@@ -76,6 +76,9 @@ func newIPAM(cidr netip.Prefix, cl clock.PassiveClock, cur cursor) (*ipam, error
 func (a *ipam) gateway() netip.Prefix {
 	return netip.PrefixFrom(uintToAddr(a.first-1), a.cidr.Bits())
 }
+
+// api is the address that pods reach the API by, the last of the range.
+func (a *ipam) api() netip.Addr { return uintToAddr(a.first + a.size) }
 
 // reserve gives id an address, the same one if it has one already.
 func (a *ipam) reserve(id string) (netip.Addr, error) {
@@ -131,6 +134,9 @@ func (a *ipam) advance(addr netip.Addr) error {
 func (a *ipam) restore(id string, addr netip.Addr) error {
 	if !a.cidr.Contains(addr) {
 		return fmt.Errorf("address %s of sandbox %s is outside of the pod range %s", addr, id, a.cidr)
+	}
+	if addr == a.api() {
+		return fmt.Errorf("address %s of sandbox %s has become the API's", addr, id)
 	}
 	if other, ok := a.held[addr]; ok && other != id {
 		return fmt.Errorf("address %s of sandbox %s is held by sandbox %s", addr, id, other)

@@ -35,6 +35,10 @@ type Config struct {
 	// GatewayPorts are the ports, UDP and TCP, at the host's address in the range
 	// that pods may reach whatever the host's firewall drops by default.
 	GatewayPorts []uint16
+	// APIPort is where the API listens for pods at Manager.APIAddr. Pods, and the
+	// host's own processes, reach it there and at port 443 of that address; the
+	// neighbours don't. 0 means that there is no such address.
+	APIPort uint16
 	// StateDir holds how far the range has been used. It is made if missing.
 	StateDir string
 	// Clock times the delay before a freed address is used again, and Run's
@@ -126,10 +130,13 @@ func (m *Manager) start(ctx context.Context) error {
 	if m.bridge, err = ensureBridge(m.host, m.cfg.Bridge, m.ipam.gateway(), m.mtu); err != nil {
 		return err
 	}
+	if err := ensureAddress(m.host, m.bridge, m.APIAddr(), m.cfg.APIPort != 0); err != nil {
+		return err
+	}
 	if err := ensureForwarding(); err != nil {
 		return err
 	}
-	if m.nft, err = newFirewall(m.cfg, cidr, m.Gateway()); err != nil {
+	if m.nft, err = newFirewall(m.cfg, cidr, m.Gateway(), m.APIAddr()); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).V(2).Info("Pod network is up", "bridge", m.cfg.Bridge, "cidr", cidr, "mtu", m.mtu)
@@ -151,6 +158,9 @@ func (m *Manager) CIDR() netip.Prefix { return m.ipam.cidr }
 
 // Gateway is the host's address in the range: pods reach the host by it.
 func (m *Manager) Gateway() netip.Addr { return m.ipam.gateway().Addr() }
+
+// APIAddr is the address in the range that is kept for the API.
+func (m *Manager) APIAddr() netip.Addr { return m.ipam.api() }
 
 // Reserve gives the sandbox an address, the same each time until Release. The
 // error wraps ErrExhausted when the range is used up.
