@@ -21,6 +21,9 @@ type index struct {
 	selecting map[requirement][]*service
 	pods      map[string]map[string]*member // by namespace and name
 	byAddr    map[netip.Addr][]*member
+	// routed is Config.Routed, and routedTo the Service that has it, if there is one.
+	routed   netip.Addr
+	routedTo *service
 }
 
 // requirement is one label that a selector asks for. It stands for the whole
@@ -34,6 +37,8 @@ type service struct {
 	// hosts are the names of the pods with that host name, of which there is
 	// nearly always one.
 	hosts map[string][]string
+	// routed is the cluster IP where packets are routed to it; else invalid.
+	routed netip.Addr
 }
 
 // endpoint is a pod as one Service has it.
@@ -50,8 +55,9 @@ type member struct {
 	services []*service // that it is an endpoint of
 }
 
-func newIndex() *index {
+func newIndex(routed netip.Addr) *index {
 	return &index{
+		routed:    routed,
 		services:  map[string]map[string]*service{},
 		selecting: map[requirement][]*service{},
 		pods:      map[string]map[string]*member{},
@@ -100,6 +106,9 @@ func (x *index) setService(svc *v1.Service) {
 	defer x.mu.Unlock()
 	x.dropService(svc.Namespace, svc.Name)
 	s := &service{Service: svc, endpoints: map[string]endpoint{}, hosts: map[string][]string{}}
+	if ip, err := netip.ParseAddr(svc.Spec.ClusterIP); err == nil && ip == x.routed {
+		s.routed, x.routedTo = ip, s
+	}
 	put(x.services, svc.Namespace, svc.Name, s)
 	r, ok := s.requires()
 	if !ok {
@@ -123,6 +132,9 @@ func (x *index) dropService(namespace, name string) {
 		return
 	}
 	remove(x.services, namespace, name)
+	if x.routedTo == s {
+		x.routedTo = nil
+	}
 	if r, ok := s.requires(); ok {
 		dropFrom(x.selecting, r, s)
 	}
@@ -136,7 +148,7 @@ func (x *index) dropService(namespace, name string) {
 // for, the one whose value is longest, as that tends to be the one that tells
 // pods apart. A Service without a selector is found by none.
 func (s *service) requires() (requirement, bool) {
-	if s.Spec.Type == v1.ServiceTypeExternalName {
+	if s.Spec.Type == v1.ServiceTypeExternalName || s.routed.IsValid() {
 		return requirement{}, false
 	}
 	var r requirement

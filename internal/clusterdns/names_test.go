@@ -85,8 +85,9 @@ func port(name string, number int32, target intstr.IntOrString) func(*v1.Service
 
 // world has one of all that names are made of.
 func world() *index {
-	x := newIndex()
+	x := newIndex(netip.MustParseAddr("10.57.255.254"))
 	for _, s := range []*v1.Service{
+		makeService("kubernetes", port("https", 443, intstr.FromInt32(7443)), func(s *v1.ServiceSpec) { s.ClusterIP, s.Selector = "10.57.255.254", nil }),
 		makeService("svc", port("http", 80, intstr.FromString("web")), port("", 9, intstr.FromInt32(9))),
 		makeService("early", publishing),
 		makeService("empty", selecting("job-name", "nobody")),
@@ -201,6 +202,12 @@ func TestNames(t *testing.T) {
 		{"8.0.57.10.in-addr.arpa.", dns.TypePTR, []string{"NOERROR", "PTR 10-57-0-8.default.pod.cluster.local."}},
 		{"2.0.57.10.in-addr.arpa.", dns.TypePTR, []string{"NOERROR", "PTR 10-57-0-2.clustered" + domain, "PTR 10-57-0-2.early" + domain, "PTR train-0.svc" + domain}},
 		{"99.0.57.10.in-addr.arpa.", dns.TypePTR, no},
+		// The one cluster IP that is routed is its Service's address.
+		{"kubernetes" + domain, dns.TypeA, []string{"NOERROR", "A 10.57.255.254"}},
+		{"_https._tcp.kubernetes" + domain, dns.TypeSRV, []string{"NOERROR", "SRV 0 100 443 kubernetes" + domain}},
+		{"_tcp.kubernetes" + domain, dns.TypeA, []string{"NOERROR"}},
+		{"x.kubernetes" + domain, dns.TypeA, no},
+		{"254.255.57.10.in-addr.arpa.", dns.TypePTR, []string{"NOERROR", "PTR kubernetes" + domain}},
 		{"1.2.0.192.in-addr.arpa.", dns.TypePTR, []string{"NOERROR", "A 203.0.113.9"}}, // the host's, asked outside
 		{"57.10.in-addr.arpa.", dns.TypePTR, []string{"NOERROR", "A 203.0.113.9"}},
 		{"example.com.", dns.TypeA, []string{"NOERROR", "A 203.0.113.9"}},
@@ -284,7 +291,7 @@ func TestUnusualQuestions(t *testing.T) {
 
 // Names follow each change, in whatever order Services and pods come.
 func TestNamesFollowChanges(t *testing.T) {
-	x := newIndex()
+	x := newIndex(netip.Addr{})
 	r := newResolver(x)
 	want := func(what string, want ...string) {
 		t.Helper()
@@ -321,7 +328,7 @@ func TestNamesFollowChanges(t *testing.T) {
 
 // An answer that doesn't fit says so, and what is left of it is whole.
 func TestAnswersFitUDP(t *testing.T) {
-	x := newIndex()
+	x := newIndex(netip.Addr{})
 	x.setService(makeService("svc"))
 	for i := range 200 {
 		x.setPod(makePod(fmt.Sprintf("p%d", i), fmt.Sprintf("10.57.1.%d", i)).Obj())

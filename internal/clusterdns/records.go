@@ -87,7 +87,7 @@ func (x *index) lookupService(owner string, labels []string) node {
 	case len(rest) == 0:
 		return s.itself(owner)
 	case len(rest) == 1 && strings.HasPrefix(rest[0], "_"):
-		return below(len(s.endpoints) > 0 && s.hasNamedPort(rest[0]))
+		return below((len(s.endpoints) > 0 || s.routed.IsValid()) && s.hasNamedPort(rest[0]))
 	case len(rest) == 1:
 		return s.host(owner, rest[0])
 	case len(rest) == 2:
@@ -99,6 +99,9 @@ func (x *index) lookupService(owner string, labels []string) node {
 func (s *service) itself(owner string) node {
 	if s.Spec.Type == v1.ServiceTypeExternalName {
 		return of(&dns.CNAME{Hdr: header(owner, dns.TypeCNAME), Target: dns.Fqdn(s.Spec.ExternalName)})
+	}
+	if s.routed.IsValid() {
+		return of(address(owner, s.routed))
 	}
 	records := make([]dns.RR, 0, len(s.endpoints))
 	for _, e := range s.endpoints {
@@ -126,13 +129,19 @@ func (s *service) hasNamedPort(proto string) bool {
 	return false
 }
 
-// port has a record for each pod, with the port that the pod itself listens on.
+// port has a record for each pod, with the port that the pod itself listens on,
+// or one with the Service's own where its cluster IP is routed.
 func (s *service) port(owner, port, proto string) node {
 	var n node
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
 		if p.Name == "" || port != "_"+p.Name || proto != protoLabel(p.Protocol) {
 			continue
+		}
+		if s.routed.IsValid() {
+			target := s.fqdn()
+			n.records = append(n.records, &dns.SRV{Hdr: header(owner, dns.TypeSRV), Weight: 100, Port: uint16(p.Port), Target: target})
+			n.extra = append(n.extra, address(target, s.routed))
 		}
 		for _, e := range s.endpoints {
 			number, ok := targetPort(e.pod, p)
@@ -166,9 +175,9 @@ func targetPort(pod *v1.Pod, p *v1.ServicePort) (int32, bool) {
 
 func protoLabel(p v1.Protocol) string { return "_" + strings.ToLower(string(p)) }
 
-func (s *service) nameOf(e endpoint) string {
-	return strings.Join([]string{e.host, s.Name, s.Namespace, "svc", zone}, ".")
-}
+func (s *service) nameOf(e endpoint) string { return e.host + "." + s.fqdn() }
+
+func (s *service) fqdn() string { return strings.Join([]string{s.Name, s.Namespace, "svc", zone}, ".") }
 
 func (x *index) lookupPod(owner string, labels []string) node {
 	switch len(labels) {
@@ -202,6 +211,9 @@ func (x *index) reverse(owner string, addr netip.Addr, ofPods bool) node {
 	var records []dns.RR
 	add := func(target string) {
 		records = append(records, &dns.PTR{Hdr: header(owner, dns.TypePTR), Ptr: target})
+	}
+	if s := x.routedTo; s != nil && s.routed == addr {
+		add(s.fqdn())
 	}
 	for _, m := range x.byAddr[addr] {
 		for _, s := range m.services {

@@ -27,7 +27,8 @@ const (
 	stopGrace = time.Second
 )
 
-// Config is what a Server needs. All fields but ResolvConf are required.
+// Config is what a Server needs. All fields but Routed and ResolvConf are
+// required.
 type Config struct {
 	Services coreinformers.ServiceInformer
 	Pods     coreinformers.PodInformer
@@ -37,6 +38,10 @@ type Config struct {
 	// own address in it. Others get no answer, lest the neighbours use the host as
 	// their resolver.
 	PodRange netip.Prefix
+	// Routed is the one cluster IP that packets are routed to, that of the Service
+	// "kubernetes": the name of a Service that has it stands for it. It is invalid
+	// where there is none.
+	Routed netip.Addr
 	// ResolvConf names the servers for all other names; "" means
 	// /etc/resolv.conf.
 	ResolvConf string
@@ -53,7 +58,7 @@ type Server struct {
 // New makes a Server, which follows the informers from then on. Their owner
 // starts them after that.
 func New(c Config) (*Server, error) {
-	index := newIndex()
+	index := newIndex(c.Routed)
 	services, err := follow(c.Services.Informer(), index.setService, index.deleteService)
 	if err != nil {
 		return nil, fmt.Errorf("follow Services: %w", err)

@@ -298,7 +298,7 @@ func TestPortTaken(t *testing.T) {
 }
 
 func BenchmarkPodChange(b *testing.B) {
-	x := newIndex()
+	x := newIndex(netip.Addr{})
 	for i := range 1000 {
 		x.setService(makeService(fmt.Sprintf("s%d", i), selecting("job-name", fmt.Sprintf("j%d", i))))
 	}
