@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -106,6 +107,26 @@ func TestContextEndsBeforeTheAnswer(t *testing.T) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A request made while another is answered has nothing of that one's but its end.
+func TestRequestsAreApart(t *testing.T) {
+	type key struct{}
+	end := time.Now().Add(time.Hour)
+	ctx, cancel := context.WithDeadline(context.WithValue(t.Context(), key{}, "of the outer request"), end)
+	defer cancel()
+	resp, err := do(t, ctx, nil, func(w http.ResponseWriter, r *http.Request) {
+		if v := r.Context().Value(key{}); v != nil {
+			t.Errorf("it has the value %v", v)
+		}
+		if got, ok := r.Context().Deadline(); !ok || !got.Equal(end) {
+			t.Errorf("it ends at %v, %v", got, ok)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
 }
 
 func TestPanics(t *testing.T) {

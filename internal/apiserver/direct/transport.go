@@ -30,7 +30,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(req.Context())
+	ctx, cancel := alone(req.Context())
 	w := newResponseWriter(ctx)
 	inner := req.Clone(ctx)
 	inner.RequestURI = req.URL.RequestURI()
@@ -53,6 +53,20 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel()
 		return nil, req.Context().Err()
 	}
+}
+
+// alone ends with ctx, of whose values it has none: ctx may be that of a request
+// which the server is answering, and who asks there, or what is noted about it
+// for the audit log, isn't this one's.
+func alone(ctx context.Context) (context.Context, context.CancelFunc) {
+	inner, cancel := context.Background(), context.CancelFunc(func() {})
+	if end, ok := ctx.Deadline(); ok {
+		inner, cancel = context.WithDeadline(inner, end)
+	} else {
+		inner, cancel = context.WithCancel(inner)
+	}
+	stop := context.AfterFunc(ctx, cancel)
+	return inner, func() { stop(); cancel() }
 }
 
 // body ends the request's context when the client is through with it.
