@@ -26,6 +26,14 @@ func (s *Server) Ready() <-chan struct{} { return s.readiness.done }
 // Addr returns the address of the first listener.
 func (s *Server) Addr() net.Addr { return s.generic.SecureServingInfo.Listener.Addr() }
 
+// AddListener serves what pods send by a further listener as what comes by the
+// first, from when Run does: of each address at most 256 connections at once,
+// but for ServiceAddress, which this machine's own processes come from. The
+// server closes the listener; one that comes after Run has ended at once.
+func (s *Server) AddListener(l net.Listener) {
+	s.listeners.add(limitPerAddress(l, maxConnsPerAddress, s.cfg.serviceAddr))
+}
+
 // URL returns where clients on this machine reach the server.
 func (s *Server) URL() string { return s.loopback.Host }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,9 +35,12 @@ type Config struct {
 	Listen string
 	// Listener, if set, is a TCP listener to serve TLS on; the server closes it.
 	Listener net.Listener
-	// ExtraListeners, if any, are served like the first: a pod network's bridge,
-	// for example. Their addresses stand in the certificate.
-	ExtraListeners []net.Listener
+	// ServiceAddress, if set, tells at which address pods reach the API, by port
+	// 443 as by the listener's: the certificate names it, and the Service
+	// "kubernetes" has it as its cluster IP. It is called once and may wait; an
+	// error ends New. Nil means that pods don't reach the API, and that there is
+	// no such Service. What listens there is given to AddListener.
+	ServiceAddress func(context.Context) (netip.Addr, error)
 
 	// Kubeconfig is where the administrator's kubeconfig is written besides
 	// "kubeconfig" in DataDir; empty means nowhere else.
@@ -61,7 +65,7 @@ type Config struct {
 	// one is told.
 	PodNames bool
 	// ServiceRange is the CIDR that addresses of Services come from; empty means
-	// 10.96.0.0/16. Nothing routes to them.
+	// 10.96.0.0/16. Nothing routes to them, ServiceAddress apart.
 	ServiceRange string
 	// EventTTL is how long Events are kept; 0 means an hour.
 	EventTTL time.Duration
@@ -136,6 +140,7 @@ func (c *Config) complete() (*completedConfig, error) {
 type completedConfig struct {
 	Config
 	serviceRange *net.IPNet
+	serviceAddr  netip.Addr // what ServiceAddress told; invalid without
 	hostname     string
 }
 

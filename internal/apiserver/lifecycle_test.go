@@ -140,17 +140,29 @@ func TestValidateTellsEveryMistake(t *testing.T) {
 	}
 }
 
-func TestExtraListenersAreServed(t *testing.T) {
+func TestAddedListenersAreServed(t *testing.T) {
 	extra, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ := startServer(t, Config{DataDir: t.TempDir(), ExtraListeners: []net.Listener{extra}})
+	late, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, stop := startServer(t, Config{DataDir: t.TempDir()})
+	s.AddListener(extra)
 	config := s.LoopbackConfig()
 	for _, addr := range []net.Addr{s.Addr(), extra.Addr()} {
 		config.Host = "https://" + addr.String()
 		if _, err := clientFor(t, config).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); err != nil {
 			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	stop()
+	s.AddListener(late)
+	for _, l := range []net.Listener{extra, late} {
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s after the end: %v", l.Addr(), err)
 		}
 	}
 }

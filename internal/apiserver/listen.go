@@ -36,22 +36,15 @@ func (c *completedConfig) listen(ctx context.Context) (net.Listener, error) {
 	return Listen(ctx, c.Listen)
 }
 
-// joinListeners makes one listener of several; the first one's address is its
+// joinedListener makes one listener of several; the first one's address is its
 // own. Closing it closes all.
-func joinListeners(first net.Listener, more []net.Listener) net.Listener {
-	if len(more) == 0 {
-		return first
-	}
-	j := &joinedListener{
-		Listener: first,
-		all:      append([]net.Listener{first}, more...),
-		conns:    make(chan accepted),
-		closed:   make(chan struct{}),
-	}
-	for _, l := range j.all {
-		go j.accept(l)
-	}
-	return j
+type joinedListener struct {
+	net.Listener
+	conns  chan accepted
+	closed chan struct{}
+
+	mu  sync.Mutex
+	all []net.Listener // nil once closed
 }
 
 type accepted struct {
@@ -59,12 +52,24 @@ type accepted struct {
 	err  error
 }
 
-type joinedListener struct {
-	net.Listener
-	all    []net.Listener
-	conns  chan accepted
-	closed chan struct{}
-	once   sync.Once
+func newJoinedListener(first net.Listener) *joinedListener {
+	j := &joinedListener{Listener: first, conns: make(chan accepted), closed: make(chan struct{})}
+	j.add(first)
+	return j
+}
+
+// add accepts from a further listener. One that comes too late is closed.
+func (j *joinedListener) add(l net.Listener) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	select {
+	case <-j.closed:
+		_ = l.Close() // nobody is left to tell
+		return
+	default:
+	}
+	j.all = append(j.all, l)
+	go j.accept(l)
 }
 
 func (j *joinedListener) accept(l net.Listener) {
@@ -96,29 +101,31 @@ func (j *joinedListener) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (j *joinedListener) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	var errs []error
-	j.once.Do(func() {
+	for _, l := range j.all {
+		errs = append(errs, l.Close())
+	}
+	if j.all != nil {
 		close(j.closed)
-		for _, l := range j.all {
-			errs = append(errs, l.Close())
-		}
-	})
+	}
+	j.all = nil
 	return errors.Join(errs...)
 }
 
 // names returns what clients may call the server by: its certificate's names
 // and addresses.
-func (c *completedConfig) names(listeners []net.Listener) (names []string, ips []net.IP) {
+func (c *completedConfig) names(l net.Listener) (names []string, ips []net.IP) {
 	names = []string{
 		"localhost", c.hostname,
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
 	}
 	ips = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
-	for _, l := range listeners {
-		addr, ok := l.Addr().(*net.TCPAddr)
-		if !ok {
-			continue
-		}
+	if c.serviceAddr.IsValid() {
+		ips = append(ips, c.serviceAddr.AsSlice())
+	}
+	if addr, ok := l.Addr().(*net.TCPAddr); ok {
 		if addr.IP.IsUnspecified() {
 			ips = append(ips, interfaceIPs()...)
 		} else if !addr.IP.IsLoopback() {
@@ -154,4 +161,24 @@ func reachableAddr(l net.Listener) string {
 		return l.Addr().String()
 	}
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(addr.Port))
+}
+
+// port is the first listener's, which pods reach the API by as well.
+func (s *Server) port() int32 {
+	addr, ok := s.listeners.Addr().(*net.TCPAddr)
+	if !ok {
+		return 0
+	}
+	return int32(addr.Port)
+}
+
+// sharedAddr is where most clients reach the server: by what it listens on, but
+// where that is loopback by the address that pods have for it, which is this
+// machine's, too.
+func (s *Server) sharedAddr() string {
+	host, port, err := net.SplitHostPort(s.generic.ExternalAddress)
+	if ip := net.ParseIP(host); err != nil || !ip.IsLoopback() || !s.cfg.serviceAddr.IsValid() {
+		return s.generic.ExternalAddress
+	}
+	return net.JoinHostPort(s.cfg.serviceAddr.String(), port)
 }

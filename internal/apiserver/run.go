@@ -75,9 +75,14 @@ func (s *Server) start(ctx context.Context) error {
 	if err := keepNamespaces(ctx, s.factory, s.client); err != nil {
 		return err
 	}
+	seed := &seeder{s.all}
+	service := &kubernetesService{seed: seed, addr: s.cfg.serviceAddr, port: s.port()}
+	if err := service.keep(ctx, s.factory); err != nil {
+		return err
+	}
 	s.factory.StartWithContext(ctx)
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return bootstrap(gctx, &seeder{s.all}, s.client, s.cfg.Provisioner) })
+	group.Go(func() error { return bootstrap(gctx, seed, s.client, service, s.cfg.Provisioner) })
 	group.Go(func() error {
 		if err := s.factory.WaitForCacheSyncWithContext(gctx).AsError(); err != nil {
 			return err

@@ -39,29 +39,86 @@ func (s *seeder) ensure(resource schema.GroupVersionResource, object runtime.Obj
 	}
 }
 
+// replace returns a task that makes the object be there, in place of one of its
+// name that isn't the same, if there is one. same is given two of the internal
+// version.
+func (s *seeder) replace(resource schema.GroupVersionResource, object runtime.Object, same func(have, want runtime.Object) bool) task {
+	return func(ctx context.Context) error {
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			return err
+		}
+		have, err := s.get(ctx, resource, accessor)
+		if err != nil {
+			return err
+		}
+		if have != nil {
+			want, err := internalOf(object)
+			if err != nil || same(have, want) {
+				return err
+			}
+			if err := s.remove(resource, accessor)(ctx); err != nil {
+				return err
+			}
+		}
+		return s.ensure(resource, object, nil)(ctx)
+	}
+}
+
+// remove returns a task that deletes the object of that name, if there is one.
+func (s *seeder) remove(resource schema.GroupVersionResource, object metav1.Object) task {
+	return func(ctx context.Context) error {
+		registry := s.registry(resource).(rest.GracefulDeleter)
+		_, _, err := registry.Delete(asCreation(ctx, resource, object), object.GetName(), rest.ValidateAllObjectFunc, &metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete a default object of %s: %w", resource.Resource, err)
+		}
+		return nil
+	}
+}
+
+// get returns the object of that name, of the internal version, or nil.
+func (s *seeder) get(ctx context.Context, resource schema.GroupVersionResource, object metav1.Object) (runtime.Object, error) {
+	have, err := s.registry(resource).(rest.Getter).Get(asCreation(ctx, resource, object), object.GetName(), &metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for a default object of %s: %w", resource.Resource, err)
+	}
+	return have, nil
+}
+
 // create looks before it writes: on all starts but the first the object exists.
 func (s *seeder) create(ctx context.Context, resource schema.GroupVersionResource, object runtime.Object) error {
 	accessor, err := meta.Accessor(object)
 	if err != nil {
 		return err
 	}
-	ctx = asCreation(ctx, resource, accessor)
-	registry := s.registries[resource.GroupVersion()][resource.Resource]
-	_, err = registry.(rest.Getter).Get(ctx, accessor.GetName(), &metav1.GetOptions{})
-	if err == nil {
-		return apierrors.NewAlreadyExists(resource.GroupResource(), accessor.GetName())
-	}
-	if !apierrors.IsNotFound(err) {
-		return err
-	}
-	versioned := object.DeepCopyObject()
-	legacyscheme.Scheme.Default(versioned)
-	internal, err := legacyscheme.Scheme.ConvertToVersion(versioned, runtime.InternalGroupVersioner)
+	have, err := s.get(ctx, resource, accessor)
 	if err != nil {
 		return err
 	}
-	_, err = registry.(rest.Creater).Create(ctx, internal, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	if have != nil {
+		return apierrors.NewAlreadyExists(resource.GroupResource(), accessor.GetName())
+	}
+	internal, err := internalOf(object)
+	if err != nil {
+		return err
+	}
+	_, err = s.registry(resource).(rest.Creater).Create(asCreation(ctx, resource, accessor), internal, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
 	return err
+}
+
+func (s *seeder) registry(resource schema.GroupVersionResource) rest.Storage {
+	return s.registries[resource.GroupVersion()][resource.Resource]
+}
+
+// internalOf is the object with its defaults, in the version that registries take.
+func internalOf(object runtime.Object) (runtime.Object, error) {
+	versioned := object.DeepCopyObject()
+	legacyscheme.Scheme.Default(versioned)
+	return legacyscheme.Scheme.ConvertToVersion(versioned, runtime.InternalGroupVersioner)
 }
 
 // asCreation gives a context what the registries expect of a request's.

@@ -45,8 +45,10 @@ type Server struct {
 	chain    admission.Interface
 	all      registries
 	services *serviceAddresses
-	listener *trackedListener
-	drained  <-chan struct{} // closed when the requests in flight have ended
+
+	listeners *joinedListener
+	listener  *trackedListener // of all listeners
+	drained   <-chan struct{}  // closed when the requests in flight have ended
 
 	loopback  *restclient.Config
 	client    kubernetes.Interface
@@ -92,14 +94,18 @@ func (s *Server) open(ctx context.Context) (net.Listener, error) {
 	if err := os.MkdirAll(s.cfg.DataDir, 0o700); err != nil {
 		return nil, errors.Join(err, first.Close())
 	}
-	listeners := append([]net.Listener{first}, s.cfg.ExtraListeners...)
 	var group errgroup.Group
 	group.Go(func() (err error) {
 		s.store, err = openStore(ctx, s.cfg)
 		return err
 	})
 	group.Go(func() (err error) {
-		names, ips := s.cfg.names(listeners)
+		if s.cfg.ServiceAddress != nil {
+			if s.cfg.serviceAddr, err = s.cfg.ServiceAddress(ctx); err != nil {
+				return fmt.Errorf("the address that pods reach the API by: %w", err)
+			}
+		}
+		names, ips := s.cfg.names(first)
 		s.certs, err = pki.Open(pki.Config{
 			Dir: s.cfg.pkiDir(), Names: names, IPs: ips, Clock: s.cfg.Clock, Renewed: s.certsRenewed,
 		})
@@ -108,7 +114,8 @@ func (s *Server) open(ctx context.Context) (net.Listener, error) {
 	if err := group.Wait(); err != nil {
 		return nil, errors.Join(err, first.Close(), s.close(ctx))
 	}
-	return joinListeners(first, s.cfg.ExtraListeners), nil
+	s.listeners = newJoinedListener(first)
+	return s.listeners, nil
 }
 
 // build assembles the server. It contacts nothing.
@@ -165,7 +172,7 @@ func (s *Server) assemble(generic *genericapiserver.Config) (err error) {
 
 // install puts the groups on the server.
 func (s *Server) install(generic *genericapiserver.Config, tokens serviceaccount.TokenGenerator) (err error) {
-	if s.services, err = newServiceAddresses(s.cfg.serviceRange); err != nil {
+	if s.services, err = newServiceAddresses(s.cfg.serviceRange, s.cfg.serviceAddr); err != nil {
 		return err
 	}
 	core := &coreGroup{
@@ -216,7 +223,7 @@ func (s *Server) secure(generic *genericapiserver.Config) (serviceaccount.TokenG
 // serveTokenKeys lets others verify service account tokens, as OpenID Connect
 // providers do.
 func (s *Server) serveTokenKeys(keys serviceaccount.PublicKeysGetter) error {
-	metadata, err := serviceaccount.NewOpenIDMetadataProvider(tokenIssuer, "", s.generic.ExternalAddress, keys)
+	metadata, err := serviceaccount.NewOpenIDMetadataProvider(tokenIssuer, "", s.sharedAddr(), keys)
 	if err != nil {
 		return fmt.Errorf("publish the key of service account tokens: %w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,12 +26,14 @@ const nodePortRange = "30000-32767"
 // are taken is read from the Services at each start: one process writes to the
 // store, so that nothing else need be kept.
 type serviceAddresses struct {
-	ips    *ipallocator.Range
+	ips    ipallocator.Interface
 	ports  *portallocator.PortAllocator
 	lister rest.Lister
 }
 
-func newServiceAddresses(cidr *net.IPNet) (*serviceAddresses, error) {
+// newServiceAddresses also hands out one address that may be outside of the
+// range, if it is valid: to who asks for it, as the Service "kubernetes" does.
+func newServiceAddresses(cidr *net.IPNet, further netip.Addr) (*serviceAddresses, error) {
 	ips, err := ipallocator.NewInMemory(cidr)
 	if err != nil {
 		return nil, fmt.Errorf("addresses of Services: %w", err)
@@ -38,7 +42,11 @@ func newServiceAddresses(cidr *net.IPNet) (*serviceAddresses, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ports of Services: %w", err)
 	}
-	return &serviceAddresses{ips: ips, ports: ports}, nil
+	s := &serviceAddresses{ips: ips, ports: ports}
+	if further.IsValid() {
+		s.ips = &furtherAddress{Interface: ips, ip: further.AsSlice()}
+	}
+	return s, nil
 }
 
 func (s *serviceAddresses) byFamily() map[api.IPFamily]ipallocator.Interface {
@@ -99,4 +107,62 @@ func (s *serviceAddresses) take(service *api.Service) error {
 		}
 	}
 	return nil
+}
+
+// furtherAddress is a range and one address more.
+type furtherAddress struct {
+	ipallocator.Interface
+	ip net.IP
+
+	mu    sync.Mutex
+	taken bool
+}
+
+// Allocate implements ipallocator.Interface.
+func (a *furtherAddress) Allocate(ip net.IP) error {
+	if !ip.Equal(a.ip) {
+		return a.Interface.Allocate(ip)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.taken {
+		return ipallocator.ErrAllocated
+	}
+	a.taken = true
+	return nil
+}
+
+// Release implements ipallocator.Interface.
+func (a *furtherAddress) Release(ip net.IP) error {
+	if !ip.Equal(a.ip) {
+		return a.Interface.Release(ip)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.taken = false
+	return nil
+}
+
+// Has implements ipallocator.Interface.
+func (a *furtherAddress) Has(ip net.IP) bool {
+	if !ip.Equal(a.ip) {
+		return a.Interface.Has(ip)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.taken
+}
+
+// ForEach implements ipallocator.Interface.
+func (a *furtherAddress) ForEach(visit func(net.IP)) {
+	a.Interface.ForEach(visit)
+	if a.Has(a.ip) {
+		visit(a.ip)
+	}
+}
+
+// DryRun implements ipallocator.Interface. As with a range's, whether an address
+// is free isn't looked at.
+func (a *furtherAddress) DryRun() ipallocator.Interface {
+	return &furtherAddress{Interface: a.Interface.DryRun(), ip: a.ip}
 }

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"net"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 
@@ -33,7 +34,7 @@ func TestServiceAddressesWaitForTheWatchCache(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := newServiceAddresses(cidr)
+		s, err := newServiceAddresses(cidr, netip.Addr{})
 		if err != nil {
 			t.Fatal(err)
 		}

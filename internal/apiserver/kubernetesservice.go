@@ -1,0 +1,180 @@
+package apiserver
+
+import (
+	"context"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	api "k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/apis/discovery"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	// kubernetesServiceName is the Service by which pods reach the API, in the
+	// namespace "default" of every Kubernetes.
+	kubernetesServiceName = "kubernetes"
+	kubernetesServicePort = 443
+	kubernetesPortName    = "https"
+	// httpsProtocol is what that port speaks, below TLS.
+	httpsProtocol = corev1.ProtocolTCP
+)
+
+var (
+	servicesResource       = corev1.SchemeGroupVersion.WithResource("services")
+	endpointsResource      = corev1.SchemeGroupVersion.WithResource("endpoints")
+	endpointSlicesResource = discoveryv1.SchemeGroupVersion.WithResource("endpointslices")
+)
+
+// kubernetesService is the Service "kubernetes" with its Endpoints and
+// EndpointSlice, as Kubernetes' API servers keep them. They are written at the
+// start, and again when somebody deletes the Service; there is one API server,
+// so that nothing else changes them.
+type kubernetesService struct {
+	seed *seeder
+	// addr is the cluster IP, invalid where pods don't reach the API; the API
+	// itself listens on port of the same address.
+	addr netip.Addr
+	port int32
+}
+
+// ensure makes them as they are to be, or takes those of an earlier run away.
+func (k *kubernetesService) ensure(ctx context.Context) error {
+	if !k.addr.IsValid() {
+		return k.withdraw(ctx)
+	}
+	// In this order, since the Endpoints go with a Service that gives way.
+	return runInTurn(ctx,
+		k.seed.replace(servicesResource, k.service(), sameService),
+		k.seed.replace(endpointsResource, k.endpoints(), sameEndpoints),
+		k.seed.replace(endpointSlicesResource, k.endpointSlice(), sameEndpointSlice),
+	)
+}
+
+// withdraw leaves alone what doesn't bear the API server's labels: it is
+// somebody's own. The Service goes last, as it tells whether there is anything
+// to do yet.
+func (k *kubernetesService) withdraw(ctx context.Context) error {
+	meta := k.meta()
+	have, err := k.seed.get(ctx, servicesResource, &meta)
+	if err != nil || have == nil {
+		return err
+	}
+	service := have.(*api.Service)
+	for key, value := range apiServerLabels() {
+		if service.Labels[key] != value {
+			return nil
+		}
+	}
+	return runInTurn(ctx,
+		k.seed.remove(endpointSlicesResource, &meta),
+		k.seed.remove(endpointsResource, &meta),
+		k.seed.remove(servicesResource, &meta),
+	)
+}
+
+// keep makes the Service anew when somebody deleted it, as `kubectl delete all
+// --all` does.
+func (k *kubernetesService) keep(ctx context.Context, factory informers.SharedInformerFactory) error {
+	if !k.addr.IsValid() {
+		return nil
+	}
+	_, err := factory.Core().V1().Services().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		DeleteFunc: func(obj any) {
+			key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+			if err != nil || key != metav1.NamespaceDefault+"/"+kubernetesServiceName || ctx.Err() != nil {
+				return
+			}
+			if err := k.ensure(ctx); err != nil {
+				klog.FromContext(ctx).Error(err, "The Service that pods reach the API by couldn't be made anew", "service", key)
+			}
+		},
+	})
+	return err
+}
+
+func apiServerLabels() map[string]string {
+	return map[string]string{"component": "apiserver", "provider": "kubernetes"}
+}
+
+func (k *kubernetesService) meta() metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: kubernetesServiceName}
+}
+
+func (k *kubernetesService) service() *corev1.Service {
+	s := &corev1.Service{
+		ObjectMeta: k.meta(),
+		Spec: corev1.ServiceSpec{
+			Type:            corev1.ServiceTypeClusterIP,
+			ClusterIP:       k.addr.String(),
+			IPFamilyPolicy:  ptr.To(corev1.IPFamilyPolicySingleStack),
+			SessionAffinity: corev1.ServiceAffinityNone,
+			Ports: []corev1.ServicePort{{
+				Name: kubernetesPortName, Protocol: httpsProtocol, Port: kubernetesServicePort, TargetPort: intstr.FromInt32(k.port),
+			}},
+		},
+	}
+	s.Labels = apiServerLabels()
+	return s
+}
+
+func (k *kubernetesService) endpoints() *corev1.Endpoints {
+	e := &corev1.Endpoints{
+		ObjectMeta: k.meta(),
+		Subsets: []corev1.EndpointSubset{{
+			Addresses: []corev1.EndpointAddress{{IP: k.addr.String()}},
+			Ports:     []corev1.EndpointPort{{Name: kubernetesPortName, Port: k.port, Protocol: httpsProtocol}},
+		}},
+	}
+	// The EndpointSlice is written here, not mirrored from this.
+	e.Labels = map[string]string{discoveryv1.LabelSkipMirror: "true"}
+	return e
+}
+
+func (k *kubernetesService) endpointSlice() *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{
+		ObjectMeta:  k.meta(),
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints: []discoveryv1.Endpoint{{
+			Addresses:  []string{k.addr.String()},
+			Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)},
+		}},
+		Ports: []discoveryv1.EndpointPort{{
+			Name: ptr.To(kubernetesPortName), Port: ptr.To(k.port), Protocol: ptr.To(httpsProtocol),
+		}},
+	}
+	s.Labels = map[string]string{discoveryv1.LabelServiceName: kubernetesServiceName}
+	return s
+}
+
+func sameService(have, want runtime.Object) bool {
+	h, w := have.(*api.Service), want.(*api.Service)
+	return h.Spec.ClusterIP == w.Spec.ClusterIP && len(h.Spec.Selector) == 0 &&
+		apiequality.Semantic.DeepEqual(h.Spec.Ports, w.Spec.Ports)
+}
+
+func sameEndpoints(have, want runtime.Object) bool {
+	return apiequality.Semantic.DeepEqual(have.(*api.Endpoints).Subsets, want.(*api.Endpoints).Subsets)
+}
+
+func sameEndpointSlice(have, want runtime.Object) bool {
+	h, w := have.(*discovery.EndpointSlice), want.(*discovery.EndpointSlice)
+	return apiequality.Semantic.DeepEqual(h.Endpoints, w.Endpoints) && apiequality.Semantic.DeepEqual(h.Ports, w.Ports)
+}
+
+func runInTurn(ctx context.Context, tasks ...task) error {
+	for _, run := range tasks {
+		if err := run(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
