@@ -70,6 +70,7 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.IntVar(&o.MaxPods, "max-pods", o.MaxPods, "how many pods may run at once")
 	f.StringVar(&o.PodCIDR, "pod-cidr", o.PodCIDR, "the range of the pods' addresses (default the first of a few private ranges that the host doesn't use)")
 	f.BoolVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "answer pods' questions for names, at port 53 of the address that they reach the host by; with false pods ask the host's resolvers and know no names of Services")
+	f.BoolVar(&o.KubernetesService, "kubernetes-service", o.KubernetesService, "let pods reach the API as on a cluster, at https://kubernetes.default.svc and $KUBERNETES_SERVICE_HOST, with what RBAC gives their service accounts; with false they don't reach it")
 	f.StringSliceVar(&o.Etcd.Servers, "etcd-servers", nil, "an etcd cluster to use in place of the embedded one, as URLs")
 	f.StringVar(&o.Etcd.CAFile, "etcd-cafile", "", "CA that signed the etcd servers' certificates")
 	f.StringVar(&o.Etcd.CertFile, "etcd-certfile", "", "client certificate for etcd")

@@ -57,7 +57,7 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 	if err := programs.serve(); err != nil {
 		return err
 	}
-	r, err := openRuntime(ctx, o, programs, dir, names)
+	r, err := openRuntime(ctx, runtimeConfig{options: o, programs: programs, dir: dir, names: names})
 	if err != nil {
 		return err
 	}

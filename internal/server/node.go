@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"errand.dev/errand/internal/binder"
 	"errand.dev/errand/internal/clusterdns"
 	"errand.dev/errand/internal/control"
+	"errand.dev/errand/internal/cri/network"
 	"errand.dev/errand/internal/node"
 	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/eviction"
@@ -27,11 +29,15 @@ type opening struct {
 	done    chan struct{}
 	runtime *containerRuntime
 	err     error
+
+	// networkUp is closed once apiAddr is known, unless the runtime fails before.
+	networkUp chan struct{}
+	apiAddr   netip.Addr
 }
 
-// beginRuntime opens the runtime in the background, or nothing without a node.
-func (s *serve) beginRuntime(ctx context.Context) *opening {
-	o := &opening{done: make(chan struct{})}
+// beginRuntime opens the runtime in the background, or nothing without a node. The API listens on api.
+func (s *serve) beginRuntime(ctx context.Context, api net.Addr) *opening {
+	o := &opening{done: make(chan struct{}), networkUp: make(chan struct{})}
 	if !s.options.Node {
 		close(o.done)
 		return o
@@ -42,9 +48,37 @@ func (s *serve) beginRuntime(ctx context.Context) *opening {
 		if o.err = programs.serve(); o.err != nil {
 			return
 		}
-		o.runtime, o.err = openRuntime(ctx, s.options, programs, s.dir, s.names)
+		c := runtimeConfig{options: s.options, programs: programs, dir: s.dir, names: s.names}
+		if s.options.KubernetesService {
+			c.api = api.(*net.TCPAddr)
+			c.networkUp = func(m *network.Manager) {
+				o.apiAddr = m.APIAddr()
+				close(o.networkUp)
+			}
+		}
+		o.runtime, o.err = openRuntime(ctx, c)
 	}()
 	return o
+}
+
+// errNoRuntime says that the runtime couldn't be opened, which itself says why.
+var errNoRuntime = errors.New("there is no container runtime")
+
+// serviceAddress is where pods reach the API, as soon as there is their network.
+func (o *opening) serviceAddress(ctx context.Context) (netip.Addr, error) {
+	select {
+	case <-o.networkUp:
+		return o.apiAddr, nil
+	case <-o.done:
+	case <-ctx.Done():
+		return netip.Addr{}, ctx.Err()
+	}
+	select {
+	case <-o.networkUp: // both were ready
+		return o.apiAddr, nil
+	default:
+		return netip.Addr{}, errNoRuntime
+	}
 }
 
 // discard waits for the opening and closes what came of it.
@@ -69,7 +103,10 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	}
 	s.group.Start(ctx, "pod network", s.runtime.network.Run)
 	s.group.Start(ctx, "container runtime", s.runtime.service.Run)
-	if err := s.startNames(ctx); err != nil {
+	if s.runtime.api != nil {
+		s.api.AddListener(s.runtime.api)
+	}
+	if err := s.startNames(ctx, o.apiAddr); err != nil {
 		return err
 	}
 	if err := s.startControl(ctx); err != nil {
@@ -123,8 +160,8 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 }
 
 // startNames starts what answers pods' questions for names, unless the host's
-// resolvers do.
-func (s *serve) startNames(ctx context.Context) error {
+// resolvers do. The cluster IP api, if valid, is the one that packets are sent on to.
+func (s *serve) startNames(ctx context.Context, api netip.Addr) error {
 	if s.runtime.names == nil {
 		return nil
 	}
@@ -134,6 +171,7 @@ func (s *serve) startNames(ctx context.Context) error {
 		Pods:     core.Pods(),
 		Sockets:  s.runtime.names,
 		PodRange: s.runtime.network.CIDR(),
+		Routed:   api,
 	})
 	if err != nil {
 		return err

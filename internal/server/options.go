@@ -45,6 +45,9 @@ type Options struct {
 	// ClusterDNS says whether pods' questions for names are answered here, those of
 	// Services and pods among them; with false they are the host's resolvers'.
 	ClusterDNS bool `yaml:"clusterDNS"`
+	// KubernetesService says whether pods reach the API, by the Service
+	// "kubernetes" as on any cluster.
+	KubernetesService bool `yaml:"kubernetesService"`
 	// Etcd names an etcd cluster to use in place of the embedded one.
 	Etcd EtcdOptions `yaml:"etcd"`
 	// Runtimes are the OCI runtimes by RuntimeClass handler: name to path. The
@@ -104,6 +107,7 @@ func DefaultOptions() Options {
 		ContainerLogMaxFiles: 5,
 		NativeLauncher:       true,
 		ClusterDNS:           true,
+		KubernetesService:    true,
 
 		ImageGCHighThresholdPercent: gc.HighPercent,
 		ImageGCLowThresholdPercent:  gc.LowPercent,

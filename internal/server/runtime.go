@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -36,14 +37,28 @@ type containerRuntime struct {
 	store   *images.Store
 	network *network.Manager
 	// names is where pods ask for names; nil where they ask the host's resolvers.
-	names   *clusterdns.Sockets
+	names *clusterdns.Sockets
+	// api is where pods reach the API; nil where they don't, or where it listens on all addresses.
+	api     net.Listener
 	service *cri.Service
+}
+
+// runtimeConfig says which runtime to open.
+type runtimeConfig struct {
+	options  Options
+	programs Programs
+	dir      *datadir.Dir
+	names    instance.Names
+	// api is the address that the API listens on, if pods are to reach it; else nil.
+	api *net.TCPAddr
+	// networkUp, if set, is called once the pods' network is there.
+	networkUp func(*network.Manager)
 }
 
 // openRuntime opens the runtime on the data directory: it starts the shim where
 // none runs, and takes over what an earlier errand left.
-func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir.Dir, names instance.Names) (_ *containerRuntime, err error) {
-	r := &containerRuntime{}
+func openRuntime(ctx context.Context, c runtimeConfig) (_ *containerRuntime, err error) {
+	r, o, dir, names := &containerRuntime{}, c.options, c.dir, c.names
 	_, statErr := os.Stat(dir.Path("cri"))
 	first := errors.Is(statErr, fs.ErrNotExist)
 	defer func() {
@@ -68,8 +83,8 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 	}
 	var g errgroup.Group
 	g.Go(func() (err error) { r.store, err = openStore(ctx, o, dir); return err })
-	g.Go(func() (err error) { r.network, err = openNetwork(ctx, o, dir, names); return err })
-	g.Go(func() (err error) { r.shim, err = openShim(ctx, programs, o.NativeLauncher, names); return err })
+	g.Go(func() (err error) { r.network, err = openNetwork(ctx, c); return err })
+	g.Go(func() (err error) { r.shim, err = openShim(ctx, c.programs, o.NativeLauncher, names); return err })
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
@@ -78,12 +93,17 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 			return nil, err
 		}
 	}
+	if c.api != nil && !c.api.IP.IsUnspecified() {
+		if r.api, err = r.network.ListenAPI(ctx); err != nil {
+			return nil, fmt.Errorf("%w; choose another port with --listen, or use --kubernetes-service=false, with which pods don't reach the API", err)
+		}
+	}
 	r.service, err = cri.New(ctx, cri.Config{
 		Root:          dir.Path("cri"),
 		RuntimeDir:    filepath.Join(names.RuntimeDir, "cri"),
 		CgroupParent:  names.CgroupParent,
-		Handlers:      handlerNames(programs),
-		HolderCommand: []string{programs.Shim, shimapi.Pause},
+		Handlers:      handlerNames(c.programs),
+		HolderCommand: []string{c.programs.Shim, shimapi.Pause},
 		LogMaxSize:    logMaxSize,
 		LogMaxFiles:   o.ContainerLogMaxFiles,
 		Version:       version.Get().Version,
@@ -96,24 +116,31 @@ func openRuntime(ctx context.Context, o Options, programs Programs, dir *datadir
 	return r, err
 }
 
-func openNetwork(ctx context.Context, o Options, dir *datadir.Dir, names instance.Names) (*network.Manager, error) {
+func openNetwork(ctx context.Context, c runtimeConfig) (*network.Manager, error) {
 	cfg := network.Config{
-		Bridge:   names.Bridge,
-		Table:    names.NFTable,
-		StateDir: dir.Path("network"),
+		Bridge:   c.names.Bridge,
+		Table:    c.names.NFTable,
+		StateDir: c.dir.Path("network"),
 		Clock:    clock.RealClock{},
 	}
-	if o.ClusterDNS {
+	if c.options.ClusterDNS {
 		cfg.GatewayPorts = []uint16{clusterdns.Port}
 	}
-	if o.PodCIDR != "" {
-		cidr, err := netip.ParsePrefix(o.PodCIDR)
+	if c.api != nil {
+		cfg.APIPort = uint16(c.api.Port)
+	}
+	if c.options.PodCIDR != "" {
+		cidr, err := netip.ParsePrefix(c.options.PodCIDR)
 		if err != nil {
 			return nil, fmt.Errorf("--pod-cidr: %w", err)
 		}
 		cfg.CIDRs = []netip.Prefix{cidr}
 	}
-	return network.New(ctx, cfg)
+	m, err := network.New(ctx, cfg)
+	if err == nil && c.networkUp != nil {
+		c.networkUp(m)
+	}
+	return m, err
 }
 
 func openShim(ctx context.Context, p Programs, native bool, names instance.Names) (*oci.Client, error) {
@@ -174,6 +201,11 @@ func (r *containerRuntime) close() error {
 	}
 	if r.names != nil {
 		errs = append(errs, r.names.Close())
+	}
+	if r.api != nil {
+		if err := r.api.Close(); !errors.Is(err, net.ErrClosed) { // as the API server's
+			errs = append(errs, err)
+		}
 	}
 	if r.network != nil {
 		r.network.Close()

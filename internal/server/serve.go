@@ -101,8 +101,11 @@ func (s *serve) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	runtime := s.beginRuntime(ctx) // meanwhile the API comes up
-	if err := s.startAPI(ctx, listener); err != nil {
+	runtime := s.beginRuntime(ctx, listener.Addr()) // meanwhile the API comes up
+	if err := s.startAPI(ctx, listener, runtime); err != nil {
+		if errors.Is(err, errNoRuntime) {
+			return runtime.discard()
+		}
 		return errors.Join(err, runtime.discard())
 	}
 	if err := s.group.Await(ctx, s.api.Ready()); err != nil {
@@ -136,7 +139,7 @@ func makeRuntimeDir(path string) error {
 	return nil
 }
 
-func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
+func (s *serve) startAPI(ctx context.Context, listener net.Listener, runtime *opening) error {
 	cfg := apiserver.Config{
 		DataDir:    s.dir.Root(),
 		RuntimeDir: s.names.RuntimeDir,
@@ -156,6 +159,9 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
 		cfg.NodeName = s.nodeName.current
 		cfg.NodeDialer = unixDialer(s.podServerSocket())
 		cfg.Provisioner = localvolumes.Provisioner
+		if s.options.KubernetesService {
+			cfg.ServiceAddress = runtime.serviceAddress
+		}
 	}
 	api, err := apiserver.New(ctx, cfg)
 	if err != nil {
