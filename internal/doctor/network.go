@@ -15,6 +15,9 @@ import (
 	"errand.dev/errand/internal/instance"
 )
 
+// anyPort is free in a network namespace of one's own, as all are.
+const anyPort = 7443
+
 // errNoNamespace says that there is no network namespace to try in.
 var errNoNamespace = errors.New("can't make a network namespace")
 
@@ -48,11 +51,22 @@ func tryNetwork(ctx context.Context, names instance.Names) error {
 		return fmt.Errorf("make a temporary folder: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	m, err := network.New(ctx, network.Config{Bridge: names.Bridge, Table: names.NFTable, StateDir: filepath.Join(dir, "state")})
+	m, err := network.New(ctx, network.Config{
+		Bridge: names.Bridge, Table: names.NFTable, StateDir: filepath.Join(dir, "state"), APIPort: anyPort,
+	})
 	if err != nil {
 		return err
 	}
-	return errors.Join(tryVeth(names.Bridge), m.Destroy())
+	return errors.Join(tryVeth(names.Bridge), tryAPI(ctx, m), m.Destroy())
+}
+
+// tryAPI listens as the API does for pods, on one interface alone.
+func tryAPI(ctx context.Context, m *network.Manager) error {
+	l, err := m.ListenAPI(ctx)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 func tryVeth(bridge string) error {
