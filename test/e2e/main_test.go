@@ -28,6 +28,7 @@ var (
 	bin            string
 	images         *registry.Server
 	registriesConf string
+	scratch        string // a folder of this run's
 )
 
 func TestMain(m *testing.M) {
@@ -56,6 +57,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
+	scratch = dir
 	if images, err = registry.Start(registry.Options{Dir: filepath.Join(dir, "blobs")}); err != nil {
 		return 0, err
 	}
