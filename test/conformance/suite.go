@@ -13,10 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
-
 	"errand.dev/errand/test/ginkgoreport"
 	"errand.dev/errand/test/harness"
 )
@@ -52,9 +48,6 @@ func (s *suite) run(ctx context.Context, e *harness.Errand) error {
 	if err := os.Remove(filepath.Join(s.report, reportName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := prepare(ctx, e); err != nil {
-		return err
-	}
 	log, err := os.Create(filepath.Join(s.report, logName))
 	if err != nil {
 		return err
@@ -76,23 +69,6 @@ func (s *suite) run(ctx context.Context, e *harness.Errand) error {
 	}
 	if err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("run ginkgo: %w", err)
-	}
-	return nil
-}
-
-// prepare makes the Service that a cluster's API server makes for itself, and errand doesn't (SCOPE.md): before its first test
-// e2e.test asks it which family of addresses the cluster is of, and won't go on without.
-func prepare(ctx context.Context, e *harness.Errand) error {
-	// errand warns of what a Service can't do here; nothing is asked of this one.
-	rest.SetDefaultWarningHandler(rest.NoWarnings{})
-	client, err := e.Client()
-	if err != nil {
-		return err
-	}
-	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}}
-	service.Spec.Ports = []corev1.ServicePort{{Name: "https", Port: 443}}
-	if _, err := client.CoreV1().Services(metav1.NamespaceDefault).Create(ctx, service, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("make the service kubernetes: %w", err)
 	}
 	return nil
 }
