@@ -31,9 +31,9 @@ func systemNamespaces() []string {
 
 // bootstrap writes what every Kubernetes holds from the start. The namespaces
 // come first: the rest stands in them, or is noted on one.
-func bootstrap(ctx context.Context, seed *seeder, client kubernetes.Interface, service *kubernetesService, provisioner string) error {
+func bootstrap(ctx context.Context, seed *seeder, client kubernetes.Interface, service task, provisioner string) error {
 	var namespaces []task
-	others := []task{service.ensure}
+	others := []task{service}
 	for _, name := range systemNamespaces() {
 		namespaces = append(namespaces, seed.ensure(
 			corev1.SchemeGroupVersion.WithResource("namespaces"),

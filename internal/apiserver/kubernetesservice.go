@@ -3,13 +3,15 @@ package apiserver
 import (
 	"context"
 	"net/netip"
+	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -44,6 +46,11 @@ type kubernetesService struct {
 	// itself listens on port of the same address.
 	addr netip.Addr
 	port int32
+
+	// mu is held while they are written: a Service that gives way at the start is
+	// also seen as one that somebody deleted, and two that ask for one address at
+	// once don't both get it.
+	mu sync.Mutex
 }
 
 // ensure makes them as they are to be, or takes those of an earlier run away.
@@ -51,11 +58,12 @@ func (k *kubernetesService) ensure(ctx context.Context) error {
 	if !k.addr.IsValid() {
 		return k.withdraw(ctx)
 	}
-	// In this order, since the Endpoints go with a Service that gives way.
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	return runInTurn(ctx,
-		k.seed.replace(servicesResource, k.service(), sameService),
-		k.seed.replace(endpointsResource, k.endpoints(), sameEndpoints),
-		k.seed.replace(endpointSlicesResource, k.endpointSlice(), sameEndpointSlice),
+		k.seed.put(servicesResource, k.service(), amendService),
+		k.seed.put(endpointsResource, k.endpoints(), amendEndpoints),
+		k.seed.put(endpointSlicesResource, k.endpointSlice(), amendEndpointSlice),
 	)
 }
 
@@ -93,12 +101,30 @@ func (k *kubernetesService) keep(ctx context.Context, factory informers.SharedIn
 			if err != nil || key != metav1.NamespaceDefault+"/"+kubernetesServiceName || ctx.Err() != nil {
 				return
 			}
-			if err := k.ensure(ctx); err != nil {
-				klog.FromContext(ctx).Error(err, "The Service that pods reach the API by couldn't be made anew", "service", key)
+			if err := k.insist(ctx); err != nil {
+				klog.FromContext(ctx).Error(err, "The Service that pods reach the API by couldn't be made anew; it is when errand starts again", "service", key)
 			}
 		},
 	})
 	return err
+}
+
+// insist tries again for a minute: a deletion is seen before the address is free
+// again.
+func (k *kubernetesService) insist(ctx context.Context) error {
+	backoff := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 2, Steps: 14}
+	var last error
+	err := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
+		last = k.ensure(ctx)
+		return last == nil, nil
+	})
+	if ctx.Err() != nil {
+		return nil // errand ends
+	}
+	if err != nil {
+		return last
+	}
+	return nil
 }
 
 func apiServerLabels() map[string]string {
@@ -155,19 +181,32 @@ func (k *kubernetesService) endpointSlice() *discoveryv1.EndpointSlice {
 	return s
 }
 
-func sameService(have, want runtime.Object) bool {
+// amendService keeps what users may have changed: labels, or the type.
+func amendService(have, want runtime.Object) runtime.Object {
 	h, w := have.(*api.Service), want.(*api.Service)
-	return h.Spec.ClusterIP == w.Spec.ClusterIP && len(h.Spec.Selector) == 0 &&
-		apiequality.Semantic.DeepEqual(h.Spec.Ports, w.Spec.Ports)
+	if h.Spec.ClusterIP != w.Spec.ClusterIP || len(h.Spec.Selector) > 0 {
+		return nil
+	}
+	for i := range min(len(h.Spec.Ports), len(w.Spec.Ports)) {
+		w.Spec.Ports[i].NodePort = h.Spec.Ports[i].NodePort
+	}
+	h.Spec.Ports = w.Spec.Ports
+	return h
 }
 
-func sameEndpoints(have, want runtime.Object) bool {
-	return apiequality.Semantic.DeepEqual(have.(*api.Endpoints).Subsets, want.(*api.Endpoints).Subsets)
+func amendEndpoints(have, want runtime.Object) runtime.Object {
+	h := have.(*api.Endpoints)
+	h.Subsets = want.(*api.Endpoints).Subsets
+	return h
 }
 
-func sameEndpointSlice(have, want runtime.Object) bool {
+func amendEndpointSlice(have, want runtime.Object) runtime.Object {
 	h, w := have.(*discovery.EndpointSlice), want.(*discovery.EndpointSlice)
-	return apiequality.Semantic.DeepEqual(h.Endpoints, w.Endpoints) && apiequality.Semantic.DeepEqual(h.Ports, w.Ports)
+	if h.AddressType != w.AddressType {
+		return nil
+	}
+	h.Endpoints, h.Ports = w.Endpoints, w.Ports
+	return h
 }
 
 func runInTurn(ctx context.Context, tasks ...task) error {

@@ -10,8 +10,10 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -85,25 +87,31 @@ func TestKubernetesService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := s.Client().DiscoveryV1().EndpointSlices("default").Watch(t.Context(), metav1.ListOptions{})
+	slices := s.Client().DiscoveryV1().EndpointSlices("default")
+	slice, err := slices.Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w, err := slices.Watch(ctx, metav1.ListOptions{ResourceVersion: slice.ResourceVersion})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Stop()
-	if err := s.Client().DiscoveryV1().EndpointSlices("default").Delete(t.Context(), "kubernetes", metav1.DeleteOptions{}); err != nil {
+	if err := slices.Delete(t.Context(), "kubernetes", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := services.Delete(t.Context(), "kubernetes", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for deleted := false; ; {
-		e, ok := <-w.ResultChan()
-		if !ok {
-			t.Fatal("the watch ended")
-		}
-		if deleted = deleted || e.Type == watch.Deleted; deleted && e.Type == watch.Added {
+	for e := range w.ResultChan() {
+		if e.Type == watch.Added {
 			break
 		}
+	}
+	if ctx.Err() != nil {
+		t.Fatal("it wasn't made anew")
 	}
 	kubernetesServiceOf(t, s.Client())
 	if anew, err := services.Get(t.Context(), "kubernetes", metav1.GetOptions{}); err != nil || anew.UID == old.UID {
@@ -195,5 +203,24 @@ func TestOneAddressOutsideOfTheRange(t *testing.T) {
 		if _, err := services.Create(t.Context(), other, metav1.CreateOptions{DryRun: dryRun}); !apierrors.IsInvalid(err) {
 			t.Errorf("%s: %v, want it refused", ip, err)
 		}
+	}
+}
+
+// The start, where it makes way for itself, and who sees it delete the Service
+// don't stand in each other's way.
+func TestKubernetesServiceIsMadeByOneAtATime(t *testing.T) {
+	s, _ := startServer(t, Config{DataDir: t.TempDir(), ServiceAddress: at("198.18.0.1")})
+	for range 20 {
+		if err := s.Client().CoreV1().Services("default").Delete(t.Context(), "kubernetes", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		var group errgroup.Group
+		for range 4 {
+			group.Go(func() error { return s.kubernetes.ensure(t.Context()) })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		kubernetesServiceOf(t, s.Client())
 	}
 }

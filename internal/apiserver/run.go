@@ -76,13 +76,13 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	seed := &seeder{s.all}
-	service := &kubernetesService{seed: seed, addr: s.cfg.serviceAddr, port: s.port()}
-	if err := service.keep(ctx, s.factory); err != nil {
+	s.kubernetes = &kubernetesService{seed: seed, addr: s.cfg.serviceAddr, port: s.port()}
+	if err := s.kubernetes.keep(ctx, s.factory); err != nil {
 		return err
 	}
 	s.factory.StartWithContext(ctx)
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return bootstrap(gctx, seed, s.client, service, s.cfg.Provisioner) })
+	group.Go(func() error { return bootstrap(gctx, seed, s.client, s.seedKubernetesService, s.cfg.Provisioner) })
 	group.Go(func() error {
 		if err := s.factory.WaitForCacheSyncWithContext(gctx).AsError(); err != nil {
 			return err
@@ -95,6 +95,17 @@ func (s *Server) start(ctx context.Context) error {
 	s.readiness.set()
 	klog.FromContext(ctx).V(1).Info("The API is ready", "url", s.URL())
 	return nil
+}
+
+// seedKubernetesService leaves a full store as it is: who is to make room needs
+// the API, and pods don't start before.
+func (s *Server) seedKubernetesService(ctx context.Context) error {
+	err := s.kubernetes.ensure(ctx)
+	if full := s.store.space(ctx); err != nil && full != nil {
+		klog.FromContext(ctx).Error(err, "The Service that pods reach the API by is as it was; it is written when errand starts with room in the store")
+		return nil
+	}
+	return err
 }
 
 // admissionPatience bounds waitAdmission: compiling takes milliseconds, but the

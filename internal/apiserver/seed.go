@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,10 +40,11 @@ func (s *seeder) ensure(resource schema.GroupVersionResource, object runtime.Obj
 	}
 }
 
-// replace returns a task that makes the object be there, in place of one of its
-// name that isn't the same, if there is one. same is given two of the internal
-// version.
-func (s *seeder) replace(resource schema.GroupVersionResource, object runtime.Object, same func(have, want runtime.Object) bool) task {
+// put returns a task that makes the object be there as it is wanted. amend is
+// given the one that there is and the one that is wanted, both of the internal
+// version and its own to change; it returns the former as it should be, or nil
+// where that one must give way.
+func (s *seeder) put(resource schema.GroupVersionResource, object runtime.Object, amend func(have, want runtime.Object) runtime.Object) task {
 	return func(ctx context.Context) error {
 		accessor, err := meta.Accessor(object)
 		if err != nil {
@@ -54,8 +56,15 @@ func (s *seeder) replace(resource schema.GroupVersionResource, object runtime.Ob
 		}
 		if have != nil {
 			want, err := internalOf(object)
-			if err != nil || same(have, want) {
+			if err != nil {
 				return err
+			}
+			amended := amend(have.DeepCopyObject(), want)
+			switch {
+			case apiequality.Semantic.DeepEqual(have, amended):
+				return nil
+			case amended != nil:
+				return s.update(ctx, resource, amended)
 			}
 			if err := s.remove(resource, accessor)(ctx); err != nil {
 				return err
@@ -63,6 +72,20 @@ func (s *seeder) replace(resource schema.GroupVersionResource, object runtime.Ob
 		}
 		return s.ensure(resource, object, nil)(ctx)
 	}
+}
+
+func (s *seeder) update(ctx context.Context, resource schema.GroupVersionResource, object runtime.Object) error {
+	accessor, err := meta.Accessor(object)
+	if err != nil {
+		return err
+	}
+	accessor.SetResourceVersion("") // whatever else has changed
+	_, _, err = s.registry(resource).(rest.Updater).Update(asCreation(ctx, resource, accessor), accessor.GetName(),
+		rest.DefaultUpdatedObjectInfo(object), rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	if err != nil {
+		return fmt.Errorf("update a default object of %s: %w", resource.Resource, err)
+	}
+	return nil
 }
 
 // remove returns a task that deletes the object of that name, if there is one.

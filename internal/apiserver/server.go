@@ -45,6 +45,8 @@ type Server struct {
 	chain    admission.Interface
 	all      registries
 	services *serviceAddresses
+	// kubernetes is set by Run before Ready.
+	kubernetes *kubernetesService
 
 	listeners *joinedListener
 	listener  *trackedListener // of all listeners

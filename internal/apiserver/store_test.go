@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"errand.dev/errand/internal/apiserver/etcd"
@@ -81,6 +82,13 @@ func TestFullStore(t *testing.T) {
 			t.Errorf("%s answers %d with a full store, want %d", path, status, want)
 		}
 	}
+	// Not even a start writes to it that has something to write.
+	stop()
+	s, stop = startServer(t, Config{DataDir: dir, EtcdQuotaBytes: quota, ServiceAddress: at("198.18.0.1")})
+	client = adminClient(t, s)
+	if _, err := client.CoreV1().Services("default").Get(t.Context(), "kubernetes", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the Service in a full store: %v", err)
+	}
 	// Reading and deleting go on.
 	list, err := client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -93,7 +101,8 @@ func TestFullStore(t *testing.T) {
 	}
 	stop()
 	// A restart makes room of what was deleted.
-	s, _ = startServer(t, Config{DataDir: dir, EtcdQuotaBytes: quota})
+	s, _ = startServer(t, Config{DataDir: dir, EtcdQuotaBytes: quota, ServiceAddress: at("198.18.0.1")})
+	kubernetesServiceOf(t, s.Client())
 	if _, err := adminClient(t, s).BatchV1().Jobs("default").Create(t.Context(), makeJob("j"), metav1.CreateOptions{}); err != nil {
 		t.Errorf("after the restart: %v", err)
 	}
