@@ -3,8 +3,11 @@
 package portholder
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,10 +31,11 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s (pid %d)", h.Name, h.PID)
 }
 
-// Find returns the process that listens on the port of a host:port. root is the
-// directory that holds /proc, "/" for this machine's own.
+// Find returns the process that listens on a host:port, or on its port of all
+// addresses: a host that isn't an address, or stands for all of them, is any. root
+// is the directory that holds /proc, "/" for this machine's own.
 func Find(root, address string) Holder {
-	_, service, err := net.SplitHostPort(address)
+	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return Holder{}
 	}
@@ -39,10 +43,11 @@ func Find(root, address string) Holder {
 	if err != nil {
 		return Holder{}
 	}
+	at, _ := netip.ParseAddr(host) // invalid for any
 	// The kernel's table isn't read at one moment: while other sockets come and go, a line may be passed over.
 	var sockets []string
 	for tries := 3; tries > 0 && len(sockets) == 0; tries-- {
-		sockets = listening(root, port)
+		sockets = listening(root, netip.AddrPortFrom(at, uint16(port)))
 	}
 	if len(sockets) == 0 {
 		return Holder{}
@@ -66,11 +71,11 @@ func Find(root, address string) Holder {
 	return Holder{}
 }
 
-// listening returns the sockets that listen on the port, as the links in
-// /proc/PID/fd name them.
-func listening(root string, port int) []string {
+// listening returns the sockets that are in the way of one that would listen
+// there, as the links in /proc/PID/fd name them.
+func listening(root string, at netip.AddrPort) []string {
 	const localField, stateField, inodeField, listen = 1, 3, 9, "0A"
-	suffix := fmt.Sprintf(":%04X", port)
+	suffix := fmt.Sprintf(":%04X", at.Port())
 	var found []string
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		b, err := os.ReadFile(filepath.Join(root, table))
@@ -79,10 +84,26 @@ func listening(root string, port int) []string {
 		}
 		for line := range strings.Lines(string(b)) {
 			f := strings.Fields(line)
-			if len(f) > inodeField && f[stateField] == listen && strings.HasSuffix(f[localField], suffix) {
+			if len(f) > inodeField && f[stateField] == listen && strings.HasSuffix(f[localField], suffix) && inTheWay(strings.TrimSuffix(f[localField], suffix), at.Addr()) {
 				found = append(found, "socket:["+f[inodeField]+"]")
 			}
 		}
 	}
 	return found
+}
+
+// inTheWay says whether the address, in the form of the kernel's table, takes the
+// place of the one asked for.
+func inTheWay(text string, asked netip.Addr) bool {
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		return true // nobody else would be named
+	}
+	// The table has words of four bytes in this machine's order.
+	for word := range slices.Chunk(b, 4) {
+		binary.BigEndian.PutUint32(word, binary.NativeEndian.Uint32(word))
+	}
+	has, ok := netip.AddrFromSlice(b)
+	wide := !asked.IsValid() || asked.IsUnspecified()
+	return !ok || wide || has.IsUnspecified() || has.Unmap() == asked.Unmap()
 }
