@@ -10,6 +10,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
@@ -60,11 +61,11 @@ func (k *kubernetesService) ensure(ctx context.Context) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return runInTurn(ctx,
+	return runAll(ctx, []task{
 		k.seed.put(servicesResource, k.service(), amendService),
 		k.seed.put(endpointsResource, k.endpoints(), amendEndpoints),
 		k.seed.put(endpointSlicesResource, k.endpointSlice(), amendEndpointSlice),
-	)
+	})
 }
 
 // withdraw leaves alone what doesn't bear the API server's labels: it is
@@ -82,11 +83,12 @@ func (k *kubernetesService) withdraw(ctx context.Context) error {
 			return nil
 		}
 	}
-	return runInTurn(ctx,
-		k.seed.remove(endpointSlicesResource, &meta),
-		k.seed.remove(endpointsResource, &meta),
-		k.seed.remove(servicesResource, &meta),
-	)
+	for _, resource := range []schema.GroupVersionResource{endpointSlicesResource, endpointsResource, servicesResource} {
+		if err := k.seed.remove(resource, &meta)(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keep makes the Service anew when somebody deleted it, as `kubectl delete all
@@ -207,13 +209,4 @@ func amendEndpointSlice(have, want runtime.Object) runtime.Object {
 	}
 	h.Endpoints, h.Ports = w.Endpoints, w.Ports
 	return h
-}
-
-func runInTurn(ctx context.Context, tasks ...task) error {
-	for _, run := range tasks {
-		if err := run(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }

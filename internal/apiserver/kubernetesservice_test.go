@@ -94,20 +94,28 @@ func TestKubernetesService(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	w, err := slices.Watch(ctx, metav1.ListOptions{ResourceVersion: slice.ResourceVersion})
+	watches := make([]watch.Interface, 2)
+	watches[0], err = slices.Watch(ctx, metav1.ListOptions{ResourceVersion: slice.ResourceVersion})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Stop()
+	defer watches[0].Stop()
+	watches[1], err = services.Watch(ctx, metav1.ListOptions{ResourceVersion: slice.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watches[1].Stop()
 	if err := slices.Delete(t.Context(), "kubernetes", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := services.Delete(t.Context(), "kubernetes", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for e := range w.ResultChan() {
-		if e.Type == watch.Added {
-			break
+	for _, w := range watches {
+		for e := range w.ResultChan() {
+			if e.Type == watch.Added {
+				break
+			}
 		}
 	}
 	if ctx.Err() != nil {
