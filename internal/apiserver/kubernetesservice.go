@@ -154,12 +154,12 @@ func (k *kubernetesService) service() *corev1.Service {
 	return s
 }
 
-func (k *kubernetesService) endpoints() *corev1.Endpoints {
-	e := &corev1.Endpoints{
+func (k *kubernetesService) endpoints() *api.Endpoints {
+	e := &api.Endpoints{
 		ObjectMeta: k.meta(),
-		Subsets: []corev1.EndpointSubset{{
-			Addresses: []corev1.EndpointAddress{{IP: k.addr.String()}},
-			Ports:     []corev1.EndpointPort{{Name: kubernetesPortName, Port: k.port, Protocol: httpsProtocol}},
+		Subsets: []api.EndpointSubset{{
+			Addresses: []api.EndpointAddress{{IP: k.addr.String()}},
+			Ports:     []api.EndpointPort{{Name: kubernetesPortName, Port: k.port, Protocol: api.ProtocolTCP}},
 		}},
 	}
 	// The EndpointSlice is written here, not mirrored from this.

@@ -59,7 +59,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // which the server is answering, and who asks there, or what is noted about it
 // for the audit log, isn't this one's.
 func alone(ctx context.Context) (context.Context, context.CancelFunc) {
-	inner, cancel := context.Background(), context.CancelFunc(func() {})
+	var cancel context.CancelFunc
+	inner := context.Background()
 	if end, ok := ctx.Deadline(); ok {
 		inner, cancel = context.WithDeadline(inner, end)
 	} else {
