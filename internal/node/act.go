@@ -112,6 +112,7 @@ func (w *worker) newSandbox(ctx context.Context, pod *v1.Pod, a plan.Actions) (c
 		w.n.podEvent(pod, v1.EventTypeWarning, eventFailedSandbox, "Failed to create pod sandbox: %v", err)
 		return false, fmt.Errorf("create the pod's sandbox: %w", err)
 	}
+	w.n.metrics.sandboxes.Inc()
 	return true, nil
 }
 
@@ -171,7 +172,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod
 		w.crashes[c.Name] = w.crash(c, last).Next(last, now)
 	}
 	if failure := w.launch(ctx, pod, rt, c, image); failure != nil {
-		w.n.metrics.startErrors.WithLabelValues(failure.Reason).Inc()
+		w.n.metrics.startErrors.WithLabelValues(containerType(pod, c.Name), failure.Reason).Inc()
 		w.waiting[c.Name] = *failure
 		if !w.awaits[c.Name] {
 			w.holdAfterFailure(c.Name)
@@ -181,7 +182,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod
 	delete(w.waiting, c.Name)
 	delete(w.holds, c.Name)
 	delete(w.tries, c.Name)
-	w.n.metrics.started.Inc()
+	w.n.metrics.started.WithLabelValues(containerType(pod, c.Name)).Inc()
 	return true, nil
 }
 

@@ -60,7 +60,7 @@ func New(cfg Config) (*Node, error) {
 		puller:  imagepull.New(cfg.Images, cfg.Clock),
 		pods:    core.Pods().Informer(),
 		lister:  core.Pods().Lister(),
-		metrics: newMetrics(),
+		metrics: newMetrics(cfg.Runtime),
 		starts:  make(chan struct{}, cfg.StartConcurrency),
 		ready:   make(chan struct{}),
 		workers: map[types.UID]*worker{},
@@ -94,6 +94,16 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Metrics returns the node's metrics, to be registered by who serves them.
 func (n *Node) Metrics() *Metrics { return n.metrics }
+
+// RegisterProbes registers the metrics of probes, which the kubelet serves apart.
+func (n *Node) RegisterProbes(registry Registry) error {
+	for _, m := range n.prober.Metrics() {
+		if err := registry.Register(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Run looks after the node's pods until ctx ends. Containers go on running
 // then. An error means that the runtime or the informers can't be used.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
@@ -106,8 +107,11 @@ func (w *worker) startPull(ctx context.Context, c *v1.Container, r imagepull.Req
 	w.mu.Unlock()
 	w.n.spawn(func(context.Context) {
 		defer cancel()
+		began := w.n.cfg.Clock.Now()
 		img, err := w.n.puller.Pull(ctx, r)
+		took := w.n.cfg.Clock.Since(began)
 		w.mu.Lock()
+		w.pulled += took
 		p.done, p.image, p.err = true, img, err
 		w.mu.Unlock()
 		w.kick()
@@ -145,6 +149,13 @@ func (w *worker) pulling(container string) bool {
 	return p != nil && !p.done
 }
 
+// pullTime is how long images have been pulled for the pod.
+func (w *worker) pullTime() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pulled
+}
+
 func (w *worker) cancelPulls() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,7 +172,7 @@ func (w *worker) imageFailed(pod *v1.Pod, c *v1.Container, err error) {
 		failure = podstatus.Waiting{Reason: e.Reason, Message: e.Message}
 	}
 	w.waiting[c.Name] = failure
-	w.n.metrics.startErrors.WithLabelValues(failure.Reason).Inc()
+	w.n.metrics.startErrors.WithLabelValues(containerType(pod, c.Name), failure.Reason).Inc()
 	if e != nil && !e.RetryAt.IsZero() {
 		w.holdUntil(c.Name, e.RetryAt)
 	} else {

@@ -191,7 +191,7 @@ func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
 	}
 	w.last = podstatus.Generate(in)
 	if in.Previous.Phase == v1.PodPending && w.last.Phase != v1.PodPending && w.last.Phase != v1.PodFailed {
-		w.n.metrics.podStart.Observe(w.n.cfg.Clock.Since(w.seen).Seconds())
+		w.n.metrics.podStarted(pod, w.seen, w.n.cfg.Clock.Now(), w.pullTime())
 	}
 	w.status.set(w.last)
 }

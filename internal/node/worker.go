@@ -44,6 +44,7 @@ type worker struct {
 	fresh  bool           // what containers await may be there
 	evict  *evictionOrder // asked for and not yet heeded
 	pulls  map[string]*pull
+	pulled time.Duration    // how long images have been pulled
 	stops  map[string]*stop // by container ID
 
 	// All below belongs to sync.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
 
 	"errand.dev/errand/internal/binder"
 	"errand.dev/errand/internal/clusterdns"
@@ -136,11 +138,19 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return err
 	}
+	if err := agent.Metrics().Register(ownMetrics{}); err != nil {
+		return fmt.Errorf("the node's metrics: %w", err)
+	}
 	pods, err := podserver.New(podserver.Config{
-		Socket:  s.podServerSocket(),
-		Pods:    agent,
-		Runtime: s.runtime.service,
-		LogDir:  s.logDir(),
+		Socket:   s.podServerSocket(),
+		NodeName: s.nodeName.current,
+		Pods:     agent,
+		Runtime:  s.runtime.service,
+		LogDir:   s.logDir(),
+		Metrics: podserver.Metrics{
+			Node:   func(r metrics.KubeRegistry) error { return agent.Metrics().Register(r) },
+			Probes: func(r metrics.KubeRegistry) error { return agent.RegisterProbes(r) },
+		},
 	})
 	if err != nil {
 		return err
@@ -266,6 +276,17 @@ func (s *serve) awaitNode(ctx context.Context) error {
 		return nil
 	}
 	return s.group.Await(ctx, s.nodeReady)
+}
+
+// ownMetrics are those of this process, at the API server's /metrics.
+type ownMetrics struct{}
+
+// Register implements node.Registry.
+func (ownMetrics) Register(m metrics.Registerable) error { return legacyregistry.Register(m) }
+
+// CustomRegister implements node.Registry.
+func (ownMetrics) CustomRegister(c metrics.StableCollector) error {
+	return legacyregistry.CustomRegister(c)
 }
 
 // podServerSocket is where the API server finds logs and the like.

@@ -54,6 +54,9 @@ func (c *cri) ContainerStatus(_ context.Context, id string, _ bool) (*runtimeapi
 }
 
 func (c *cri) ListContainers(_ context.Context, f *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error) {
+	if f.LabelSelector == nil {
+		return []*runtimeapi.Container{{Id: "id-1", CreatedAt: 5e9}}, nil
+	}
 	if f.LabelSelector["io.kubernetes.pod.uid"] != "uid-1" || f.LabelSelector["io.kubernetes.container.name"] != "c" {
 		return nil, nil
 	}
@@ -68,13 +71,15 @@ func (c *cri) ListPodSandbox(_ context.Context, f *runtimeapi.PodSandboxFilter) 
 }
 
 func (c *cri) ListPodSandboxStats(context.Context, *runtimeapi.PodSandboxStatsFilter) ([]*runtimeapi.PodSandboxStats, error) {
-	usage := &runtimeapi.CpuUsage{UsageNanoCores: &runtimeapi.UInt64Value{Value: 7}}
-	memory := &runtimeapi.MemoryUsage{WorkingSetBytes: &runtimeapi.UInt64Value{Value: 9}}
+	usage := &runtimeapi.CpuUsage{
+		Timestamp: 8e9, UsageNanoCores: &runtimeapi.UInt64Value{Value: 7}, UsageCoreNanoSeconds: &runtimeapi.UInt64Value{Value: 2e9},
+	}
+	memory := &runtimeapi.MemoryUsage{Timestamp: 8e9, WorkingSetBytes: &runtimeapi.UInt64Value{Value: 9}}
 	sandbox := func(uid string) *runtimeapi.PodSandboxStats {
 		return &runtimeapi.PodSandboxStats{
 			Attributes: &runtimeapi.PodSandboxAttributes{Metadata: &runtimeapi.PodSandboxMetadata{Name: "p", Namespace: "ns", Uid: uid}},
 			Linux: &runtimeapi.LinuxPodSandboxStats{Cpu: usage, Containers: []*runtimeapi.ContainerStats{{
-				Attributes: &runtimeapi.ContainerAttributes{Metadata: &runtimeapi.ContainerMetadata{Name: "c"}}, Memory: memory,
+				Attributes: &runtimeapi.ContainerAttributes{Id: "id-1", Metadata: &runtimeapi.ContainerMetadata{Name: "c"}}, Memory: memory,
 			}}},
 		}
 	}
@@ -170,7 +175,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.cri = newCRI(w.log)
-	server, err := New(Config{Socket: w.socket, Pods: onePod{runningPod()}, Runtime: w.cri, LogDir: logDir})
+	server, err := New(Config{Socket: w.socket, NodeName: "n", Machine: machine{}, Metrics: testMetrics(), Pods: onePod{runningPod()}, Runtime: w.cri, LogDir: logDir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,9 @@ import (
 )
 
 // Handler serves the kubelet's API. Streams end with their request's context.
-func (s *Server) Handler() http.Handler {
+func (s *Server) Handler() http.Handler { return s.handler }
+
+func (s *Server) newHandler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	handle := func(pattern string, serve func(http.ResponseWriter, *http.Request) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
@@ -40,7 +42,7 @@ func (s *Server) Handler() http.Handler {
 		_, err := w.Write([]byte("ok"))
 		return err
 	})
-	return mux
+	return mux, s.handleMetrics(mux)
 }
 
 // httpError is an error with the status that the kubelet answers it with.

@@ -1,6 +1,6 @@
 // Package podserver is the node's HTTP server for what the API server proxies
-// to a node: logs, exec, attach, port forwarding and usage, spoken as the kubelet
-// does.
+// to a node: logs, exec, attach, port forwarding, usage and metrics, spoken as the
+// kubelet does.
 //
 // It listens on a unix socket that only its owner may open; there is no other
 // access control, and none is needed: the API server has authenticated and
@@ -51,13 +51,19 @@ type Runtime interface {
 	GetContainerEvents(ctx context.Context, events chan *runtimeapi.ContainerEventResponse, established func(runtimeapi.RuntimeService_GetContainerEventsClient)) error
 }
 
-// Config is what a Server needs. All fields but Clock must be set.
+// Config is what a Server needs. All fields but Machine, Metrics and Clock must be set.
 type Config struct {
 	// Socket is the path of the unix socket, at most 107 bytes. A socket that an
 	// earlier server left is replaced.
-	Socket  string
-	Pods    Pods
-	Runtime Runtime
+	Socket string
+	// NodeName is the Node's.
+	NodeName string
+	Pods     Pods
+	Runtime  Runtime
+	// Machine defaults to LinuxMachine.
+	Machine Machine
+	// Metrics are those to be served besides usage.
+	Metrics Metrics
 	// LogDir is the directory that all containers' logs lie below. A log that
 	// leads out of it, as a link that a container with access to the host may have
 	// put there, is not read.
@@ -71,7 +77,7 @@ func (c *Config) validate() error {
 	for _, f := range []struct {
 		name    string
 		missing bool
-	}{{"Socket", c.Socket == ""}, {"Pods", c.Pods == nil}, {"Runtime", c.Runtime == nil}, {"LogDir", c.LogDir == ""}} {
+	}{{"Socket", c.Socket == ""}, {"NodeName", c.NodeName == ""}, {"Pods", c.Pods == nil}, {"Runtime", c.Runtime == nil}, {"LogDir", c.LogDir == ""}} {
 		if f.missing {
 			errs = append(errs, fmt.Errorf("%s is not set", f.name))
 		}
@@ -81,9 +87,10 @@ func (c *Config) validate() error {
 
 // Server serves the kubelet's API. Make it with New and run it once.
 type Server struct {
-	cfg   Config
-	ends  *endings
-	ready chan struct{}
+	cfg     Config
+	ends    *endings
+	handler http.Handler
+	ready   chan struct{}
 }
 
 // New returns a Server. It fails if the configuration is incomplete.
@@ -94,7 +101,15 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
 	}
-	return &Server{cfg: cfg, ends: newEndings(cfg.Runtime, cfg.Clock), ready: make(chan struct{})}, nil
+	if cfg.Machine == nil {
+		cfg.Machine = LinuxMachine()
+	}
+	s := &Server{cfg: cfg, ends: newEndings(cfg.Runtime, cfg.Clock), ready: make(chan struct{})}
+	var err error
+	if s.handler, err = s.newHandler(); err != nil {
+		return nil, fmt.Errorf("podserver: %w", err)
+	}
+	return s, nil
 }
 
 // Ready is closed once the socket accepts connections.

@@ -70,7 +70,7 @@ func newStreamWorld(t *testing.T) (base string, runtime *cri) {
 	backend.Start()
 	t.Cleanup(backend.Close)
 	runtime.streams = streams
-	server, err := New(Config{Socket: "unused", Pods: onePod{runningPod()}, Runtime: runtime, LogDir: "/"})
+	server, err := New(Config{NodeName: "n", Socket: "unused", Pods: onePod{runningPod()}, Runtime: runtime, LogDir: "/"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,33 +2,56 @@ package podserver
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// summary tells what the pods use of CPU and memory, in the form of the
-// kubelet's /stats/summary. What it doesn't know (the node's own usage, file
-// systems) is left out, as that API allows.
+// summary tells what the node and its pods use of CPU and memory, in the form of
+// the kubelet's /stats/summary. What it doesn't know (file systems, networks) is
+// left out, as that API allows.
 func (s *Server) summary(w http.ResponseWriter, req *http.Request) error {
-	stats, err := s.cfg.Runtime.ListPodSandboxStats(req.Context(), nil)
+	answer, err := s.usage(req.Context())
 	if err != nil {
 		return err
 	}
-	answer := statsapi.Summary{Pods: make([]statsapi.PodStats, 0, len(stats))}
+	return writeJSON(w, answer)
+}
+
+// usage measures what the node and its pods use.
+func (s *Server) usage(ctx context.Context) (*statsapi.Summary, error) {
+	stats, err := s.cfg.Runtime.ListPodSandboxStats(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	containers, err := s.cfg.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{
+		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+	})
+	if err != nil {
+		return nil, err
+	}
+	// As in the kubelet: a container is started as soon as it is created.
+	started := make(map[string]metav1.Time, len(containers))
+	for _, c := range containers {
+		started[c.GetId()] = at(c.GetCreatedAt())
+	}
+	byUID := make(map[string]*runtimeapi.PodSandboxStats, len(stats))
+	for _, p := range stats {
+		byUID[p.GetAttributes().GetMetadata().GetUid()] = p
+	}
+	answer := &statsapi.Summary{Node: s.nodeStats(ctx), Pods: make([]statsapi.PodStats, 0, len(stats))}
 	for _, pod := range s.cfg.Pods.Pods() {
-		answer.Node.NodeName = pod.Spec.NodeName
-		i := slices.IndexFunc(stats, func(p *runtimeapi.PodSandboxStats) bool {
-			return p.GetAttributes().GetMetadata().GetUid() == string(pod.UID)
-		})
-		if i < 0 {
+		p := byUID[string(pod.UID)]
+		if p == nil {
 			continue
 		}
-		entry := podStats(stats[i])
+		entry := podStats(p, started)
 		if pod.Status.StartTime != nil {
 			entry.StartTime = *pod.Status.StartTime
 		}
@@ -37,10 +60,25 @@ func (s *Server) summary(w http.ResponseWriter, req *http.Request) error {
 	slices.SortFunc(answer.Pods, func(a, b statsapi.PodStats) int {
 		return cmp.Or(cmp.Compare(a.PodRef.Namespace, b.PodRef.Namespace), cmp.Compare(a.PodRef.Name, b.PodRef.Name))
 	})
-	return writeJSON(w, answer)
+	return answer, nil
 }
 
-func podStats(p *runtimeapi.PodSandboxStats) statsapi.PodStats {
+// nodeStats is the node's own usage. Its pods' is worth telling without it.
+func (s *Server) nodeStats(ctx context.Context) statsapi.NodeStats {
+	stats := statsapi.NodeStats{NodeName: s.cfg.NodeName}
+	u, err := s.cfg.Machine.Usage()
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "The machine's usage can't be read")
+		return stats
+	}
+	now := metav1.NewTime(u.At)
+	stats.CPU = &statsapi.CPUStats{Time: now, UsageCoreNanoSeconds: &u.CPUNanos}
+	stats.Memory = &statsapi.MemoryStats{Time: now, UsageBytes: &u.Used, WorkingSetBytes: &u.WorkingSet}
+	stats.Swap = &statsapi.SwapStats{Time: now, SwapUsageBytes: &u.SwapUsed}
+	return stats
+}
+
+func podStats(p *runtimeapi.PodSandboxStats, started map[string]metav1.Time) statsapi.PodStats {
 	meta, linux := p.GetAttributes().GetMetadata(), p.GetLinux()
 	out := statsapi.PodStats{
 		PodRef:     statsapi.PodReference{Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid()},
@@ -50,9 +88,11 @@ func podStats(p *runtimeapi.PodSandboxStats) statsapi.PodStats {
 	}
 	for _, c := range linux.GetContainers() {
 		out.Containers = append(out.Containers, statsapi.ContainerStats{
-			Name:   c.GetAttributes().GetMetadata().GetName(),
-			CPU:    cpuStats(c.GetCpu()),
-			Memory: memoryStats(c.GetMemory()),
+			Name:      c.GetAttributes().GetMetadata().GetName(),
+			StartTime: started[c.GetAttributes().GetId()],
+			CPU:       cpuStats(c.GetCpu()),
+			Memory:    memoryStats(c.GetMemory()),
+			Swap:      swapStats(c.GetSwap()),
 		})
 	}
 	return out
@@ -81,6 +121,17 @@ func memoryStats(m *runtimeapi.MemoryUsage) *statsapi.MemoryStats {
 		RSSBytes:        number(m.GetRssBytes()),
 		PageFaults:      number(m.GetPageFaults()),
 		MajorPageFaults: number(m.GetMajorPageFaults()),
+	}
+}
+
+func swapStats(s *runtimeapi.SwapUsage) *statsapi.SwapStats {
+	if s == nil {
+		return nil
+	}
+	return &statsapi.SwapStats{
+		Time:               at(s.GetTimestamp()),
+		SwapAvailableBytes: number(s.GetSwapAvailableBytes()),
+		SwapUsageBytes:     number(s.GetSwapUsageBytes()),
 	}
 }
 

@@ -17,6 +17,7 @@ type Pod struct {
 	mu         sync.Mutex
 	pod        *v1.Pod
 	containers map[string]*container // by ID
+	counted    bool                  // there are metrics of it
 }
 
 // Pod returns the probes of a pod. changed is called, without blocking, when one
@@ -53,6 +54,10 @@ func (p *Pod) Watch(pod *v1.Pod, ending bool, targets []Target) {
 		}
 	}
 	p.containers = present
+	if ending && len(targets) == 0 && p.counted {
+		p.prober.metrics.forget(pod)
+		p.counted = false
+	}
 }
 
 func (c *container) stop(list ...Kind) {
@@ -166,6 +171,8 @@ func (p *Pod) count(c *container, t *turn, began time.Time, result probe.Result,
 	}
 	before := t.state.Verdict
 	if err == nil {
+		p.counted = true
+		p.prober.metrics.count(p.pod, c.Container, t.kind, resultOf(result), now.Sub(began))
 		t.state = t.state.Next(t.spec, resultOf(result))
 	}
 	switch {

@@ -12,6 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/testutil"
 	"k8s.io/utils/clock"
 	utilexec "k8s.io/utils/exec"
 )
@@ -284,5 +287,44 @@ func TestIdle(t *testing.T) {
 		}
 		pass(time.Second)
 		want(t, len(f.takeAsked()), 2000)
+	})
+}
+
+// What probes found is counted under the kubelet's names, until the pod has ended.
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, yes)
+		registry := metrics.NewKubeRegistry()
+		for _, m := range f.prober.Metrics() {
+			if err := registry.Register(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := v1.Container{Name: "c", LivenessProbe: execProbe("ask", 1)}
+		c.LivenessProbe.FailureThreshold = 3
+		pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: v1.PodSpec{Containers: []v1.Container{c}}}
+		x := f.target("x", &c)
+		f.Watch(pod, false, []Target{x})
+		pass(1500 * time.Millisecond)
+		f.setAnswer(no)
+		pass(time.Second)
+		const name = "prober_probe_total"
+		want := `
+			# HELP prober_probe_total [BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.
+			# TYPE prober_probe_total counter
+			prober_probe_total{container="c",namespace="ns",pod="p",pod_uid="u",probe_type="Liveness",result="failed"} 1
+			prober_probe_total{container="c",namespace="ns",pod="p",pod_uid="u",probe_type="Liveness",result="successful"} 2
+		`
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want), name); err != nil {
+			t.Error(err)
+		}
+		f.Watch(pod, false, nil) // it restarts: what was counted stays
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want), name); err != nil {
+			t.Error(err)
+		}
+		f.Watch(pod, true, nil)
+		if found, err := registry.Gather(); err != nil || len(found) != 0 {
+			t.Errorf("after the pod's end there are %v, %v", found, err)
+		}
 	})
 }

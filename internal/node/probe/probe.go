@@ -28,12 +28,15 @@ type Config struct {
 
 // Prober makes the probes of pods.
 type Prober struct {
-	cfg   Config
-	asker *asker
+	cfg     Config
+	asker   *asker
+	metrics *proberMetrics
 }
 
 // New returns a Prober.
-func New(cfg Config) *Prober { return &Prober{cfg: cfg, asker: newAsker(cfg.Exec)} }
+func New(cfg Config) *Prober {
+	return &Prober{cfg: cfg, asker: newAsker(cfg.Exec), metrics: newMetrics()}
+}
 
 // Target is a running container.
 type Target struct {
