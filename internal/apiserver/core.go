@@ -1,12 +1,10 @@
 package apiserver
 
 import (
-	"net/http"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -44,10 +42,9 @@ type coreGroup struct {
 	tokens     serviceaccount.TokenGenerator
 	client     kubernetes.Interface
 	eventTTL   time.Duration
-	nodeName   string
-	// nodeTransport reaches errand's own node agent; nil if there is none.
-	nodeTransport http.RoundTripper
-	services      *serviceAddresses
+	// connections reaches nodes; those of others once the group is built.
+	connections *nodeConnections
+	services    *serviceAddresses
 }
 
 func (g *coreGroup) build(options generic.RESTOptionsGetter) (*genericapiserver.APIGroupInfo, error) {
@@ -141,13 +138,9 @@ func (g *coreGroup) addRunning(options generic.RESTOptionsGetter, stores map[str
 	if err != nil {
 		return err
 	}
-	connections := &nodeConnections{
-		nodeName:  types.NodeName(g.nodeName),
-		transport: g.nodeTransport,
-		others:    nodes.KubeletConnectionInfo,
-	}
-	nodes.Proxy.Connection = connections
-	pods, err := podstore.NewStorage(options, connections, podTransport(), g.client.PolicyV1(), g.authorizer)
+	g.connections.others = nodes.KubeletConnectionInfo
+	nodes.Proxy.Connection = g.connections
+	pods, err := podstore.NewStorage(options, g.connections, podTransport(), g.client.PolicyV1(), g.authorizer)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,6 @@ func newGenericConfig(done *completedConfig, listener net.Listener, certs *pki.S
 	// Both serve priority and fairness, which is off; each would tick forever.
 	c.StorageObjectCountTracker = nil
 	c.DisabledPostStartHooks.Insert("max-in-flight-filter")
-	applyOpenAPI(c, legacyscheme.Scheme)
 	return c
 }
 

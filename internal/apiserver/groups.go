@@ -54,11 +54,14 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/rbac/install"
 	_ "k8s.io/kubernetes/pkg/apis/scheduling/install"
 	_ "k8s.io/kubernetes/pkg/apis/storage/install"
+
+	"errand.dev/errand/internal/apiserver/resourcemetrics"
 )
 
-// servedVersions are the API versions served: the stable one of each group.
+// servedVersions are the API versions served: the stable one of each group, and
+// of metrics.k8s.io the one that older kubectls know, too.
 func servedVersions() []schema.GroupVersion {
-	return []schema.GroupVersion{
+	stable := []schema.GroupVersion{
 		corev1.SchemeGroupVersion,
 		admissionregistrationv1.SchemeGroupVersion,
 		authenticationv1.SchemeGroupVersion,
@@ -73,6 +76,7 @@ func servedVersions() []schema.GroupVersion {
 		schedulingv1.SchemeGroupVersion,
 		storagev1.SchemeGroupVersion,
 	}
+	return append(stable, resourcemetrics.Versions()...)
 }
 
 func servedResources() *serverstorage.ResourceConfig {

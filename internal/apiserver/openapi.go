@@ -17,10 +17,10 @@ import (
 	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 )
 
-// applyOpenAPI describes the kinds of the scheme.
-func applyOpenAPI(c *genericapiserver.Config, scheme *runtime.Scheme) {
+// applyOpenAPI describes the kinds of the schemes.
+func applyOpenAPI(c *genericapiserver.Config, schemes ...*runtime.Scheme) {
 	definitions := utilopenapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
-	namer := openapinamer.NewDefinitionNamer(scheme)
+	namer := openapinamer.NewDefinitionNamer(schemes...)
 	c.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
 	c.OpenAPIConfig.Info.Title = "Kubernetes"
 	c.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)

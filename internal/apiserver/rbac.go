@@ -5,10 +5,12 @@ import (
 	"fmt"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/component-helpers/auth/rbac/reconciliation"
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
+	"k8s.io/metrics/pkg/apis/metrics"
 )
 
 // rbacPolicy returns one task for each of Kubernetes' default roles and
@@ -18,7 +20,8 @@ import (
 func rbacPolicy(seed *seeder, client kubernetes.Interface) []task {
 	resource := rbacv1.SchemeGroupVersion.WithResource
 	var tasks []task
-	for _, role := range append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...) {
+	roles := append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...)
+	for _, role := range append(roles, metricsReader()) {
 		tasks = append(tasks, seed.ensure(resource("clusterroles"), &role, clusterRoleTask(client, role)))
 	}
 	for _, binding := range append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...) {
@@ -37,6 +40,26 @@ func rbacPolicy(seed *seeder, client kubernetes.Interface) []task {
 		}
 	}
 	return tasks
+}
+
+// metricsReader lets those who may view a namespace see what is used there, as
+// metrics-server's manifests do.
+func metricsReader() rbacv1.ClusterRole {
+	return rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "system:aggregated-metrics-reader",
+			Labels: map[string]string{
+				"rbac.authorization.k8s.io/aggregate-to-admin": "true",
+				"rbac.authorization.k8s.io/aggregate-to-edit":  "true",
+				"rbac.authorization.k8s.io/aggregate-to-view":  "true",
+			},
+		},
+		Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{metrics.GroupName},
+			Resources: []string{"pods", "nodes"},
+			Verbs:     []string{"get", "list", "watch"},
+		}},
+	}
 }
 
 func clusterRoleTask(client kubernetes.Interface, role rbacv1.ClusterRole) task {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -21,13 +22,16 @@ import (
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/routes"
 	"k8s.io/kubernetes/pkg/serviceaccount"
+	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/apiserver/etcd"
 	"errand.dev/errand/internal/apiserver/pki"
 	_ "errand.dev/errand/internal/apiserver/quietqueues" // no metrics of queues
+	"errand.dev/errand/internal/apiserver/resourcemetrics"
 	"errand.dev/errand/internal/sharing"
 )
 
@@ -51,6 +55,8 @@ type Server struct {
 	listeners *joinedListener
 	listener  *trackedListener // of all listeners
 	drained   <-chan struct{}  // closed when the requests in flight have ended
+	// metricsScheme has the kinds of metrics.k8s.io.
+	metricsScheme *runtime.Scheme
 
 	loopback  *restclient.Config
 	client    kubernetes.Interface
@@ -122,7 +128,9 @@ func (s *Server) open(ctx context.Context) (net.Listener, error) {
 
 // build assembles the server. It contacts nothing.
 func (s *Server) build() error {
+	s.metricsScheme = resourcemetrics.NewScheme()
 	generic := newGenericConfig(s.cfg, s.listener, s.certs)
+	applyOpenAPI(generic, legacyscheme.Scheme, s.metricsScheme)
 	s.drained = generic.DrainedNotify()
 	s.loopback = generic.LoopbackClientConfig
 	remote, err := kubernetes.NewForConfig(s.DirectConfig())
@@ -177,17 +185,24 @@ func (s *Server) install(generic *genericapiserver.Config, tokens serviceaccount
 	if s.services, err = newServiceAddresses(s.cfg.serviceRange, s.cfg.serviceAddr); err != nil {
 		return err
 	}
+	connections := &nodeConnections{nodeName: types.NodeName(s.cfg.NodeName), transport: nodeTransport(s.cfg.NodeDialer)}
 	core := &coreGroup{
-		authorizer:    generic.Authorization.Authorizer,
-		audiences:     generic.Authentication.APIAudiences,
-		tokens:        tokens,
-		client:        s.client,
-		eventTTL:      s.cfg.EventTTL,
-		nodeName:      s.cfg.NodeName,
-		nodeTransport: nodeTransport(s.cfg.NodeDialer),
-		services:      s.services,
+		authorizer:  generic.Authorization.Authorizer,
+		audiences:   generic.Authentication.APIAudiences,
+		tokens:      tokens,
+		client:      s.client,
+		eventTTL:    s.cfg.EventTTL,
+		connections: connections,
+		services:    s.services,
 	}
-	s.all, err = installGroups(s.generic, core, providers(generic, s.cfg, s.client), s.options, generic.MergedResourceConfig)
+	others := append(providers(generic, s.cfg, s.client), resourcemetrics.Group{
+		Scheme:      s.metricsScheme,
+		Pods:        s.factory.Core().V1().Pods().Lister(),
+		Nodes:       s.factory.Core().V1().Nodes().Lister(),
+		Connections: connections,
+		Clock:       clock.RealClock{},
+	})
+	s.all, err = installGroups(s.generic, core, others, s.options, generic.MergedResourceConfig)
 	return err
 }
 

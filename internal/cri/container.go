@@ -44,6 +44,7 @@ type container struct {
 	unrecorded bool
 	pid        int
 	cpu        cpuSample
+	layer      layerSample
 }
 
 // user is whom the first process runs as.

@@ -10,6 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/cri/cgroups"
+	"errand.dev/errand/internal/cri/images"
 )
 
 // cpuSample is the CPU usage at the last look, from which the next one tells
@@ -33,6 +34,39 @@ func (p *cpuSample) next(at time.Time, nanos uint64) uint64 {
 		p.at, p.nanos = at, nanos
 	}
 	return p.rate
+}
+
+// layerSample is what a container's writable layer was found to hold. Finding out
+// walks all its files. For those who only ask for CPU and memory the CRI has no
+// other call, so that a layer that took long isn't walked again at once: however
+// often somebody asks, at most a tenth of the time goes into it.
+type layerSample struct {
+	usage images.Usage
+	at    time.Time
+	until time.Time // after which it is too old
+}
+
+// layerRest is how many times as long as it took a layer isn't walked again.
+const layerRest = 9
+
+func (s *Service) layerUsage(ctx context.Context, c *container) (layerSample, error) {
+	began := s.cfg.Clock.Now()
+	c.mu.Lock()
+	known := c.layer
+	c.mu.Unlock()
+	if began.Before(known.until) {
+		return known, nil
+	}
+	usage, err := s.cfg.Images.RootfsUsage(ctx, c.id)
+	if err != nil {
+		return layerSample{}, err
+	}
+	now := s.cfg.Clock.Now()
+	found := layerSample{usage: usage, at: now, until: now.Add(layerRest * now.Sub(began))}
+	c.mu.Lock()
+	c.layer = found
+	c.mu.Unlock()
+	return found, nil
 }
 
 func value(n uint64) *runtimeapi.UInt64Value { return &runtimeapi.UInt64Value{Value: n} }
@@ -67,7 +101,7 @@ func (s *Service) containerStats(ctx context.Context, c *container, layer bool) 
 	if !layer {
 		return out, nil
 	}
-	disk, err := s.cfg.Images.RootfsUsage(ctx, c.id)
+	disk, err := s.layerUsage(ctx, c)
 	if errdefs.IsNotFound(err) {
 		return out, nil
 	}
@@ -75,8 +109,8 @@ func (s *Service) containerStats(ctx context.Context, c *container, layer bool) 
 		return nil, err
 	}
 	out.WritableLayer = &runtimeapi.FilesystemUsage{
-		Timestamp: now.UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.cfg.Root},
-		UsedBytes: value(uint64(disk.Bytes)), InodesUsed: value(uint64(disk.Inodes)),
+		Timestamp: disk.at.UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.cfg.Root},
+		UsedBytes: value(uint64(disk.usage.Bytes)), InodesUsed: value(uint64(disk.usage.Inodes)),
 	}
 	return out, nil
 }

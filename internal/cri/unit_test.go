@@ -12,7 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	testingclock "k8s.io/utils/clock/testing"
 
+	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/network"
 	"errand.dev/errand/internal/cri/spec"
 	"errand.dev/errand/internal/oci"
@@ -340,5 +342,32 @@ func TestUnsupportedPodsAreRefused(t *testing.T) {
 	}
 	if _, err := s.RunPodSandbox(t.Context(), podConfig("pod"), "gvisor"); err == nil || !strings.Contains(err.Error(), `no runtime for "gvisor" is configured`) {
 		t.Errorf("unknown handler: %v", err)
+	}
+}
+
+// slowImages takes a second to walk a layer.
+type slowImages struct {
+	ImageStore
+	clock *testingclock.FakeClock
+	walks int
+}
+
+func (i *slowImages) RootfsUsage(context.Context, string) (images.Usage, error) {
+	i.walks++
+	i.clock.Step(time.Second)
+	return images.Usage{Bytes: int64(i.walks)}, nil
+}
+
+func TestALayerThatTakesLongIsWalkedSeldom(t *testing.T) {
+	i := &slowImages{clock: testingclock.NewFakeClock(time.Unix(100, 0))}
+	s, c := &Service{cfg: Config{Clock: i.clock, Images: i}}, &container{}
+	for range 30 {
+		if got, err := s.layerUsage(t.Context(), c); err != nil || got.usage.Bytes != int64(i.walks) {
+			t.Fatalf("%+v, %v after %d walks", got, err, i.walks)
+		}
+		i.clock.Step(time.Second)
+	}
+	if i.walks != 4 {
+		t.Errorf("walked %d times in half a minute's asking", i.walks)
 	}
 }
