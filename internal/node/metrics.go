@@ -20,7 +20,7 @@ type Metrics struct {
 	startErrors   *metrics.CounterVec
 	sandboxes     *metrics.Counter
 	sandboxErrors *metrics.Counter
-	running       *runningCollector
+	runtime       runtimeLister
 }
 
 // The values of the label "container_type".
@@ -56,7 +56,7 @@ func newMetrics(runtime runtimeLister) *Metrics {
 			"Cumulative number of pods started")),
 		sandboxErrors: metrics.NewCounter(opts("started_pods_errors_total",
 			"Cumulative number of errors when making the sandboxes of pods")),
-		running: &runningCollector{runtime: runtime},
+		runtime: runtime,
 	}
 }
 
@@ -66,7 +66,7 @@ type Registry interface {
 	CustomRegister(metrics.StableCollector) error
 }
 
-// Register registers all metrics.
+// Register registers all metrics. It may be called for several registries.
 func (m *Metrics) Register(registry Registry) error {
 	for _, c := range []metrics.Registerable{
 		m.podStart, m.podStartSLI, m.podStartTotal, m.statusWrite, m.started, m.startErrors, m.sandboxes, m.sandboxErrors,
@@ -75,7 +75,7 @@ func (m *Metrics) Register(registry Registry) error {
 			return err
 		}
 	}
-	return registry.CustomRegister(m.running)
+	return registry.CustomRegister(&runningCollector{runtime: m.runtime}) // one serves one registry
 }
 
 // podStarted counts a pod that runs, seen first at seen and running now. pulling

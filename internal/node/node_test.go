@@ -1,10 +1,15 @@
 package node
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/testutil"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/node/fakecri"
@@ -63,5 +68,35 @@ func TestRunningThenFailed(t *testing.T) {
 	got = w.waitPhase(pod, v1.PodFailed)
 	if end := got.Status.ContainerStatuses[0].State.Terminated; end == nil || end.ExitCode != 3 {
 		t.Errorf("container status %+v", got.Status.ContainerStatuses)
+	}
+}
+
+// The metrics stand in two registries: the process's own and the node's.
+func TestMetrics(t *testing.T) {
+	w := newWorld(t)
+	a := w.start()
+	pod := makePod("p").obj()
+	w.api.create(pod)
+	w.waitPhase(pod, v1.PodRunning)
+	for range 2 {
+		registry := metrics.NewKubeRegistry()
+		if err := errors.Join(a.node.Metrics().Register(registry), a.node.RegisterProbes(registry)); err != nil {
+			t.Fatal(err)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if problems, err := promlint.NewWithMetricFamilies(families).Lint(); err != nil || len(problems) > 0 {
+			t.Errorf("%v, %v", problems, err)
+		}
+		want := `
+			# HELP kubelet_running_pods [ALPHA] Number of pods that have a running pod sandbox
+			# TYPE kubelet_running_pods gauge
+			kubelet_running_pods 1
+		`
+		if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "kubelet_running_pods"); err != nil {
+			t.Error(err)
+		}
 	}
 }
