@@ -34,6 +34,19 @@ func usageOf(t *testing.T, out string, first ...string) (milliCPU, memory int64)
 	return 0, 0
 }
 
+// burnt is the CPU time in seconds that the first process of the container burn
+// has used, by /proc/PID/stat, whose unit is 10 ms.
+func (e *errand) burnt() float64 {
+	e.t.Helper()
+	fields := strings.Fields(e.kubectl("exec", "burner", "-c", "burn", "--", "cat", "/proc/1/stat"))
+	user, err := strconv.Atoi(fields[13])
+	system, err2 := strconv.Atoi(fields[14])
+	if err := errors.Join(err, err2); err != nil {
+		e.t.Fatal(err)
+	}
+	return float64(user+system) / 100
+}
+
 // kubectl top works as in a cluster with metrics-server.
 func TestTop(t *testing.T) {
 	e := start(t)
@@ -56,13 +69,20 @@ func TestTop(t *testing.T) {
 		e := e.with(t)
 		out := e.kubectl("top", "pod")
 		cpu, memory := usageOf(t, out, "burner")
-		for deadline := time.Now().Add(patience); cpu < 500 && time.Now().Before(deadline); {
-			// Others may have the cores just now; each question is about the time since the last.
-			out = e.kubectl("top", "pod")
-			cpu, memory = usageOf(t, out, "burner")
-		}
-		if cpu < 500 || memory < hold || memory > 2*hold {
+		if cpu == 0 || memory < hold || memory > 2*hold {
 			t.Errorf("one that burns a core and holds %d bytes:\n%s", hold, out)
+		}
+		// On a busy machine it doesn't get its core: the kernel says what it got
+		// meanwhile. The second answer is about the time since the first.
+		began, before := time.Now(), e.burnt()
+		for time.Since(began) < 2*time.Second {
+			e.burnt()
+		}
+		got, took := e.burnt()-before, time.Since(began)
+		out = e.kubectl("top", "pod")
+		cpu, _ = usageOf(t, out, "burner")
+		if want := int64(1000 * got / took.Seconds()); cpu < want*2/3 || cpu > want*3/2 {
+			t.Errorf("one that has used %.2f s of CPU in %s:\n%s", got, took, out)
 		}
 		if cpu, memory := usageOf(t, out, "idler"); cpu > 20 || memory > hold/4 {
 			t.Errorf("one that sleeps:\n%s", out)
@@ -71,10 +91,10 @@ func TestTop(t *testing.T) {
 	t.Run("containers", func(t *testing.T) {
 		e := e.with(t)
 		out := e.kubectl("top", "pod", "--containers", "-A", "--sum")
-		if cpu, _ := usageOf(t, out, "default", "burner", "burn"); cpu < 200 {
+		if cpu, _ := usageOf(t, out, "default", "burner", "burn"); cpu < 20 {
 			t.Errorf("the one that burns:\n%s", out)
 		}
-		if cpu, memory := usageOf(t, out, "default", "burner", "hold"); cpu > 100 || memory < hold {
+		if cpu, memory := usageOf(t, out, "default", "burner", "hold"); cpu > 10 || memory < hold {
 			t.Errorf("the one that holds:\n%s", out)
 		}
 		if !regexp.MustCompile(`(?m)^\s+_+\s+_+\s*\n\s+\d+m\s+\d+Mi\s*$`).MatchString(out) {
