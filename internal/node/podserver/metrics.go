@@ -1,12 +1,9 @@
 package podserver
 
 import (
-	"context"
 	"net/http"
 
 	"k8s.io/component-base/metrics"
-	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
-	"k8s.io/kubernetes/pkg/kubelet/metrics/collectors"
 )
 
 // Metrics are what a node counts, in the two parts that the kubelet serves them in.
@@ -29,22 +26,9 @@ func (s *Server) handleMetrics(mux *http.ServeMux) error {
 		mux.Handle("GET "+path, metrics.HandlerFor(registry, metrics.HandlerOpts{ErrorHandling: metrics.ContinueOnError}))
 	}
 	resource := metrics.NewKubeRegistry()
-	if err := resource.CustomRegister(collectors.NewResourceMetricsCollector(summaries{s})); err != nil {
+	if err := resource.CustomRegister(&resourceCollector{server: s}); err != nil {
 		return err
 	}
 	mux.Handle("GET /metrics/resource", metrics.HandlerFor(resource, metrics.HandlerOpts{ErrorHandling: metrics.ContinueOnError}))
 	return nil
-}
-
-// summaries is what upstream's collector of /metrics/resource asks.
-type summaries struct{ server *Server }
-
-// Get implements stats.SummaryProvider.
-func (s summaries) Get(ctx context.Context, _ bool) (*statsapi.Summary, error) {
-	return s.server.usage(ctx)
-}
-
-// GetCPUAndMemoryStats implements stats.SummaryProvider.
-func (s summaries) GetCPUAndMemoryStats(ctx context.Context) (*statsapi.Summary, error) {
-	return s.server.usage(ctx)
 }
