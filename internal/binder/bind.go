@@ -2,6 +2,7 @@ package binder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/utils/ptr"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 const (
@@ -28,12 +31,14 @@ const (
 
 // bind carries a decision out.
 func (b *Binder) bind(ctx context.Context, w *waiting, node string) {
-	pod := w.pod
+	pod, asked := w.pod, w.trace.Now()
 	err := b.cfg.Client.CoreV1().Pods(pod.Namespace).Bind(ctx, &v1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Target:     v1.ObjectReference{Kind: "Node", Name: node},
 	}, metav1.CreateOptions{})
+	w.placing.Record(podtrace.Done{Name: "BindPod", Detail: node, Start: asked, End: w.trace.Now(), Err: err})
 	if err == nil {
+		w.placing.End(nil)
 		b.cfg.Recorder.Eventf(pod, v1.EventTypeNormal, reasonScheduled, "Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, node)
 		return
 	}
@@ -44,12 +49,24 @@ func (b *Binder) bind(ctx context.Context, w *waiting, node string) {
 	}
 	b.state.forget(pod.UID)
 	b.happened(podLeft)
+	if apierrors.IsNotFound(err) {
+		w.gone()
+	}
 	if ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return // the watch brings what there is to know
 	}
 	klog.FromContext(ctx).Error(err, "Binding failed; will try again", "pod", klog.KObj(pod), "node", node)
 	b.cfg.Recorder.Event(pod, v1.EventTypeWarning, reasonFailedScheduling, truncate(fmt.Sprintf("binding rejected: %v", err)))
 	b.retryLater(w)
+}
+
+// errGone is how the scheduling of a pod ends that is deleted before.
+var errGone = errors.New("the pod was deleted")
+
+// gone tells that the pod will have no node.
+func (w *waiting) gone() {
+	w.placing.End(errGone)
+	w.trace.Close()
 }
 
 // retryLater queues a pod again when its back-off is over. b.mu must be held.

@@ -37,6 +37,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 // defaultWorkers is how many API writes (bindings, conditions) go on at once.
@@ -55,6 +57,8 @@ type Config struct {
 	SchedulerName string
 	// Workers is how many bindings go on at once. Default: 4.
 	Workers int
+	// Traces records where the pods' time goes; nil: nobody does.
+	Traces *podtrace.Recorder
 	// Clock defaults to the real one.
 	Clock clock.WithDelayedExecution
 }

@@ -6,6 +6,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 // queue holds the pods that wait for a node, those with the same needs in one
@@ -27,7 +29,9 @@ type waiting struct {
 	solo     bool               // its class is its own
 	failures int                // bindings that failed in a row
 	victims  map[types.UID]bool // pods that were evicted in its favour
-	told     string             // what its condition says
+	trace    podtrace.Pod
+	placing  *podtrace.Span // from its coming to its having a node
+	told     string         // what its condition says
 	order    uint64
 	place    *list.Element // in class.pods
 	untold   *list.Element // in queue.untold

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"errand.dev/errand/internal/podtrace/apipod"
 )
 
 // watch keeps state and queue up to date with the API server.
@@ -126,7 +128,9 @@ func (b *Binder) podGone(pod *v1.Pod) {
 
 // podLeft frees what the pod had. b.mu must be held.
 func (b *Binder) podLeft(pod *v1.Pod) {
-	b.queue.remove(pod.UID)
+	if w := b.queue.remove(pod.UID); w != nil {
+		w.gone()
+	}
 	_, nominated := b.state.nominated[pod.UID]
 	delete(b.state.nominated, pod.UID)
 	if b.state.remove(pod.UID) || nominated {
@@ -136,7 +140,9 @@ func (b *Binder) podLeft(pod *v1.Pod) {
 
 // podPlaced counts a pod that has a node. b.mu must be held.
 func (b *Binder) podPlaced(pod *v1.Pod) {
-	b.queue.remove(pod.UID)
+	if w := b.queue.remove(pod.UID); w != nil {
+		w.placing.End(nil) // by someone else
+	}
 	delete(b.state.nominated, pod.UID)
 	old := b.state.placed[pod.UID]
 	if old == nil || old.node != pod.Spec.NodeName {
@@ -175,7 +181,8 @@ func (b *Binder) podWaits(pod *v1.Pod) {
 	w, known := b.queue.pods[pod.UID]
 	switch {
 	case !known:
-		w = &waiting{told: toldBefore(pod)}
+		w = &waiting{told: toldBefore(pod), trace: b.cfg.Traces.Pod(apipod.Identity(pod))}
+		w.placing = w.trace.Start("SchedulePod", "")
 		if node := pod.Status.NominatedNodeName; node != "" {
 			w.solo = true
 			b.state.nominate(info, node) // by an earlier binder

@@ -15,6 +15,7 @@ import (
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/namespace"
 	"errand.dev/errand/internal/cri/spec"
+	"errand.dev/errand/internal/podtrace"
 )
 
 // CreateContainer makes everything that the container needs to be started: its
@@ -72,10 +73,16 @@ func (s *Service) makeContainer(ctx context.Context, c *container, img images.Im
 	if err != nil {
 		return err
 	}
-	if err := s.mountRoot(ctx, c, img); err != nil {
+	_, step := podtrace.Start(ctx, "MountRootfs", "")
+	err = s.mountRoot(ctx, c, img)
+	step.End(err)
+	if err != nil {
 		return err
 	}
-	if err := s.writeSpec(ctx, c, img); err != nil {
+	_, step = podtrace.Start(ctx, "WriteSpec", "")
+	err = s.writeSpec(ctx, c, img)
+	step.End(err)
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()

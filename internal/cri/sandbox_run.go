@@ -18,6 +18,7 @@ import (
 	"errand.dev/errand/internal/cri/namespace"
 	"errand.dev/errand/internal/cri/network"
 	"errand.dev/errand/internal/cri/spec"
+	"errand.dev/errand/internal/podtrace"
 )
 
 // shmSize is that of a pod's /dev/shm in bytes, as everywhere.
@@ -100,13 +101,16 @@ func (s *Service) makeSandbox(ctx context.Context, sb *sandbox) error {
 	}
 	_, config := sb.state()
 	linux := config.GetLinux()
-	if err := s.makeCgroup(sb, cgroups.PodLimits(linux.GetResources(), linux.GetOverhead())); err != nil {
+	_, step := podtrace.Start(ctx, "CreateCgroup", "")
+	err = s.makeCgroup(sb, cgroups.PodLimits(linux.GetResources(), linux.GetOverhead()))
+	step.End(err)
+	if err != nil {
 		return err
 	}
 	if err := s.makeFiles(sb); err != nil {
 		return err
 	}
-	if err := s.makeNamespaces(sb, ports); err != nil {
+	if err := s.makeNamespaces(ctx, sb, ports); err != nil {
 		return err
 	}
 	if sb.sharesPID() {
@@ -176,7 +180,7 @@ func resolvConf(dns *runtimeapi.DNSConfig) (string, error) {
 	return string(host), nil
 }
 
-func (s *Service) makeNamespaces(sb *sandbox, ports []network.PortMapping) error {
+func (s *Service) makeNamespaces(ctx context.Context, sb *sandbox, ports []network.PortMapping) error {
 	_, config := sb.state()
 	kinds := sb.kinds()
 	if len(kinds) == 0 {
@@ -190,7 +194,10 @@ func (s *Service) makeNamespaces(sb *sandbox, ports []network.PortMapping) error
 			return err
 		}
 	}
-	if err := s.cfg.Namespaces.Create(sb.id, ns); err != nil {
+	_, step := podtrace.Start(ctx, "CreateNamespaces", "")
+	err := s.cfg.Namespaces.Create(sb.id, ns)
+	step.End(err)
+	if err != nil {
 		if pod != nil {
 			err = errors.Join(err, pod.Close())
 		}
@@ -199,7 +206,10 @@ func (s *Service) makeNamespaces(sb *sandbox, ports []network.PortMapping) error
 	if pod == nil {
 		return nil
 	}
-	return errors.Join(s.cfg.Network.Attach(sb.id, pod, sb.address, ports), pod.Close())
+	_, step = podtrace.Start(ctx, "AttachNetwork", sb.address.String())
+	err = s.cfg.Network.Attach(sb.id, pod, sb.address, ports)
+	step.End(err)
+	return errors.Join(err, pod.Close())
 }
 
 // hostMounter is the host's mounts.

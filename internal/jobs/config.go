@@ -11,6 +11,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	kmetrics "k8s.io/component-base/metrics"
 	"k8s.io/utils/clock"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 const (
@@ -45,6 +47,8 @@ type Config struct {
 	Workers int
 	// InFlight is how many pods of one Job are created at a time; zero: DefaultInFlight.
 	InFlight int
+	// Traces records where the pods' time goes; nil: nobody does.
+	Traces *podtrace.Recorder
 	// RegisterMetrics shows the metrics, e.g. legacyregistry.Register; nil: nobody sees them.
 	RegisterMetrics func(kmetrics.Registerable) error
 }

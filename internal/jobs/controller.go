@@ -82,6 +82,7 @@ func New(cfg Config) (*Controller, error) {
 		manager:  cfg.ManagedBy,
 		inFlight: cfg.InFlight,
 		metrics:  m,
+		traces:   cfg.Traces,
 		registry: newRegistry(),
 	}
 	c.engine.reaper = newReaper(cfg.Client, cfg.Clock, m, c.ttl.AddAfter)

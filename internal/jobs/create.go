@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -13,7 +14,7 @@ import (
 )
 
 // create creates pods and says whether all of them exist now.
-func (e *engine) create(ctx context.Context, s *jobState, job *batchv1.Job, creations []creation) bool {
+func (e *engine) create(ctx context.Context, s *jobState, job *batchv1.Job, creations []creation, began time.Time) bool {
 	if len(creations) == 0 {
 		return true
 	}
@@ -22,7 +23,7 @@ func (e *engine) create(ctx context.Context, s *jobState, job *batchv1.Job, crea
 	failures := make([]error, len(creations))
 	ok := e.attempt(ctx, s, deedCreate, len(creations), func(i int) error {
 		slot := creations[i].Slot
-		err := e.createPod(ctx, s, newPod(job, names.at(slot), creations[i]), slot)
+		err := e.createPod(ctx, s, newPod(job, names.at(slot), creations[i]), slot, began)
 		created[i], failures[i] = err == nil, err
 		return err
 	})
@@ -43,10 +44,12 @@ func (e *engine) create(ctx context.Context, s *jobState, job *batchv1.Job, crea
 }
 
 // createPod creates one pod. Whatever comes of it, the state of the Job knows before it returns.
-func (e *engine) createPod(ctx context.Context, s *jobState, pod *corev1.Pod, slot int64) error {
+func (e *engine) createPod(ctx context.Context, s *jobState, pod *corev1.Pod, slot int64, began time.Time) error {
+	asked := e.clock.Now()
 	got, err := e.client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	switch {
 	case err == nil:
+		e.traceCreation(got, began, asked)
 		e.learnPod(s, got, fromOwnWrite)
 		s.useSlot(slot)
 		return nil

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 // engine is the reconciler: events go in, syncs are asked for and carried out. It starts no goroutine that outlives a call.
@@ -30,6 +32,7 @@ type engine struct {
 	// inFlight bounds how many API requests of one kind one sync makes at a time.
 	inFlight int
 	metrics  *metrics
+	traces   *podtrace.Recorder
 
 	registry *registry
 	reaper   *reaper
@@ -75,7 +78,7 @@ func (e *engine) syncJob(ctx context.Context, uid types.UID) (again time.Duratio
 	job, p, confirmIn := e.decide(s, began)
 	p.lookAgain(confirmIn)
 	if !p.idle() {
-		if err = e.carryOut(ctx, s, job, &p); err == nil || errors.Is(err, errStale) {
+		if err = e.carryOut(ctx, s, job, &p, began); err == nil || errors.Is(err, errStale) {
 			e.wake.Job(uid, 0) // until there is nothing left to do
 			err = nil
 		}

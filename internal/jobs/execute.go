@@ -19,13 +19,13 @@ import (
 var errUnfit = errors.New("the pod has changed")
 
 // carryOut does what the plan says. A deed that fails is held back for a while and the Job decided anew, so that one failing deed keeps nothing else
-// from happening; an error is returned only if the status can't be written.
-func (e *engine) carryOut(ctx context.Context, s *jobState, job *batchv1.Job, p *plan) error {
+// from happening; an error is returned only if the status can't be written. The sync began when it is said to have.
+func (e *engine) carryOut(ctx context.Context, s *jobState, job *batchv1.Job, p *plan, began time.Time) error {
 	if len(p.Claim) > 0 {
 		e.attempt(ctx, s, deedClaim, len(p.Claim), func(i int) error { return e.claim(ctx, s, job, p.Claim[i]) })
 		return nil
 	}
-	ok := e.create(ctx, s, job, p.Create)
+	ok := e.create(ctx, s, job, p.Create, began)
 	ok = e.resolve(ctx, s, p.Resolve) && ok
 	ok = e.delete(ctx, s, job, p.Delete) && ok
 	if !ok {
@@ -41,6 +41,9 @@ func (e *engine) carryOut(ctx context.Context, s *jobState, job *batchv1.Job, p 
 		err := e.release(ctx, s, r.podRef, r.Unchanged)
 		if err == nil && r.Handled != "" {
 			e.metrics.handled(r.Handled)
+		}
+		if err == nil && !r.Unchanged {
+			e.traceCount(s, r.podRef, began)
 		}
 		return err
 	})
@@ -123,6 +126,7 @@ func (e *engine) writeStatus(ctx context.Context, s *jobState, job *batchv1.Job,
 		defer s.mu.Unlock()
 		s.sent = nil
 		e.metrics.counted(job, &written.Status)
+		e.traceJob(s, job, written)
 		if start := status.StartTime; start != nil && (job.Status.StartTime == nil || !start.Equal(job.Status.StartTime)) {
 			s.startedAt = e.clock.Now()
 		}

@@ -15,6 +15,7 @@ import (
 	"errand.dev/errand/internal/node/plan"
 	"errand.dev/errand/internal/node/podstatus"
 	"errand.dev/errand/internal/node/runtimepod"
+	"errand.dev/errand/internal/podtrace"
 )
 
 // act carries out the first part of the plan that can be. changed tells that the
@@ -138,7 +139,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 		return err
 	}
 	// Stopping the agent must not leave half a sandbox.
-	_, err = w.n.cfg.Runtime.RunPodSandbox(context.WithoutCancel(ctx), config, handler)
+	ctx, step := podtrace.Start(context.WithoutCancel(ctx), "RunPodSandbox", handler)
+	_, err = w.n.cfg.Runtime.RunPodSandbox(ctx, config, handler)
+	step.End(err)
 	return err
 }
 
@@ -238,8 +241,11 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 		w.n.containerEvent(pod, c, id, v1.EventTypeWarning, eventFailed, "Error: "+message)
 		return &podstatus.Waiting{Reason: reason, Message: message}
 	}
+	ctx = w.traced().Context(ctx, c.Name)
 	restarts := w.nextRestart(pod, rt, c)
-	config, err := w.containerConfig(ctx, pod, rt, c, restarts, image)
+	preparing, step := podtrace.Start(ctx, "PrepareContainer", "")
+	config, err := w.containerConfig(preparing, pod, rt, c, restarts, image)
+	step.End(err)
 	if err != nil {
 		w.awaits[c.Name] = errors.As(err, new(*crispec.MissingError))
 		return fail("", reasonConfig, err)
@@ -251,12 +257,17 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 	}
 	// From here on the agent's being stopped must not leave things half done.
 	ctx = context.WithoutCancel(ctx)
-	id, err := w.n.cfg.Runtime.CreateContainer(ctx, sandbox.ID, config, sandboxConfig)
+	creating, step := podtrace.Start(ctx, "CreateContainer", "")
+	id, err := w.n.cfg.Runtime.CreateContainer(creating, sandbox.ID, config, sandboxConfig)
+	step.End(err)
 	if err != nil {
 		return fail(id, reasonCreate, err)
 	}
 	w.n.containerEvent(pod, c, id, v1.EventTypeNormal, eventCreated, "Container created")
-	if err := w.n.cfg.Runtime.StartContainer(ctx, id); err != nil {
+	starting, step := podtrace.Start(ctx, "StartContainer", "")
+	err = w.n.cfg.Runtime.StartContainer(starting, id)
+	step.End(err)
+	if err != nil {
 		return fail(id, reasonRun, err)
 	}
 	w.n.containerEvent(pod, c, id, v1.EventTypeNormal, eventStarted, "Container started")

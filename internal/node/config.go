@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/podtrace"
 )
 
 // Config is what a Node needs. Fields are required unless their comment says
@@ -65,6 +66,8 @@ type Config struct {
 	// Drained are containers, by the runtime's ID, that were ended on purpose while no
 	// agent was there to see it.
 	Drained map[string]bool
+	// Traces records where the pods' time goes; nil: nobody does.
+	Traces *podtrace.Recorder
 	// Recorder takes events; their source should be the component "kubelet" on this
 	// node, as users expect.
 	Recorder record.EventRecorder

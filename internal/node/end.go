@@ -11,6 +11,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"errand.dev/errand/internal/node/runtimepod"
+	"errand.dev/errand/internal/podtrace"
 )
 
 // minGrace is what every container gets at least between SIGTERM and SIGKILL.
@@ -56,6 +57,7 @@ func (w *worker) end(ctx context.Context) error {
 		return err
 	}
 	w.setFinished()
+	w.traced().Reached(podtrace.Freed)
 	w.ended, w.images = map[string]*runtimepod.Container{}, nil
 	w.status.finish()
 	if gone {
@@ -163,7 +165,13 @@ func sidecarIndex(pod *v1.Pod, name string) int {
 // free gives back what the pod had: sandboxes and with them addresses and the
 // cgroup, volumes. Dead containers stay, for their logs and exit codes.
 func (w *worker) free(ctx context.Context, rt *runtimepod.Pod) error {
-	ctx = context.WithoutCancel(ctx)
+	ctx, step := podtrace.Start(w.traced().Context(context.WithoutCancel(ctx), ""), "TearDownPod", "")
+	err := w.freeAll(ctx, rt)
+	step.End(err)
+	return err
+}
+
+func (w *worker) freeAll(ctx context.Context, rt *runtimepod.Pod) error {
 	var errs []error
 	for i := range rt.Sandboxes {
 		if s := &rt.Sandboxes[i]; s.Ready {
@@ -209,6 +217,7 @@ func (w *worker) remove(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the pod's files: %w", err)
 	}
+	w.traced().Close()
 	w.n.puller.Forget(w.uid)
 	w.n.forget(w.uid)
 	return nil

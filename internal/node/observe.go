@@ -17,6 +17,8 @@ import (
 	"k8s.io/cri-client/pkg/logs"
 
 	"errand.dev/errand/internal/node/runtimepod"
+	"errand.dev/errand/internal/podtrace"
+	"errand.dev/errand/internal/podtrace/apipod"
 )
 
 // Bounds on termination messages, as the API documents them.
@@ -78,9 +80,21 @@ func (n *Node) observeContainer(ctx context.Context, listed *runtimeapi.Containe
 	c := runtimepod.FromContainer(resp.GetStatus(), listed.GetPodSandboxId())
 	if c.State == runtimepod.Exited {
 		n.addTerminationMessage(ctx, pod, c)
+		n.traceRun(pod, c)
 		ended[c.ID] = c
 	}
 	return c, nil
+}
+
+// traceRun records a run of a container that is over. What the API knows the end
+// of was recorded then.
+func (n *Node) traceRun(pod *v1.Pod, c *runtimepod.Container) {
+	if n.cfg.Traces == nil || pod == nil || c.StartedAt.IsZero() || isTerminal(pod.Status.Phase) {
+		return
+	}
+	n.cfg.Traces.Pod(apipod.Identity(pod)).Record(podtrace.Done{
+		Name: "ContainerRun", Container: c.Name, Detail: fmt.Sprintf("exit code %d", c.ExitCode), Start: c.StartedAt, End: c.FinishedAt,
+	})
 }
 
 // addTerminationMessage adds what the container left in its termination message

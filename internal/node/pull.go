@@ -11,6 +11,7 @@ import (
 
 	"errand.dev/errand/internal/node/imagepull"
 	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/podtrace"
 )
 
 type image = imagepull.Image
@@ -108,7 +109,9 @@ func (w *worker) startPull(ctx context.Context, c *v1.Container, r imagepull.Req
 	w.n.spawn(func(context.Context) {
 		defer cancel()
 		began := w.n.cfg.Clock.Now()
+		ctx, step := podtrace.Start(w.traced().Context(ctx, c.Name), "PullImage", c.Image)
 		img, err := w.n.puller.Pull(ctx, r)
+		step.End(err)
 		took := w.n.cfg.Clock.Since(began)
 		w.mu.Lock()
 		w.pulled += took

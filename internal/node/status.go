@@ -20,6 +20,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/podtrace"
+	"errand.dev/errand/internal/podtrace/apipod"
 )
 
 // Delays between attempts to write while the API doesn't take it.
@@ -246,6 +248,7 @@ func (s *statusWriter) answered(pod *v1.Pod, want *v1.PodStatus, err error) erro
 	}
 	s.failures = 0
 	s.written, s.at = want, pod.ResourceVersion
+	s.traceWrite(pod, now)
 	if !s.since.IsZero() {
 		s.n.metrics.statusWrite.Observe(now.Sub(s.since).Seconds())
 	}
@@ -253,6 +256,22 @@ func (s *statusWriter) answered(pod *v1.Pod, want *v1.PodStatus, err error) erro
 		s.base = pod
 	}
 	return nil
+}
+
+// traceWrite records a write that has just succeeded. s.mu must be held.
+func (s *statusWriter) traceWrite(pod *v1.Pod, now time.Time) {
+	if s.n.cfg.Traces == nil {
+		return
+	}
+	began := s.since
+	if began.IsZero() {
+		began = now
+	}
+	trace := s.n.cfg.Traces.Pod(apipod.Identity(pod))
+	trace.Record(podtrace.Done{Name: "SyncPodStatus", Detail: string(pod.Status.Phase), Start: began, End: now})
+	if isTerminal(pod.Status.Phase) {
+		trace.Reached(podtrace.StatusWritten)
+	}
 }
 
 // patchFor returns the change from base's status, valid only for the pod with

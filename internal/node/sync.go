@@ -14,6 +14,7 @@ import (
 	"errand.dev/errand/internal/node/podstatus"
 	"errand.dev/errand/internal/node/runtimepod"
 	"errand.dev/errand/internal/node/volumes"
+	"errand.dev/errand/internal/podtrace"
 )
 
 // sync brings the pod one step on: as far as it gets without waiting.
@@ -54,6 +55,7 @@ func (w *worker) mustEnd(pod *v1.Pod, gone bool) *ending {
 // run does for a pod what its plan says, until there is nothing to do or
 // something to wait for, and reports.
 func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
+	ctx = w.traced().Context(ctx, "")
 	w.stopAwaiting()
 	release := func() {}
 	defer func() { release() }()
@@ -74,7 +76,13 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 			return w.end(ctx)
 		}
 		if !started && starts(actions) {
-			if release, err = w.n.start(ctx, func() { w.publish(pod, rt, false) }); err != nil {
+			var waiting *podtrace.Span
+			release, err = w.n.start(ctx, func() {
+				waiting = w.traced().Start("WaitForTurn", "")
+				w.publish(pod, rt, false)
+			})
+			waiting.End(err)
+			if err != nil {
 				release = func() {}
 				return nil
 			}
@@ -147,6 +155,7 @@ func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bo
 	w.last = podstatus.Rejected(pod, reason, message)
 	w.status.set(w.last)
 	w.status.finish()
+	w.traced().Reached(podtrace.Freed)
 	return true
 }
 
@@ -216,7 +225,9 @@ func (w *worker) setUpVolumes(ctx context.Context, pod *v1.Pod) error {
 	if w.vols != nil {
 		return nil
 	}
+	ctx, step := podtrace.Start(ctx, "SetUpVolumes", "")
 	vols, err := w.n.volumes.Setup(ctx, pod, w.n.volumeInfo())
+	step.End(err)
 	if err != nil {
 		return w.mountErrors(pod, err)
 	}

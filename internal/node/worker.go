@@ -17,6 +17,8 @@ import (
 	"errand.dev/errand/internal/node/probe"
 	"errand.dev/errand/internal/node/runtimepod"
 	"errand.dev/errand/internal/node/volumes"
+	"errand.dev/errand/internal/podtrace"
+	"errand.dev/errand/internal/podtrace/apipod"
 )
 
 // Delays between attempts after something failed that is worth trying again.
@@ -36,8 +38,9 @@ type worker struct {
 
 	mu     sync.Mutex
 	pod    *v1.Pod // as the API has it; nil if only the runtime knows the pod
-	isGone bool    // the API doesn't have it (any more)
-	news   bool    // the pod has changed since sync last looked at it
+	trace  podtrace.Pod
+	isGone bool // the API doesn't have it (any more)
+	news   bool // the pod has changed since sync last looked at it
 	dirty  bool
 	active bool
 	stale  bool           // volumes are to be refreshed
@@ -112,6 +115,10 @@ func (w *worker) update(pod *v1.Pod) {
 	w.mu.Lock()
 	news := w.pod == nil || concernsSync(w.pod, pod)
 	w.news = w.news || news
+	if w.pod == nil && !isTerminal(pod.Status.Phase) {
+		w.trace = w.n.cfg.Traces.Pod(apipod.Identity(pod))
+		w.trace.Mark("PodSeen")
+	}
 	w.pod = pod
 	w.mu.Unlock()
 	w.status.observed(pod)
@@ -218,6 +225,13 @@ func (w *worker) snapshot() (pod *v1.Pod, gone bool) {
 	defer w.mu.Unlock()
 	w.news = false
 	return w.pod, w.isGone
+}
+
+// traced returns what records where the pod's time goes.
+func (w *worker) traced() podtrace.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.trace
 }
 
 // latest returns the pod as the API now has it, nil if unknown.

@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"k8s.io/klog/v2"
 
 	"errand.dev/errand/internal/oci/native"
 	"errand.dev/errand/internal/oci/shimapi"
+	"errand.dev/errand/internal/podtrace"
 )
 
 // Run implements Runtime.
@@ -23,7 +25,9 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, context.Cause(ctx)
 	}
+	_, step := podtrace.Start(ctx, "PrepareLaunch", "")
 	wire, err := c.wireRun(ctx, req)
+	step.End(err)
 	if err != nil {
 		return 0, err
 	}
@@ -40,7 +44,12 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 	go func() {
 		var r result
 		// Not ctx: hanging up would leave open whether the container was started.
-		r.err = c.call(context.WithoutCancel(ctx), shimapi.OpRun, req.ID, wire, &r.started)
+		ctx, step := podtrace.Start(context.WithoutCancel(ctx), "RunInShim", "")
+		r.err = c.call(ctx, shimapi.OpRun, req.ID, wire, &r.started)
+		if took := time.Duration(r.started.LaunchNanos); took > 0 {
+			step.Record(podtrace.Done{Name: "Launch", Detail: launcher(wire), Start: r.started.At.Add(-took), End: r.started.At})
+		}
+		step.End(r.err)
 		res <- r
 	}()
 	select {
@@ -66,6 +75,14 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 		return 0, fmt.Errorf("%w; the container may be left: %w", context.Cause(ctx), err)
 	}
 	return 0, context.Cause(ctx)
+}
+
+// launcher is what turns the bundle into a process.
+func launcher(run *shimapi.Run) string {
+	if run.Launch != nil {
+		return "errand"
+	}
+	return run.Handler.Name
 }
 
 // refused says that the parent has taken no notice of a container.

@@ -78,12 +78,14 @@ func (s *Shim) launch(c *container) (*shimapi.Started, error) {
 	if c.native != nil {
 		begin = s.launchNative
 	}
+	began := time.Now()
 	pid, err := begin(c, pipes)
 	if err != nil {
 		return nil, err
 	}
 	c.run.Launch = nil
-	res := started{Started: shimapi.Started{Pid: pid, At: time.Now()}, Birth: birth(pid)}
+	now := time.Now()
+	res := started{Started: shimapi.Started{Pid: pid, At: now, LaunchNanos: int64(now.Sub(began))}, Birth: birth(pid)}
 	// From here on the container runs: it ends by finish, whatever happens.
 	err = errors.Join(save(c.dir, startedFile, res), s.connect(c, pipes))
 	s.mu.Lock()

@@ -111,6 +111,8 @@ type Run struct {
 type Started struct {
 	Pid int       `json:"pid"`
 	At  time.Time `json:"at"`
+	// LaunchNanos is how long the launcher, or the OCI runtime, took of that of a Run; 0 from a shim that doesn't tell.
+	LaunchNanos int64 `json:"launchNanos,omitempty"`
 }
 
 // ContainerRef names a container.
