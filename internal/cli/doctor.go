@@ -15,18 +15,27 @@ import (
 
 func newDoctor() *cobra.Command {
 	o := server.DefaultOptions()
-	var output string
+	var output, tracePod string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look whether errand can run here, what is wrong and what to do",
 		Long: `Look at this host's kernel, cgroups, network, runtime, ports and disk, and say
 what is wrong and what to do about it. What only trying tells is tried, and
 leaves nothing behind. Exit code 1 means that errand serve can't run
-pods here as things are.`,
+pods here as things are.
+
+With --trace-pod it shows where a pod's time went instead: each step on the pod's
+way, from the Job's decision to its having counted the pod, when it began and how
+long it took. A running errand serve remembers that of its last pods.`,
+		Example: `  errand doctor
+  errand doctor --trace-pod default/hello-x7k2p`,
 		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output); err != nil {
 				return err
+			}
+			if tracePod != "" {
+				return showTrace(cmd, o, tracePod, output)
 			}
 			programs := server.FindPrograms(o)
 			found, err := doctor.Examine(cmd.Context(), doctor.Host{
@@ -57,6 +66,7 @@ pods here as things are.`,
 	addDataDir(cmd, &o.DataDir)
 	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port, as given to serve")
 	f.BoolVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "whether pods' questions for names are answered here, as given to serve")
+	f.StringVar(&tracePod, "trace-pod", "", "show where this pod's time went, as NAMESPACE/NAME or NAME")
 	addPrograms(f, &o)
 	addOutput(cmd, &output)
 	return cmd

@@ -96,6 +96,8 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.Int64Var(&o.EvictionMaxPodGracePeriod, "eviction-max-pod-grace-period", o.EvictionMaxPodGracePeriod, "the most seconds that pods get to end in when an --eviction-soft threshold was met")
 	f.DurationVar(&o.PodFailureBackoff, "pod-failure-backoff", o.PodFailureBackoff, "delay after a Job's first failed pod, doubled with each further one")
 	f.DurationVar(&o.MaxPodFailureBackoff, "max-pod-failure-backoff", o.MaxPodFailureBackoff, "the longest such delay")
+	f.StringVar(&o.Tracing.Endpoint, "tracing-endpoint", o.Tracing.Endpoint, "the host:port of an OpenTelemetry collector that gets a trace of each pod, by OTLP over gRPC (default none)")
+	f.Int32Var(&o.Tracing.SamplingRatePerMillion, "tracing-sampling-rate-per-million", o.Tracing.SamplingRatePerMillion, "how many pods of a million it gets a trace of")
 }
 
 // readConfig reads the file over the defaults, then says again what flags

@@ -12,18 +12,23 @@ import (
 	"net/url"
 	"path/filepath"
 	"syscall"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 // ErrNotRunning says that no errand serve answers on the socket.
 var ErrNotRunning = errors.New("errand serve is not running")
 
-// Client is the Images of a running errand serve.
+// Client is the Images and Traces of a running errand serve.
 type Client struct {
 	http *http.Client
 	dial func(context.Context) (net.Conn, error)
 }
 
-var _ Images = (*Client)(nil)
+var (
+	_ Images = (*Client)(nil)
+	_ Traces = (*Client)(nil)
+)
 
 // NewClient makes a client for the socket in runtimeDir. Its methods return an
 // error that wraps ErrNotRunning where nobody answers there.
@@ -78,7 +83,29 @@ func (c *Client) Remove(ctx context.Context, ref string) error {
 	return err
 }
 
-func (c *Client) call(ctx context.Context, method, path string, body io.Reader, progress func(Progress)) ([]Image, error) {
+// Trace implements Traces.
+func (c *Client) Trace(ctx context.Context, namespace, name string) (*podtrace.Trace, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/traces/"+url.PathEscape(namespace)+"/"+url.PathEscape(name), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return nil, fmt.Errorf("%w: %s/%s", ErrNoTrace, namespace, name)
+	default:
+		return nil, refusal(resp)
+	}
+	t := &podtrace.Trace{}
+	if err := json.NewDecoder(resp.Body).Decode(t); err != nil {
+		return nil, fmt.Errorf("errand serve went away in the middle of its answer: %w", err)
+	}
+	return t, nil
+}
+
+// do sends a request and returns the answer, whose body the caller closes.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://errand"+path, body)
 	if err != nil {
 		return nil, err
@@ -91,10 +118,23 @@ func (c *Client) call(ctx context.Context, method, path string, body io.Reader, 
 		}
 		return nil, err
 	}
+	return resp, nil
+}
+
+// refusal is what an answer says that is none of those expected.
+func refusal(resp *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+	return fmt.Errorf("errand serve answered %s: %s", resp.Status, b)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body io.Reader, progress func(Progress)) ([]Image, error) {
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-		return nil, fmt.Errorf("errand serve answered %s: %s", resp.Status, b)
+		return nil, refusal(resp)
 	}
 	for d := json.NewDecoder(resp.Body); ; {
 		var e event

@@ -1,7 +1,7 @@
 // Package control lets errand's own commands reach the running errand serve:
 // HTTP on a unix socket that only its owner may open. Everything that
-// Kubernetes has an API for goes there; this is for the rest, which today is
-// the image store.
+// Kubernetes has an API for goes there; this is for the rest: the image store,
+// and where the time of recent pods went.
 //
 // An answer that takes a while is a stream of JSON lines: progress, then one
 // result or one error.
@@ -19,6 +19,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 // Image is one image as the commands show it.
@@ -51,6 +53,16 @@ type Images interface {
 	Remove(ctx context.Context, ref string) error
 }
 
+// Traces is the record of where recent pods' time went, as the commands use it.
+type Traces interface {
+	// Trace returns that of the last pod of the name. The error is ErrNoTrace
+	// where there is none.
+	Trace(ctx context.Context, namespace, name string) (*podtrace.Trace, error)
+}
+
+// ErrNoTrace says that nothing is recorded of a pod.
+var ErrNoTrace = errors.New("nothing is recorded of the pod")
+
 // socketName is the socket's file in the runtime directory.
 const socketName = "control.sock"
 
@@ -70,7 +82,7 @@ type Server struct {
 
 // Listen makes the socket in runtimeDir, replacing what a crash left. The
 // caller holds the data directory, so no other errand serves there.
-func Listen(runtimeDir string, images Images) (*Server, error) {
+func Listen(runtimeDir string, images Images, traces Traces) (*Server, error) {
 	path := filepath.Join(runtimeDir, socketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -83,11 +95,12 @@ func Listen(runtimeDir string, images Images) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("control socket: %w", err), l.Close())
 	}
 	mux := http.NewServeMux()
-	h := &handler{images: images}
+	h := &handler{images: images, traces: traces}
 	mux.HandleFunc("GET /images", h.list)
 	mux.HandleFunc("POST /images/pull", h.pull)
 	mux.HandleFunc("POST /images/load", h.load)
 	mux.HandleFunc("POST /images/remove", h.remove)
+	mux.HandleFunc("GET /traces/{namespace}/{pod}", h.trace)
 	return &Server{listener: l, http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}}, nil
 }
 
@@ -101,7 +114,24 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-type handler struct{ images Images }
+type handler struct {
+	images Images
+	traces Traces
+}
+
+func (h *handler) trace(w http.ResponseWriter, r *http.Request) {
+	t, err := h.traces.Trace(r.Context(), r.PathValue("namespace"), r.PathValue("pod"))
+	switch {
+	case errors.Is(err, ErrNoTrace):
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(t) // a caller that's gone has no use for it
+}
 
 func (h *handler) list(w http.ResponseWriter, r *http.Request) {
 	stream(w, func(func(Progress)) ([]Image, error) { return h.images.List(r.Context()) })

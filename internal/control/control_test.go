@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 // store is an Images in memory that tells its progress byte by byte.
@@ -69,6 +71,32 @@ func (s *store) Remove(_ context.Context, ref string) error {
 	return nil
 }
 
+func (s *store) Trace(_ context.Context, namespace, name string) (*podtrace.Trace, error) {
+	switch name {
+	case "known":
+		return &podtrace.Trace{Identity: podtrace.Identity{Namespace: namespace, Name: name}, Steps: []podtrace.Step{{Name: "x"}}}, nil
+	case "broken":
+		return nil, errors.New("no memory")
+	}
+	return nil, ErrNoTrace
+}
+
+func TestTrace(t *testing.T) {
+	c, _ := start(t)
+	if got, err := c.Trace(t.Context(), "ns", "known"); err != nil || got.Namespace != "ns" || len(got.Steps) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := c.Trace(t.Context(), "ns", "none"); !errors.Is(err, ErrNoTrace) || !strings.HasSuffix(err.Error(), ": ns/none") {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Trace(t.Context(), "ns", "broken"); err == nil || !strings.Contains(err.Error(), "no memory") {
+		t.Errorf("%v", err)
+	}
+	if _, err := NewClient(t.TempDir()).Trace(t.Context(), "ns", "known"); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("%v", err)
+	}
+}
+
 func start(t *testing.T) (*Client, *store) {
 	t.Helper()
 	c, s, _ := startLogged(t)
@@ -84,7 +112,7 @@ func startLogged(t *testing.T) (*Client, *store, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	s := &store{images: map[string]Image{}, began: make(chan struct{}), ended: make(chan struct{})}
-	server, err := Listen(dir, s)
+	server, err := Listen(dir, s, s)
 	if err != nil {
 		t.Fatal(err)
 	}

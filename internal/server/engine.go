@@ -26,6 +26,7 @@ func (s *serve) startEngine(ctx context.Context) error {
 		Pods:                 s.api.Informers().Core().V1().Pods(),
 		PodFailureBackoff:    s.options.PodFailureBackoff,
 		MaxPodFailureBackoff: s.options.MaxPodFailureBackoff,
+		Traces:               s.traces,
 		RegisterMetrics:      legacyregistry.Register,
 	})
 	if err != nil {

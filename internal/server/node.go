@@ -200,7 +200,7 @@ func (s *serve) podDNS() crispec.DNS {
 }
 
 func (s *serve) startControl(ctx context.Context) error {
-	server, err := control.Listen(s.names.RuntimeDir, &imageCommands{s.runtime.store})
+	server, err := control.Listen(s.names.RuntimeDir, &imageCommands{s.runtime.store}, traceCommand{s.traces})
 	if err != nil {
 		return err
 	}
@@ -217,6 +217,7 @@ func (s *serve) newBinder(ctx context.Context) (*binder.Binder, error) {
 		Client:    client,
 		Informers: s.api.Informers(),
 		Recorder:  s.recorder(ctx, client, "default-scheduler", ""),
+		Traces:    s.traces,
 	})
 }
 
@@ -261,6 +262,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		Drained:        drained,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),
+		Traces:         s.traces,
 	})
 }
 

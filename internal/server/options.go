@@ -18,6 +18,7 @@ import (
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
+	"errand.dev/errand/internal/podtrace/otlp"
 )
 
 // DefaultListen is where the API listens unless told otherwise.
@@ -85,6 +86,17 @@ type Options struct {
 	// with each further one up to MaxPodFailureBackoff.
 	PodFailureBackoff    time.Duration `yaml:"podFailureBackoff"`
 	MaxPodFailureBackoff time.Duration `yaml:"maxPodFailureBackoff"`
+	// Tracing says where spans of pods and Jobs go.
+	Tracing TracingOptions `yaml:"tracing"`
+}
+
+// TracingOptions are Kubernetes' TracingConfiguration.
+type TracingOptions struct {
+	// Endpoint is the collector's, for OTLP over gRPC; "" sends nothing.
+	Endpoint string `yaml:"endpoint"`
+	// SamplingRatePerMillion is how many pods of a million are sampled. Nobody
+	// who asks for a pod brings a trace of its own, so that the default is all.
+	SamplingRatePerMillion int32 `yaml:"samplingRatePerMillion"`
 }
 
 // EtcdOptions reach an etcd cluster.
@@ -118,6 +130,8 @@ func DefaultOptions() Options {
 
 		PodFailureBackoff:    10 * time.Second,
 		MaxPodFailureBackoff: 10 * time.Minute,
+
+		Tracing: TracingOptions{SamplingRatePerMillion: otlp.FullSamplingRate},
 	}
 }
 
@@ -149,6 +163,7 @@ func (o *Options) Validate() error {
 		o.validateEtcd(),
 		o.validateNode(),
 		o.validateEngine(),
+		o.validateTracing(),
 	)
 }
 

@@ -22,6 +22,7 @@ import (
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/lifecycle"
 	"errand.dev/errand/internal/localvolumes"
+	"errand.dev/errand/internal/podtrace"
 	"errand.dev/errand/internal/version"
 )
 
@@ -88,6 +89,8 @@ type serve struct {
 	// nodeReady is closed once the Node is Ready; nil without a node.
 	nodeReady    <-chan struct{}
 	broadcasters []record.EventBroadcaster
+	// traces is where the pods' time goes; nil without a node.
+	traces *podtrace.Recorder
 }
 
 // start starts every component, each once those it leans on are ready. This is
@@ -109,6 +112,9 @@ func (s *serve) start(ctx context.Context) error {
 		return errors.Join(err, runtime.discard())
 	}
 	if err := s.group.Await(ctx, s.api.Ready()); err != nil {
+		return errors.Join(err, runtime.discard())
+	}
+	if err := s.startTracing(ctx); err != nil {
 		return errors.Join(err, runtime.discard())
 	}
 	if err := s.startNode(ctx, runtime); err != nil {
