@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
 	"errand.dev/errand/internal/cri/cgroups"
 	"errand.dev/errand/internal/cri/images"
@@ -180,8 +181,9 @@ func (s *Service) sandboxStats(ctx context.Context, sb *sandbox) (*runtimeapi.Po
 		Process: &runtimeapi.ProcessUsage{Timestamp: now.UnixNano(), ProcessCount: value(used.Processes)},
 	}
 	if sb.address.IsValid() {
+		// A privileged pod may have taken its interface away. The rest is worth telling.
 		if linux.Network, err = s.networkUsage(now, sb); err != nil {
-			return nil, err
+			klog.FromContext(ctx).V(2).Info("A pod's network usage can't be read", "sandbox", sb.id, "err", err)
 		}
 	}
 	if linux.Containers, err = s.ListContainerStats(ctx, &runtimeapi.ContainerStatsFilter{PodSandboxId: sb.id}); err != nil {
