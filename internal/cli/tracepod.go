@@ -61,20 +61,20 @@ func printTrace(w io.Writer, t *podtrace.Trace) error {
 	say(head, "Took:\t%s%s\n", short(t.Duration), sofar)
 	errs = append(errs, head.Flush())
 	say(w, "\n%10s %10s  %-*s  %s\n", "START", "TOOK", barWidth, "", "STEP")
-	printSteps(say, w, t, t.Steps, "", false)
+	printSteps(say, w, t, t.Steps, "", nil)
 	if t.Dropped > 0 {
 		say(w, "%d later steps aren't remembered.\n", t.Dropped)
 	}
 	return errors.Join(errs...)
 }
 
-// printSteps prints steps whose lines begin with indent; below says that they are
-// parts of another.
-func printSteps(say func(io.Writer, string, ...any), w io.Writer, t *podtrace.Trace, steps []podtrace.Step, indent string, below bool) {
+// printSteps prints steps whose lines begin with indent. Of, unless nil, is the one
+// that they are parts of.
+func printSteps(say func(io.Writer, string, ...any), w io.Writer, t *podtrace.Trace, steps []podtrace.Step, indent string, of *podtrace.Step) {
 	for i := range steps {
 		s := &steps[i]
 		branch, next := "", ""
-		if below {
+		if of != nil {
 			branch, next = "├─ ", "│  "
 			if i == len(steps)-1 {
 				branch, next = "└─ ", "   "
@@ -87,15 +87,16 @@ func printSteps(say func(io.Writer, string, ...any), w io.Writer, t *podtrace.Tr
 		}
 		bar := bar(start, s.Duration, t.Duration)
 		pad := strings.Repeat(" ", max(barWidth-utf8.RuneCountInString(bar), 0))
-		say(w, "%10s %10s  %s%s  %s%s%s\n", short(start), took, bar, pad, indent, branch, describe(s))
-		printSteps(say, w, t, s.Steps, indent+next, true)
+		say(w, "%10s %10s  %s%s  %s%s%s\n", short(start), took, bar, pad, indent, branch, describe(s, of))
+		printSteps(say, w, t, s.Steps, indent+next, s)
 	}
 }
 
-func describe(s *podtrace.Step) string {
+// describe is a step in words; it has its container where that isn't said already.
+func describe(s, of *podtrace.Step) string {
 	var b strings.Builder
 	b.WriteString(s.Name)
-	if s.Container != "" {
+	if s.Container != "" && (of == nil || of.Container != s.Container) {
 		fmt.Fprintf(&b, " %s", s.Container)
 	}
 	if s.Detail != "" {

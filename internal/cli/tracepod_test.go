@@ -19,7 +19,9 @@ func TestPrintTrace(t *testing.T) {
 				{Name: "CreateNamespaces", Start: start.Add(ms(2.5)), Duration: ms(0.25)},
 				{Name: "AttachNetwork", Detail: "10.0.0.2", Start: start.Add(ms(4)), Duration: ms(20)},
 			}},
-			{Name: "StartContainer", Container: "c", Start: start.Add(ms(40)), Duration: ms(24), Running: true, Error: "no such file"},
+			{Name: "StartContainer", Container: "c", Start: start.Add(ms(40)), Duration: ms(24), Running: true, Error: "no such file", Steps: []podtrace.Step{
+				{Name: "RunInShim", Container: "c", Start: start.Add(ms(40)), Duration: ms(1)},
+			}},
 		},
 	}
 	var b strings.Builder
@@ -39,6 +41,7 @@ Took:   64.0 ms so far
     2.5 ms     0.2 ms   ▏                                ├─ CreateNamespaces
     4.0 ms    20.0 ms    ██████████                      └─ AttachNetwork (10.0.0.2)
    40.0 ms    24.0 ms                      ████████████  StartContainer c …: no such file
+   40.0 ms     1.0 ms                      ▏             └─ RunInShim
 2 later steps aren't remembered.
 `
 	if got := "\n" + b.String(); got != want {

@@ -12,6 +12,7 @@ import (
 
 	"errand.dev/errand/internal/node/runtimepod"
 	"errand.dev/errand/internal/podtrace"
+	"errand.dev/errand/internal/podtrace/apipod"
 )
 
 // minGrace is what every container gets at least between SIGTERM and SIGKILL.
@@ -209,6 +210,7 @@ func (w *worker) remove(ctx context.Context) error {
 	namespace, name := rt.Namespace, rt.Name
 	if pod != nil {
 		namespace, name = pod.Namespace, pod.Name
+		w.n.cfg.Traces.Pod(apipod.Identity(pod)).Close() // also of one that went before it was looked at
 	}
 	if name != "" {
 		errs = append(errs, os.RemoveAll(w.n.spec.PodLogDir(namespace, name, w.uid)))
@@ -217,7 +219,6 @@ func (w *worker) remove(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the pod's files: %w", err)
 	}
-	w.traced().Close()
 	w.n.puller.Forget(w.uid)
 	w.n.forget(w.uid)
 	return nil

@@ -27,6 +27,7 @@ import (
 
 	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/fakecri"
+	"errand.dev/errand/internal/podtrace"
 )
 
 const patience = 20 * time.Second
@@ -58,6 +59,7 @@ type agent struct {
 	dns     crispec.DNS
 	drained map[string]bool
 	admit   func(context.Context, *v1.Pod) (string, string)
+	traces  *podtrace.Recorder
 	stop    func()
 }
 
@@ -85,6 +87,7 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		DNS:              a.dns,
 		Admit:            a.admit,
 		Drained:          a.drained,
+		Traces:           a.traces,
 		Recorder:         w.events,
 		Clock:            w.clock,
 		StartConcurrency: 4,

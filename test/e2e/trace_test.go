@@ -123,7 +123,7 @@ func TestTraces(t *testing.T) {
 	for _, want := range []string{
 		"Pod", "Pod/SyncJob", "Pod/SyncJob/CreatePod", "Pod/SchedulePod", "Pod/SchedulePod/BindPod", "Pod/PodSeen", "Pod/SetUpVolumes",
 		"Pod/RunPodSandbox", "Pod/RunPodSandbox/CreateCgroup", "Pod/RunPodSandbox/CreateNamespaces", "Pod/RunPodSandbox/AttachNetwork",
-		"Pod/PullImage", "Pod/PrepareContainer", "Pod/CreateContainer", "Pod/CreateContainer/MountRootfs", "Pod/CreateContainer/WriteSpec",
+		"Pod/PullImage", "Pod/PullImage/ResolveImage", "Pod/PullImage/FetchImage", "Pod/PrepareContainer", "Pod/CreateContainer", "Pod/CreateContainer/MountRootfs", "Pod/CreateContainer/WriteSpec",
 		"Pod/StartContainer", "Pod/StartContainer/PrepareLaunch", "Pod/StartContainer/RunInShim", "Pod/StartContainer/RunInShim/Launch",
 		"Pod/ContainerRun", "Pod/SyncPodStatus", "Pod/TearDownPod", "Pod/CountPod",
 	} {
@@ -183,7 +183,7 @@ func TestDoctorTracePod(t *testing.T) {
 	for _, line := range []string{
 		`Pod: +default/quick`, `Trace: +[0-9a-f]{32}`, `Took: +[0-9.]+ m?s`,
 		` +0\.0 ms +[0-9.]+ ms .* SchedulePod`, `.*█.*`, `.* └─ BindPod \(.+\)`, `.* RunPodSandbox`, `.* ├─ CreateNamespaces`,
-		`.* PullImage work \(busybox:latest\)`, `.* +└─ RunInShim work`, `.* +└─ Launch work \((errand|runc)\)`, `.* ContainerRun work \(exit code 0\)`,
+		`.* PullImage work \(busybox:latest\)`, `.* +└─ RunInShim`, `.* +└─ Launch \((errand|runc)\)`, `.* ContainerRun work \(exit code 0\)`,
 		`.* SyncPodStatus \(Succeeded\)`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + line).MatchString(out) {

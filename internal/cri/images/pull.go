@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"errand.dev/errand/internal/podtrace"
 )
 
 // Pull brings the image that name means now, from its registry or a mirror of it, and returns it. What is here already isn't fetched
@@ -56,7 +58,9 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeap
 	if err != nil {
 		return Image{}, err
 	}
+	_, step := podtrace.Start(ctx, "ResolveImage", "")
 	desc, from, err := s.resolve(ctx, named, sources)
+	step.End(err)
 	if err != nil {
 		return Image{}, fmt.Errorf("failed to resolve image: %w", err)
 	}
@@ -65,7 +69,9 @@ func (s *Store) pull(ctx context.Context, named reference.Named, auth *runtimeap
 		return img, err
 	}
 	err = s.withLease(ctx, named.String(), func(ctx context.Context) error {
+		_, step := podtrace.Start(ctx, "FetchImage", desc.Digest.String()) // and unpack it, meanwhile
 		target, err := s.fetch(ctx, desc, from, m)
+		step.End(err)
 		if err != nil {
 			return err
 		}

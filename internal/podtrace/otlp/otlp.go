@@ -207,6 +207,8 @@ func detailKey(name string) string {
 		return "k8s.pod.phase"
 	case "RunPodSandbox":
 		return "k8s.runtimeclass.handler"
+	case "FetchImage":
+		return "oci.manifest.digest"
 	case "AttachNetwork":
 		return "k8s.pod.ip"
 	}
