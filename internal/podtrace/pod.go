@@ -29,30 +29,28 @@ func (p Pod) Record(steps ...Done) {
 		return
 	}
 	for i := range steps {
-		p.record(&steps[i], RootSpan(p.id.UID))
+		p.record(&steps[i], RootSpan(p.id.UID), whole)
 	}
 }
 
-func (p Pod) record(d *Done, parent uint64) {
+// record notes a step whose parent has the ID and the place.
+func (p Pod) record(d *Done, parent uint64, at int) {
 	f := Finished{
 		Span: rand.Uint64(), Parent: parent, Name: d.Name, Container: d.Container, Detail: d.Detail,
 		Start: d.Start, End: latest(d.Start, d.End), Error: text(d.Err),
 	}
+	place := whole
 	p.r.mu.Lock()
 	if e := p.r.entry(&p.id); e != nil {
-		e.add(f.step())
+		place = e.add(step{
+			name: f.Name, container: f.Container, detail: f.Detail, start: f.Start.UnixNano(), took: int64(f.End.Sub(f.Start)), parent: at,
+		})
+		e.fail(place, f.Error)
 	}
 	p.r.mu.Unlock()
 	p.tell(f)
 	for i := range d.Below {
-		p.record(&d.Below[i], f.Span)
-	}
-}
-
-func (f *Finished) step() step {
-	return step{
-		span: f.Span, parent: f.Parent, name: f.Name, container: f.Container, detail: f.Detail, failure: f.Error,
-		start: f.Start.UnixNano(), took: int64(f.End.Sub(f.Start)),
+		p.record(&d.Below[i], f.Span, place)
 	}
 }
 
@@ -111,13 +109,13 @@ func (p Pod) Close() {
 
 // end ends the pod if it is over, and gives back p.r.mu.
 func (p Pod) end(e *entry, over bool) {
-	var whole Finished
+	var pod Finished
 	if over {
-		whole = p.r.close(e)
+		pod = p.r.close(e)
 	}
 	p.r.mu.Unlock()
 	if over {
-		p.tell(whole)
+		p.tell(pod)
 	}
 }
 
@@ -127,7 +125,7 @@ func (p Pod) Context(ctx context.Context, container string) context.Context {
 	if p.r == nil {
 		return ctx
 	}
-	return context.WithValue(ctx, key{}, &Span{pod: p, id: RootSpan(p.id.UID), container: container})
+	return context.WithValue(ctx, key{}, &Span{pod: p, place: whole, id: RootSpan(p.id.UID), container: container})
 }
 
 // key is that of the *Span in a context.
@@ -153,7 +151,7 @@ func Start(ctx context.Context, name, detail string) (context.Context, *Span) {
 	if parent == nil {
 		return ctx, nil
 	}
-	s := parent.pod.start(name, parent.container, detail, parent.id)
+	s := parent.pod.start(name, parent.container, detail, parent)
 	return context.WithValue(ctx, key{}, s), s
 }
 
@@ -162,18 +160,18 @@ func (p Pod) Start(name, detail string) *Span {
 	if p.r == nil {
 		return nil
 	}
-	return p.start(name, "", detail, RootSpan(p.id.UID))
+	return p.start(name, "", detail, &Span{place: whole, id: RootSpan(p.id.UID)})
 }
 
-func (p Pod) start(name, container, detail string, parent uint64) *Span {
+func (p Pod) start(name, container, detail string, parent *Span) *Span {
 	s := &Span{
-		pod: p, place: -1, id: rand.Uint64(), parent: parent, name: name, container: container, detail: detail, start: p.r.now(),
+		pod: p, place: whole, id: rand.Uint64(), parent: parent.id, name: name, container: container, detail: detail, start: p.r.now(),
 	}
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
 	if s.entry = p.r.entry(&p.id); s.entry != nil {
 		s.place = s.entry.add(step{
-			span: s.id, parent: parent, name: name, container: container, detail: detail, start: s.start.UnixNano(), took: running,
+			name: name, container: container, detail: detail, start: s.start.UnixNano(), took: running, parent: parent.place,
 		})
 	}
 	return s
@@ -190,9 +188,10 @@ func (s *Span) End(err error) {
 		Span: s.id, Parent: s.parent, Name: s.name, Container: s.container, Detail: s.detail,
 		Start: s.start, End: s.start.Add(took), Error: text(err),
 	}
-	if s.place >= 0 {
+	if s.place != whole {
 		r.mu.Lock()
-		s.entry.steps[s.place].took, s.entry.steps[s.place].failure = int64(took), f.Error
+		s.entry.steps[s.place].took = int64(took)
+		s.entry.fail(s.place, f.Error)
 		r.mu.Unlock()
 	}
 	s.pod.tell(f)
@@ -206,7 +205,7 @@ func (s *Span) Record(d Done) {
 	if d.Container == "" {
 		d.Container = s.container
 	}
-	s.pod.record(&d, s.id)
+	s.pod.record(&d, s.id, s.place)
 }
 
 func text(err error) string {

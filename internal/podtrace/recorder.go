@@ -73,18 +73,22 @@ type entry struct {
 	closed  bool
 	dropped int // steps beyond maxSteps
 	steps   []step
+	// failures are why steps failed, by their places in steps.
+	failures map[int]string
 }
 
 // step is a step as it is kept: small.
 type step struct {
-	span, parent uint64
-	name         string
-	container    string
-	detail       string
-	failure      string
-	start        int64 // nanoseconds since 1970
-	took         int64 // nanoseconds, or running
+	name      string
+	container string
+	detail    string
+	start     int64 // nanoseconds since 1970
+	took      int64 // nanoseconds, or running
+	parent    int   // the place of the step that it is a part of, or whole
 }
+
+// whole is the place of the pod as a whole, and of steps that aren't kept.
+const whole = -1
 
 // New makes a Recorder. now tells the time; nil means the real one. sink may be nil.
 func New(now func() time.Time, sink Sink) *Recorder {
@@ -109,27 +113,39 @@ func (r *Recorder) Job(job Identity, start, end time.Time, failure string) {
 func (r *Recorder) entry(id *Identity) *entry {
 	e := r.pods[id.UID]
 	if e == nil && r.open < maxOpen {
-		e = &entry{id: *id, steps: make([]step, 0, 20)}
+		e = &entry{id: *id, steps: make([]step, 0, 32)}
 		r.pods[id.UID] = e
 		r.open++
 	}
 	return e
 }
 
-// add notes a step and returns its place, -1 if there is none. r.mu must be held.
+// add notes a step and returns its place, whole if there is none. r.mu must be held.
 func (e *entry) add(s step) int {
 	if len(e.steps) >= maxSteps {
 		e.dropped++
-		return -1
+		return whole
 	}
 	e.steps = append(e.steps, s)
 	return len(e.steps) - 1
+}
+
+// fail notes why the step at the place failed. r.mu must be held.
+func (e *entry) fail(place int, failure string) {
+	if failure == "" || place == whole {
+		return
+	}
+	if e.failures == nil {
+		e.failures = map[int]string{}
+	}
+	e.failures[place] = failure
 }
 
 // close moves a pod to those that have ended, of which the oldest is forgotten. It
 // returns the pod as a step. r.mu must be held.
 func (r *Recorder) close(e *entry) Finished {
 	e.closed = true
+	e.steps = append([]step(nil), e.steps...) // no larger than it must be
 	r.open--
 	if len(r.ended) < Keep {
 		r.ended = append(r.ended, e)

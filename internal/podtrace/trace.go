@@ -72,22 +72,11 @@ func (e *entry) begin() int64 {
 func (e *entry) trace(now time.Time) *Trace {
 	id := TraceID(e.id.UID)
 	t := &Trace{Identity: e.id, TraceID: hex.EncodeToString(id[:]), Over: e.closed, Dropped: e.dropped}
-	steps := slices.Clone(e.steps)
-	slices.SortStableFunc(steps, func(a, b step) int { return int(min(max(a.start-b.start, -1), 1)) })
-	known := map[uint64]bool{}
-	for i := range steps {
-		known[steps[i].span] = true
+	below := map[int][]int{}
+	for i := range e.steps {
+		below[e.steps[i].parent] = append(below[e.steps[i].parent], i)
 	}
-	root := RootSpan(e.id.UID)
-	below := map[uint64][]step{}
-	for _, s := range steps {
-		parent := s.parent
-		if !known[parent] {
-			parent = root // its own was dropped
-		}
-		below[parent] = append(below[parent], s)
-	}
-	t.Steps = tree(below, root, now)
+	t.Steps = e.tree(below, whole, now)
 	var end time.Time
 	t.Start, end = e.bounds()
 	for _, s := range t.Steps {
@@ -97,18 +86,21 @@ func (e *entry) trace(now time.Time) *Trace {
 	return t
 }
 
-func tree(below map[uint64][]step, parent uint64, now time.Time) []Step {
+// tree makes the parts of the step at the place.
+func (e *entry) tree(below map[int][]int, place int, now time.Time) []Step {
 	var out []Step
-	for _, s := range below[parent] {
+	for _, i := range below[place] {
+		s := &e.steps[i]
 		n := Step{
-			Name: s.name, Container: s.container, Detail: s.detail, Error: s.failure,
+			Name: s.name, Container: s.container, Detail: s.detail, Error: e.failures[i],
 			Start: time.Unix(0, s.start).UTC(), Duration: time.Duration(s.took), Running: s.took == running,
-			Steps: tree(below, s.span, now),
+			Steps: e.tree(below, i, now),
 		}
 		if n.Running {
 			n.Duration = max(now.Sub(n.Start), 0)
 		}
 		out = append(out, n)
 	}
+	slices.SortStableFunc(out, func(a, b Step) int { return a.Start.Compare(b.Start) })
 	return out
 }
