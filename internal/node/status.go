@@ -48,6 +48,7 @@ type statusWriter struct {
 	written   *v1.PodStatus // what was last written successfully
 	at        string        // and the resource version that it gave
 	since     time.Time     // when want began to differ from the API; zero if it doesn't
+	wanted    time.Time     // when want was set
 	finished  bool          // nothing local is left but logs
 	deleted   bool
 	stopped   bool
@@ -75,7 +76,7 @@ func (s *statusWriter) set(status *v1.PodStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.want == nil || !equality.Semantic.DeepEqual(s.want, status) {
-		s.want = status
+		s.want, s.wanted = status, now
 	}
 	if s.since.IsZero() {
 		s.since = now
@@ -197,8 +198,8 @@ func (s *statusWriter) next() func(context.Context) error {
 	// What the API made of the very same status isn't written a second time.
 	again := s.want == s.written && base.ResourceVersion == s.at
 	if !again && !sameStatus(&base.Status, merged) {
-		want := s.want
-		return func(ctx context.Context) error { return s.patch(ctx, base, merged, want) }
+		w := statusWrite{base: base, merged: merged, want: s.want, wanted: s.wanted}
+		return func(ctx context.Context) error { return s.patch(ctx, &w) }
 	}
 	s.since = time.Time{}
 	if s.finished && base.DeletionTimestamp != nil && isTerminal(base.Status.Phase) {
@@ -207,15 +208,22 @@ func (s *statusWriter) next() func(context.Context) error {
 	return nil
 }
 
-// patch writes the merged status, of which want is the node's part.
-func (s *statusWriter) patch(ctx context.Context, base *v1.Pod, merged, want *v1.PodStatus) error {
-	patch, err := patchFor(base, merged)
+// statusWrite is one write: the merged status over base, of which want, since
+// wanted, is the node's part.
+type statusWrite struct {
+	base         *v1.Pod
+	merged, want *v1.PodStatus
+	wanted       time.Time
+}
+
+func (s *statusWriter) patch(ctx context.Context, w *statusWrite) error {
+	patch, err := patchFor(w.base, w.merged)
 	if err != nil {
 		return err
 	}
-	pod, err := s.n.cfg.Client.CoreV1().Pods(base.Namespace).
-		Patch(ctx, base.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	return s.answered(pod, want, err)
+	pod, err := s.n.cfg.Client.CoreV1().Pods(w.base.Namespace).
+		Patch(ctx, w.base.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	return s.answered(pod, w, err)
 }
 
 func (s *statusWriter) remove(ctx context.Context, base *v1.Pod) error {
@@ -235,7 +243,7 @@ func (s *statusWriter) remove(ctx context.Context, base *v1.Pod) error {
 // answered takes the API's answer to a patch. That there is no such pod ends all
 // writing. A conflict may mean that another pod has its name by now, which the
 // informer will tell, or that others were faster too often, which passes.
-func (s *statusWriter) answered(pod *v1.Pod, want *v1.PodStatus, err error) error {
+func (s *statusWriter) answered(pod *v1.Pod, w *statusWrite, err error) error {
 	now := s.n.cfg.Clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,8 +255,8 @@ func (s *statusWriter) answered(pod *v1.Pod, want *v1.PodStatus, err error) erro
 		return fmt.Errorf("patch the pod's status: %w", err)
 	}
 	s.failures = 0
-	s.written, s.at = want, pod.ResourceVersion
-	s.traceWrite(pod, now)
+	s.written, s.at = w.want, pod.ResourceVersion
+	s.traceWrite(pod, w.wanted, now)
 	if !s.since.IsZero() {
 		s.n.metrics.statusWrite.Observe(now.Sub(s.since).Seconds())
 	}
@@ -258,14 +266,11 @@ func (s *statusWriter) answered(pod *v1.Pod, want *v1.PodStatus, err error) erro
 	return nil
 }
 
-// traceWrite records a write that has just succeeded. s.mu must be held.
-func (s *statusWriter) traceWrite(pod *v1.Pod, now time.Time) {
+// traceWrite records that the API has had, since now, a status that was known at
+// began.
+func (s *statusWriter) traceWrite(pod *v1.Pod, began, now time.Time) {
 	if s.n.cfg.Traces == nil {
 		return
-	}
-	began := s.since
-	if began.IsZero() {
-		began = now
 	}
 	trace := s.n.cfg.Traces.Pod(apipod.Identity(pod))
 	trace.Record(podtrace.Done{Name: "SyncPodStatus", Detail: string(pod.Status.Phase), Start: began, End: now})
