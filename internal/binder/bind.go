@@ -45,6 +45,7 @@ func (b *Binder) bind(ctx context.Context, w *waiting, node string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p, ok := b.state.placed[pod.UID]; !ok || !p.assumed {
+		w.placing.End(err)
 		return // gone; or bound, by someone else or by us and the answer got lost
 	}
 	b.state.forget(pod.UID)
@@ -53,6 +54,7 @@ func (b *Binder) bind(ctx context.Context, w *waiting, node string) {
 		w.gone()
 	}
 	if ctx.Err() != nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		w.placing.End(err)
 		return // the watch brings what there is to know
 	}
 	klog.FromContext(ctx).Error(err, "Binding failed; will try again", "pod", klog.KObj(pod), "node", node)

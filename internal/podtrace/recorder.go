@@ -113,7 +113,7 @@ func (r *Recorder) Job(job Identity, start, end time.Time, failure string) {
 func (r *Recorder) entry(id *Identity) *entry {
 	e := r.pods[id.UID]
 	if e == nil && r.open < maxOpen {
-		e = &entry{id: *id, steps: make([]step, 0, 32)}
+		e = &entry{id: *id, steps: make([]step, 0, 8)}
 		r.pods[id.UID] = e
 		r.open++
 	}

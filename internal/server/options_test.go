@@ -45,6 +45,31 @@ func TestValidateTellsEverything(t *testing.T) {
 	}
 }
 
+func TestTracingOptions(t *testing.T) {
+	for name, tc := range map[string]struct {
+		options TracingOptions
+		node    bool
+		wrong   string
+	}{
+		"none":              {TracingOptions{SamplingRatePerMillion: 1_000_000}, false, ""},
+		"a collector":       {TracingOptions{Endpoint: "localhost:4317", SamplingRatePerMillion: 1}, true, ""},
+		"by a socket":       {TracingOptions{Endpoint: "unix:///run/collector.sock"}, true, ""},
+		"a page's address":  {TracingOptions{Endpoint: "http://localhost:4317"}, true, "--tracing-endpoint"},
+		"more than all":     {TracingOptions{Endpoint: "localhost:4317", SamplingRatePerMillion: 1_000_001}, true, "--tracing-sampling-rate-per-million"},
+		"less than none":    {TracingOptions{SamplingRatePerMillion: -1}, true, "--tracing-sampling-rate-per-million"},
+		"where no pods run": {TracingOptions{Endpoint: "localhost:4317"}, false, "--tracing-endpoint needs --node"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := DefaultOptions()
+			o.Node, o.Tracing = tc.node, tc.options
+			err := o.Validate()
+			if (err == nil) != (tc.wrong == "") || err != nil && !strings.Contains(err.Error(), tc.wrong) {
+				t.Errorf("%v, want %q", err, tc.wrong)
+			}
+		})
+	}
+}
+
 func TestReadFile(t *testing.T) {
 	for name, tc := range map[string]struct {
 		yaml    string

@@ -41,15 +41,12 @@ func (s *Server) usage(ctx context.Context) (*statsapi.Summary, error) {
 	for _, c := range containers {
 		started[c.GetId()] = at(c.GetCreatedAt())
 	}
-	byUID := make(map[string]*runtimeapi.PodSandboxStats, len(stats))
-	for _, p := range stats {
-		byUID[p.GetAttributes().GetMetadata().GetUid()] = p
-	}
 	answer := &statsapi.Summary{Node: s.nodeStats(ctx), Pods: make([]statsapi.PodStats, 0, len(stats))}
-	for _, pod := range s.cfg.Pods.Pods() {
-		p := byUID[string(pod.UID)]
-		if p == nil {
-			continue
+	for _, p := range stats {
+		meta := p.GetAttributes().GetMetadata()
+		pod, ok := s.cfg.Pods.Pod(meta.GetNamespace(), meta.GetName())
+		if !ok || string(pod.UID) != meta.GetUid() {
+			continue // it is gone from the API
 		}
 		entry := podStats(p, started)
 		if pod.Status.StartTime != nil {
