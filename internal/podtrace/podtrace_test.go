@@ -243,3 +243,32 @@ func BenchmarkPod(b *testing.B) {
 		pod.Close()
 	}
 }
+
+// All of it may be used by many at once.
+func TestConcurrently(t *testing.T) {
+	r := New(nil, nil)
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for n := range 200 {
+				pod := r.Pod(identity(n))
+				ctx, outer := Start(pod.Context(t.Context(), "c"), "outer", "")
+				_, inner := Start(ctx, "inner", "")
+				inner.Record(Done{Name: "done"})
+				inner.End(errors.New("no"))
+				outer.End(nil)
+				if worker%2 == 0 {
+					pod.Reached(StatusWritten)
+				} else {
+					pod.Reached(Freed)
+				}
+				r.Find("ns", fmt.Sprint("p", n))
+				pod.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if r.open != 0 || len(r.ended) != 200 {
+		t.Errorf("%d are open, %d have ended", r.open, len(r.ended))
+	}
+}
