@@ -199,7 +199,7 @@ func TestListAndGet(t *testing.T) {
 			}
 		}
 		shown, err := pods.ConvertToTable(t.Context(), &metrics.PodMetricsList{Items: list("", nil)}, nil)
-		if err != nil || fmt.Sprint(shown.Rows[0].Cells) != "[p 500m 1000 1s]" {
+		if err != nil || fmt.Sprint(shown.Rows[0].Cells) != "[p 500m 1k 1s]" {
 			t.Errorf("%+v, %v", shown, err)
 		}
 	})
