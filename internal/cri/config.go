@@ -62,6 +62,7 @@ type Config struct {
 type ImageStore interface {
 	Get(ctx context.Context, ref string) (images.Image, error)
 	PrepareRootfs(ctx context.Context, containerID string, img images.Image) ([]mount.Mount, error)
+	PrepareImageVolume(ctx context.Context, containerID, name string, img images.Image) ([]mount.Mount, error)
 	RemoveRootfs(ctx context.Context, containerID string) error
 	ListRootfs(ctx context.Context) []string
 	RootfsUsage(ctx context.Context, containerID string) (images.Usage, error)

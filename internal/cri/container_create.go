@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/namespace"
@@ -31,6 +32,9 @@ func (s *Service) CreateContainer(ctx context.Context, sandboxID string, config 
 	sb.life.RLock()
 	defer sb.life.RUnlock()
 	id, err := s.createContainer(ctx, sb, config)
+	if errors.Is(err, crierrors.ErrImageVolumeMountFailed) {
+		return "", toStatus(err) // which a kubelet knows by how it begins
+	}
 	if err != nil {
 		return "", toStatus(fmt.Errorf("failed to create container: %w", err))
 	}
@@ -116,10 +120,14 @@ func (s *Service) writeSpec(ctx context.Context, c *container, img images.Image)
 	if err != nil {
 		return err
 	}
+	volumes, err := s.mountImageVolumes(ctx, c)
+	if err != nil {
+		return err
+	}
 	_, pod := c.sandbox.state()
 	built, err := spec.Build(ctx, spec.Input{
 		ID: c.id, SandboxID: c.sandbox.id, Config: c.config, Sandbox: pod, Image: img.Config, Root: c.rootfs(),
-		CgroupsPath: c.cgroup(s), Namespaces: ns, Files: files, Host: s.host,
+		CgroupsPath: c.cgroup(s), Namespaces: ns, Files: files, ImageVolumes: volumes, Host: s.host,
 	})
 	if err != nil {
 		return fmt.Errorf("failed to generate container %q spec: %w", c.id, err)

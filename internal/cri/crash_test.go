@@ -32,7 +32,9 @@ func script(w *world, s *Service, config *runtimeapi.PodSandboxConfig) error {
 	}
 	var ids []string
 	for _, name := range []string{"ends", "stopped"} {
-		id, err := s.CreateContainer(ctx, pod, containerConfig(name, "sh"), nil)
+		config := containerConfig(name, "sh")
+		config.Mounts = []*runtimeapi.Mount{{ContainerPath: "/image", Image: &runtimeapi.ImageSpec{Image: "busybox"}, Readonly: true}}
+		id, err := s.CreateContainer(ctx, pod, config, nil)
 		if err != nil {
 			return err
 		}

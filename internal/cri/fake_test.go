@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -242,10 +243,16 @@ func (i fakeImages) PrepareRootfs(_ context.Context, id string, _ images.Image) 
 	return []mount.Mount{{Type: "bind", Source: "/"}}, i.do(func() error { i.roots[id] = true; return nil })
 }
 
+func (i fakeImages) PrepareImageVolume(context.Context, string, string, images.Image) ([]mount.Mount, error) {
+	return []mount.Mount{{Type: "bind", Source: "/"}}, i.do(func() error { return nil })
+}
+
 func (i fakeImages) RemoveRootfs(_ context.Context, id string) error {
 	return i.do(func() error {
-		if i.mounts[filepath.Join(i.dir, "run/bundles", id, "rootfs")] {
-			i.t.Errorf("the root of %s was removed while it is mounted", id)
+		for target := range i.mounts {
+			if strings.HasPrefix(target, filepath.Join(i.dir, "run/bundles", id)) {
+				i.t.Errorf("the root of %s was removed while %s is mounted", id, target)
+			}
 		}
 		delete(i.roots, id)
 		return nil

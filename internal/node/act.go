@@ -162,7 +162,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod
 	if w.crashLooping(pod, c, last) {
 		return false, nil
 	}
-	image, ready, err := w.image(ctx, pod, c)
+	images, ready, err := w.images(ctx, pod, c)
 	switch {
 	case err != nil:
 		w.imageFailed(pod, c, err)
@@ -170,11 +170,11 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod
 	case !ready:
 		return false, nil
 	}
-	delete(w.images, c.Name)
+	w.forgetImages(c.Name)
 	if last != nil {
 		w.crashes[c.Name] = w.crash(c, last).Next(last, now)
 	}
-	if failure := w.launch(ctx, pod, rt, c, image); failure != nil {
+	if failure := w.launch(ctx, pod, rt, c, images); failure != nil {
 		w.n.metrics.startErrors.WithLabelValues(containerType(pod, c.Name), failure.Reason).Inc()
 		w.waiting[c.Name] = *failure
 		if !w.awaits[c.Name] {
@@ -235,7 +235,7 @@ const (
 )
 
 // launch creates and starts a run of the container.
-func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container, image image) *podstatus.Waiting {
+func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container, images runImages) *podstatus.Waiting {
 	fail := func(id, reason string, err error) *podstatus.Waiting {
 		message := errorMessage(err)
 		w.n.containerEvent(pod, c, id, v1.EventTypeWarning, eventFailed, "Error: "+message)
@@ -244,7 +244,7 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 	ctx = w.traced().Context(ctx, c.Name)
 	restarts := w.nextRestart(pod, rt, c)
 	preparing, step := podtrace.Start(ctx, "PrepareContainer", "")
-	config, err := w.containerConfig(preparing, pod, rt, c, restarts, image)
+	config, err := w.containerConfig(preparing, pod, rt, c, restarts, images)
 	step.End(err)
 	if err != nil {
 		w.awaits[c.Name] = errors.As(err, new(*crispec.MissingError))
@@ -276,7 +276,7 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 }
 
 // containerConfig gathers what the run needs.
-func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container, restarts int32, image image) (*runtimeapi.ContainerConfig, error) {
+func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container, restarts int32, images runImages) (*runtimeapi.ContainerConfig, error) {
 	// Before anything is read: it subscribes to changes of what is.
 	if err := w.setUpVolumes(ctx, pod); err != nil {
 		return nil, err
@@ -289,7 +289,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := w.mounts(ctx, pod, c, mountInput{env: env, podIPs: podIPs, restarts: restarts})
+	mounts, err := w.mounts(ctx, pod, c, mountInput{env: env, podIPs: podIPs, restarts: restarts, images: images.volumes})
 	if err != nil {
 		return nil, err
 	}
@@ -297,8 +297,8 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 		Pod:       pod,
 		Container: c,
 		Restarts:  restarts,
-		ImageRef:  image.Ref,
-		User:      crispec.UserOf(image.Info),
+		ImageRef:  images.own.Ref,
+		User:      crispec.UserOf(images.own.Info),
 		Env:       env,
 		Mounts:    mounts,
 	})

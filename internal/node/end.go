@@ -59,7 +59,7 @@ func (w *worker) end(ctx context.Context) error {
 	}
 	w.setFinished()
 	w.traced().Reached(podtrace.Freed)
-	w.ended, w.images = map[string]*runtimepod.Container{}, nil
+	w.ended, w.found = map[string]*runtimepod.Container{}, nil
 	w.status.finish()
 	if gone {
 		return w.remove(ctx)

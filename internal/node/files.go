@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 
 	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/runtimepod"
+	"errand.dev/errand/internal/node/volumes"
 )
 
 func makeDirs(dirs ...string) error {
@@ -31,6 +33,7 @@ type mountInput struct {
 	env      []crispec.EnvVar
 	podIPs   []string
 	restarts int32
+	images   map[string]image // by the volume's name
 }
 
 // mounts makes the files of a run and returns everything that is mounted into it:
@@ -44,7 +47,7 @@ func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, in mo
 	for _, e := range in.env {
 		values[e.Name] = e.Value
 	}
-	mounts, err := w.n.volumes.Mounts(pod, c, w.vols, values)
+	mounts, err := w.n.volumes.Mounts(pod, c, w.withImages(pod, in.images), values)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +66,21 @@ func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, in mo
 		mounts = append(mounts, m)
 	}
 	return mounts, nil
+}
+
+// withImages are the pod's volumes, those that are images with the image that the
+// runtime has pulled for the run.
+func (w *worker) withImages(pod *v1.Pod, images map[string]image) map[string]volumes.Volume {
+	if len(images) == 0 {
+		return w.vols
+	}
+	vols := maps.Clone(w.vols)
+	for name, img := range images {
+		v := vols[name]
+		v.Image = &runtimeapi.ImageSpec{Image: img.Ref, UserSpecifiedImage: v.Image.GetUserSpecifiedImage(), Annotations: pod.Annotations}
+		vols[name] = v
+	}
+	return vols
 }
 
 func (w *worker) hostsMount(pod *v1.Pod, podIPs []string) (*runtimeapi.Mount, error) {

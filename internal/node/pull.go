@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,35 +27,101 @@ type pull struct {
 	err    error
 }
 
-// image returns the image for the container's next start. ready is false while
-// it is being pulled, the end of which wakes the worker. err is an
+// want is an image that a container's next start needs.
+type want struct {
+	key    string // in worker.pulls and worker.images
+	image  string
+	policy v1.PullPolicy
+	event  func(eventType, reason, message string)
+}
+
+// ownImage is the image that the container is made of.
+func (w *worker) ownImage(pod *v1.Pod, c *v1.Container) want {
+	return want{key: c.Name, image: c.Image, policy: c.ImagePullPolicy, event: func(eventType, reason, message string) {
+		w.n.containerEvent(pod, c, "", eventType, reason, message)
+	}}
+}
+
+// volumeImages are the images that the container mounts, by the name of the volume.
+func (w *worker) volumeImages(pod *v1.Pod, c *v1.Container) map[string]want {
+	wants := map[string]want{}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Image == nil || !mountsVolume(c, v.Name) {
+			continue
+		}
+		// No container's name has a slash.
+		wants[v.Name] = want{key: c.Name + "/" + v.Name, image: v.Image.Reference, policy: v.Image.PullPolicy, event: func(eventType, reason, message string) {
+			w.n.podEvent(pod, eventType, reason, "%s", message)
+		}}
+	}
+	return wants
+}
+
+func mountsVolume(c *v1.Container, name string) bool {
+	return slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == name })
+}
+
+// runImages are what a run of a container is made of.
+type runImages struct {
+	own     image
+	volumes map[string]image // by the volume's name
+}
+
+// images returns the images for the container's next start. ready is false while
+// some are being pulled, side by side; the end of each wakes the worker. err is an
 // *imagepull.Error.
-func (w *worker) image(ctx context.Context, pod *v1.Pod, c *v1.Container) (img image, ready bool, err error) {
-	if img, ok := w.images[c.Name]; ok {
+func (w *worker) images(ctx context.Context, pod *v1.Pod, c *v1.Container) (all runImages, ready bool, err error) {
+	all.own, ready, err = w.image(ctx, pod, w.ownImage(pod, c))
+	all.volumes = map[string]image{}
+	for name, wanted := range w.volumeImages(pod, c) {
+		img, here, failed := w.image(ctx, pod, wanted)
+		all.volumes[name] = img
+		ready = ready && here
+		if err == nil {
+			err = failed
+		}
+	}
+	return all, ready, err
+}
+
+// forgetImages has the pull policies asked again at the container's next start.
+func (w *worker) forgetImages(container string) {
+	maps.DeleteFunc(w.found, func(key string, _ image) bool { return isOf(key, container) })
+}
+
+func isOf(key, container string) bool {
+	of, _, _ := strings.Cut(key, "/")
+	return of == container
+}
+
+// image returns one image. ready is false while it is being pulled.
+func (w *worker) image(ctx context.Context, pod *v1.Pod, wanted want) (img image, ready bool, err error) {
+	if img, ok := w.found[wanted.key]; ok {
 		return img, true, nil
 	}
-	if p := w.takePull(c); p != nil {
+	if p := w.takePull(wanted); p != nil {
 		if !p.done {
 			return image{}, false, nil
 		}
 		if p.err == nil {
-			w.images[c.Name] = p.image
+			w.found[wanted.key] = p.image
 		}
 		return p.image, p.err == nil, p.err
 	}
-	r := w.pullRequest(pod, c)
+	r := w.pullRequest(pod, wanted)
 	img, ok, err := w.n.puller.Local(ctx, r)
 	if err != nil {
 		return image{}, false, err
 	}
 	if ok {
-		w.images[c.Name] = img
+		w.found[wanted.key] = img
 		return img, true, nil
 	}
 	if err := w.n.puller.BackedOff(r); err != nil {
 		return image{}, false, err
 	}
-	w.startPull(ctx, c, r)
+	w.startPull(ctx, wanted, r)
 	return image{}, false, nil
 }
 
@@ -68,22 +136,22 @@ func (w *worker) prefetch(ctx context.Context, pod *v1.Pod) {
 	if !w.once("prefetch") || !w.holds[c.Name].IsZero() {
 		return
 	}
-	if _, _, err := w.image(ctx, pod, c); err != nil {
+	if _, _, err := w.image(ctx, pod, w.ownImage(pod, c)); err != nil {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.pulls[c.Name] = &pull{name: c.Image, cancel: func() {}, done: true, err: err}
 	}
 }
 
-func (w *worker) pullRequest(pod *v1.Pod, c *v1.Container) imagepull.Request {
+func (w *worker) pullRequest(pod *v1.Pod, wanted want) imagepull.Request {
 	sandbox, err := w.n.spec.Sandbox(pod, 0)
 	if err != nil {
 		sandbox = nil // only a hint for the runtime; the error shows elsewhere
 	}
 	return imagepull.Request{
 		Pod:     pod,
-		Image:   c.Image,
-		Policy:  c.ImagePullPolicy,
+		Image:   wanted.image,
+		Policy:  wanted.policy,
 		Sandbox: sandbox,
 		Secrets: func(ctx context.Context) ([]v1.Secret, error) {
 			found, missing := w.n.objects.pullSecrets(ctx, pod)
@@ -93,23 +161,22 @@ func (w *worker) pullRequest(pod *v1.Pod, c *v1.Container) imagepull.Request {
 			}
 			return found, nil
 		},
-		Event: func(eventType, reason, message string) {
-			w.n.containerEvent(pod, c, "", eventType, reason, message)
-		},
+		Event: wanted.event,
 	}
 }
 
 // startPull pulls the image in a goroutine of its own.
-func (w *worker) startPull(ctx context.Context, c *v1.Container, r imagepull.Request) {
+func (w *worker) startPull(ctx context.Context, wanted want, r imagepull.Request) {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &pull{name: c.Image, cancel: cancel}
+	p := &pull{name: wanted.image, cancel: cancel}
 	w.mu.Lock()
-	w.pulls[c.Name] = p
+	w.pulls[wanted.key] = p
 	w.mu.Unlock()
 	w.n.spawn(func(context.Context) {
 		defer cancel()
 		began := w.n.cfg.Clock.Now()
-		ctx, step := podtrace.Start(w.traced().Context(ctx, c.Name), "PullImage", c.Image)
+		container, _, _ := strings.Cut(wanted.key, "/")
+		ctx, step := podtrace.Start(w.traced().Context(ctx, container), "PullImage", wanted.image)
 		img, err := w.n.puller.Pull(ctx, r)
 		step.End(err)
 		took := w.n.cfg.Clock.Since(began)
@@ -121,35 +188,40 @@ func (w *worker) startPull(ctx context.Context, c *v1.Container, r imagepull.Req
 	})
 }
 
-// takePull returns the container's pull: one that is done only once, and none
-// for an image that it no longer asks for.
-func (w *worker) takePull(c *v1.Container) *pull {
+// takePull returns the pull of an image: one that is done only once, and none
+// for an image that isn't asked for any longer.
+func (w *worker) takePull(wanted want) *pull {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := w.pulls[c.Name]
+	p := w.pulls[wanted.key]
 	if p == nil {
 		return nil
 	}
-	if p.name != c.Image {
+	if p.name != wanted.image {
 		p.cancel()
-		delete(w.pulls, c.Name)
+		delete(w.pulls, wanted.key)
 		return nil
 	}
 	if !p.done {
 		return &pull{}
 	}
-	delete(w.pulls, c.Name)
+	delete(w.pulls, wanted.key)
 	if errors.Is(p.err, context.Canceled) {
 		return nil
 	}
 	return p
 }
 
+// pulling tells whether the container waits for an image.
 func (w *worker) pulling(container string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := w.pulls[container]
-	return p != nil && !p.done
+	for key, p := range w.pulls {
+		if isOf(key, container) && !p.done {
+			return true
+		}
+	}
+	return false
 }
 
 // pullTime is how long images have been pulled for the pod.

@@ -43,10 +43,10 @@ type worker struct {
 	news   bool // the pod has changed since sync last looked at it
 	dirty  bool
 	active bool
-	stale  bool           // volumes are to be refreshed
-	fresh  bool           // what containers await may be there
-	evict  *evictionOrder // asked for and not yet heeded
-	pulls  map[string]*pull
+	stale  bool             // volumes are to be refreshed
+	fresh  bool             // what containers await may be there
+	evict  *evictionOrder   // asked for and not yet heeded
+	pulls  map[string]*pull // of images that containers wait for
 	pulled time.Duration    // how long images have been pulled
 	stops  map[string]*stop // by container ID
 
@@ -61,7 +61,7 @@ type worker struct {
 	awaits   map[string]bool                  // containers whose environment lacks an object
 	tries    map[string]int                   // failed attempts to start them in a row
 	crashes  map[string]plan.CrashLoop        // back-off by container
-	images   map[string]imagepull.Image       // for the next start of containers
+	found    map[string]imagepull.Image       // images for the next start of containers
 	defined  map[string]string                // definitions that the five above are about
 	vols     map[string]volumes.Volume        // nil until set up
 	metadata string                           // that volumes show
@@ -100,7 +100,7 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 		awaits:  map[string]bool{},
 		tries:   map[string]int{},
 		crashes: map[string]plan.CrashLoop{},
-		images:  map[string]imagepull.Image{},
+		found:   map[string]imagepull.Image{},
 		defined: map[string]string{},
 		told:    map[string]bool{},
 		done:    make(chan struct{}),
@@ -306,7 +306,7 @@ func (w *worker) redefined(c *v1.Container) {
 		delete(w.awaits, c.Name)
 		delete(w.tries, c.Name)
 		delete(w.crashes, c.Name)
-		delete(w.images, c.Name)
+		delete(w.found, c.Name)
 	}
 	w.defined[c.Name] = definition
 }

@@ -29,8 +29,16 @@ func (c collection) Active(ns string, fn func(gc.Node)) {
 	if ns != namespace {
 		return
 	}
-	for _, chain := range c.k.users {
+	needed := func(chain string) {
 		fn(gc.Node{Type: metadata.ResourceSnapshot, Namespace: ns, Key: c.k.backend.snapshotKey(chain)})
+	}
+	for _, chain := range c.k.users {
+		needed(chain)
+	}
+	for _, chains := range c.k.volumes {
+		for _, chain := range chains {
+			needed(chain)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/mount"
 )
@@ -18,16 +19,24 @@ func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image
 }
 
 // RemoveRootfs deletes a container's root and what was written to it. It must be unmounted. Removing what isn't there is no error. If
-// the container's image was removed before it, the image's layers go too.
+// the container's image, or one that it mounted, was removed before it, the image's layers go too.
 func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
-	chain, _ := s.rootfs.chainOf(containerID) // none: a removal that was interrupted, or a wrong ID
+	chains := s.rootfs.chainsOf(containerID) // none: a removal that was interrupted, or a wrong ID
 	if err := s.rootfs.remove(containerID); err != nil {
 		return err
 	}
-	if chain == "" || chain == noLayers || s.index.hasChain(chain) {
+	if !slices.ContainsFunc(chains, func(chain string) bool { return chain != noLayers && !s.index.hasChain(chain) }) {
 		return nil
 	}
 	return s.collect(s.context(ctx))
+}
+
+// PrepareImageVolume returns the mounts that show an image's files, read-only and not to be executed, to a container that has a root and
+// mounts the image as a volume (KEP-4639); the caller mounts them. name tells the container's volumes apart. The image's layers stay
+// until RemoveRootfs, by when the mounts must be gone. errdefs.ErrNotFound: the image or the container's root is gone;
+// errdefs.ErrAlreadyExists: there is a volume of that name; errdefs.ErrInvalidArgument: name can't be a file's.
+func (s *Store) PrepareImageVolume(ctx context.Context, containerID, name string, img Image) ([]mount.Mount, error) {
+	return s.rootfs.prepareVolume(s.context(ctx), containerID, name, img.ChainID)
 }
 
 // Rootfs returns the mounts of the root that PrepareRootfs made, be it before a restart. errdefs.ErrNotFound: there is none.

@@ -23,6 +23,8 @@ const (
 	upperDir  = "fs"    // the writable layer
 	workDir   = "work"  // overlayfs's own
 	chainLink = "image" // a symlink whose target is the chain ID of the layers below
+	// volumeLink begins the names of symlinks as chainLink is, of the images that the container mounts as volumes.
+	volumeLink = "volume-"
 )
 
 // containerID is what may name a directory.
@@ -39,6 +41,8 @@ type rootfsKeeper struct {
 	// mu is also held while the collector decides what to remove, see collection.go.
 	mu    sync.Mutex
 	users map[string]string // container ID → chain ID
+	// volumes are the chain IDs of the images that a container mounts besides its own, by its ID.
+	volumes map[string][]string
 	// layers caches what a chain ID stands for; emptied by every collection.
 	layers map[string]layers
 }
@@ -55,6 +59,7 @@ func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsK
 		backend:     b,
 		snapshotter: sn,
 		users:       map[string]string{},
+		volumes:     map[string][]string{},
 		layers:      map[string]layers{},
 	}
 	if err := os.MkdirAll(k.dir, 0o700); err != nil {
@@ -78,6 +83,9 @@ func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsK
 			return nil, fmt.Errorf("read a container's root: %w", err)
 		}
 		k.users[e.Name()] = chain
+		if k.volumes[e.Name()], err = volumeChains(dir); err != nil {
+			return nil, err
+		}
 	}
 	return k, nil
 }
@@ -136,6 +144,7 @@ func (k *rootfsKeeper) release(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.users, id)
+	delete(k.volumes, id)
 }
 
 // makeUpper makes the writable directory: empty for an overlay, else a copy of the image.
@@ -223,8 +232,12 @@ func (k *rootfsKeeper) remove(id string) error {
 		return fmt.Errorf("container ID %q can't name a directory: %w", id, errdefs.ErrInvalidArgument)
 	}
 	dir := filepath.Join(k.dir, id)
+	volumes, err := volumeLinks(dir)
+	if err != nil {
+		return err
+	}
 	// The symlink goes last: should we be interrupted, the container still counts as there.
-	for _, name := range []string{workDir, upperDir, chainLink} {
+	for _, name := range append(volumes, workDir, upperDir, chainLink) {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("remove the root of container %s: %w", id, err)
 		}
@@ -242,6 +255,17 @@ func (k *rootfsKeeper) upperOf(id string) (string, error) {
 		return "", err
 	}
 	return filepath.Join(k.dir, id, upperDir), nil
+}
+
+// chainsOf returns the chains of the layers that a container needs: its root's, and its volumes'.
+func (k *rootfsKeeper) chainsOf(id string) []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	chain, ok := k.users[id]
+	if !ok {
+		return nil
+	}
+	return append([]string{chain}, k.volumes[id]...)
 }
 
 func (k *rootfsKeeper) chainOf(id string) (string, error) {

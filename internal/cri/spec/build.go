@@ -39,7 +39,10 @@ type Input struct {
 	CgroupsPath string
 	Namespaces  Namespaces
 	Files       Files
-	Host        *Host
+	// ImageVolumes are what of images is to be mounted, by the index in
+	// Config.Mounts: paths on the host.
+	ImageVolumes map[int]string
+	Host         *Host
 }
 
 // Namespaces are the paths of the namespaces to join. An empty path means a

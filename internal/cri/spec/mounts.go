@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -79,8 +78,8 @@ func (b *builder) sandboxFiles() []specs.Mount {
 
 func (b *builder) ownMounts() ([]specs.Mount, error) {
 	var out []specs.Mount
-	for _, m := range b.Config.GetMounts() {
-		bind, err := b.bind(m)
+	for i, m := range b.Config.GetMounts() {
+		bind, err := b.bind(i, m)
 		if err != nil {
 			return nil, fmt.Errorf("mount at %s: %w", m.GetContainerPath(), err)
 		}
@@ -89,14 +88,14 @@ func (b *builder) ownMounts() ([]specs.Mount, error) {
 	return out, nil
 }
 
-func (b *builder) bind(m *runtimeapi.Mount) (specs.Mount, error) {
+func (b *builder) bind(i int, m *runtimeapi.Mount) (specs.Mount, error) {
 	switch {
-	case m.GetImage().GetImage() != "":
-		return specs.Mount{}, fmt.Errorf("image volumes aren't supported by errand's embedded runtime: %w", errdefs.ErrNotImplemented)
 	case len(m.GetUidMappings()) > 0 || len(m.GetGidMappings()) > 0:
 		return specs.Mount{}, fmt.Errorf("%w: id-mapped mounts aren't supported by errand's embedded runtime", ErrInvalid)
 	case !filepath.IsAbs(m.GetContainerPath()):
 		return specs.Mount{}, fmt.Errorf("%w: the path in the container is not absolute", ErrInvalid)
+	case m.GetImage().GetImage() != "":
+		return imageVolume(m, b.ImageVolumes[i])
 	}
 	source, err := hostPath(m.GetHostPath())
 	if err != nil {
@@ -113,6 +112,23 @@ func (b *builder) bind(m *runtimeapi.Mount) (specs.Mount, error) {
 	}
 	return specs.Mount{
 		Destination: filepath.Clean(m.GetContainerPath()), Type: "bind", Source: source, Options: append(options, mode),
+	}, nil
+}
+
+// imageVolume is read-only, and nothing in it can be executed, whatever the
+// mount asks for (KEP-4639).
+func imageVolume(m *runtimeapi.Mount, source string) (specs.Mount, error) {
+	switch {
+	case source == "":
+		return specs.Mount{}, fmt.Errorf("the image %s isn't mounted on the host", m.GetImage().GetImage())
+	case m.GetHostPath() != "":
+		return specs.Mount{}, fmt.Errorf("%w: both an image and a host path", ErrInvalid)
+	case m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
+		return specs.Mount{}, fmt.Errorf("%w: mounts don't propagate to and from an image volume", ErrInvalid)
+	}
+	return specs.Mount{
+		Destination: filepath.Clean(m.GetContainerPath()), Type: "bind", Source: source,
+		Options: []string{"rbind", "rprivate", "ro", "noexec"},
 	}, nil
 }
 

@@ -35,7 +35,10 @@ func (m *Manager) Mounts(pod *v1.Pod, c *v1.Container, vols map[string]Volume, e
 		if err != nil {
 			return nil, err
 		}
-		if sub != "" {
+		switch {
+		case vol.Image != nil:
+			mount.ImageSubPath = sub
+		case sub != "":
 			target := m.subPathTarget(pod.UID, vm.Name, c.Name, i)
 			if mount.HostPath, err = bindSubPath(vol.HostPath, sub, target); err != nil {
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, c.Name, err)
@@ -65,6 +68,7 @@ func (m *Manager) mountFor(vm *v1.VolumeMount, vol Volume) (*runtimeapi.Mount, e
 	return &runtimeapi.Mount{
 		ContainerPath:     path,
 		HostPath:          vol.HostPath,
+		Image:             vol.Image,
 		Readonly:          vm.ReadOnly || vol.ReadOnly,
 		RecursiveReadOnly: recursive,
 		SelinuxRelabel:    vol.Managed,

@@ -26,12 +26,12 @@ func TestUnsupported(t *testing.T) {
 		{"", v1.VolumeSource{}},
 		{"", v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
 		{"", v1.VolumeSource{HostPath: &v1.HostPathVolumeSource{}}},
+		{"", v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "i"}}},
 		{"", v1.VolumeSource{Secret: &v1.SecretVolumeSource{}}},
 		{"", projected(v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{}})},
 		{"projected.clusterTrustBundle", projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{}})},
 		{"projected.podCertificate", projected(v1.VolumeProjection{PodCertificate: &v1.PodCertificateProjection{}})},
 		{"csi", v1.VolumeSource{CSI: &v1.CSIVolumeSource{}}},
-		{"image", v1.VolumeSource{Image: &v1.ImageVolumeSource{}}},
 		{"", v1.VolumeSource{Ephemeral: &v1.EphemeralVolumeSource{}}},
 		{"", v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}},
 		{"nfs", v1.VolumeSource{NFS: &v1.NFSVolumeSource{}}},
@@ -110,6 +110,7 @@ func TestMounts(t *testing.T) {
 		"rw": {HostPath: "/v/rw", Managed: true},
 		"ro": {HostPath: "/v/ro", ReadOnly: true, Managed: true},
 		"h":  {HostPath: "/host"},
+		"i":  {ReadOnly: true, Image: &runtimeapi.ImageSpec{Image: "sha256:1"}},
 	}
 	c := &v1.Container{Name: "c", VolumeMounts: []v1.VolumeMount{
 		{Name: "rw", MountPath: "/a"},
@@ -118,8 +119,10 @@ func TestMounts(t *testing.T) {
 		{Name: "h", MountPath: "/c", MountPropagation: ptr.To(v1.MountPropagationBidirectional)},
 		{Name: "h", MountPath: "/d", MountPropagation: ptr.To(v1.MountPropagationHostToContainer)},
 		{Name: "h", MountPath: "/e", ReadOnly: true, RecursiveReadOnly: ptr.To(v1.RecursiveReadOnlyIfPossible)},
+		{Name: "i", MountPath: "/f"},
+		{Name: "i", MountPath: "/g", SubPathExpr: "x/$(N)"},
 	}}
-	got, err := w.Mounts(podWith(), c, vols, nil)
+	got, err := w.Mounts(podWith(), c, vols, map[string]string{"N": "5"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,6 +133,8 @@ func TestMounts(t *testing.T) {
 		{ContainerPath: "/c", HostPath: "/host", Propagation: runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL},
 		{ContainerPath: "/d", HostPath: "/host", Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER},
 		{ContainerPath: "/e", HostPath: "/host", Readonly: true, RecursiveReadOnly: true},
+		{ContainerPath: "/f", Image: vols["i"].Image, Readonly: true},
+		{ContainerPath: "/g", Image: vols["i"].Image, ImageSubPath: "x/5", Readonly: true},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d mounts, want %d", len(got), len(want))

@@ -15,7 +15,7 @@ type UnsupportedError struct {
 }
 
 func (e *UnsupportedError) Error() string {
-	return fmt.Sprintf("volume %q: %s volumes are not supported by errand; use configMap, secret, projected, downwardAPI, emptyDir, hostPath, persistentVolumeClaim or ephemeral",
+	return fmt.Sprintf("volume %q: %s volumes are not supported by errand; use configMap, secret, projected, downwardAPI, emptyDir, hostPath, persistentVolumeClaim, ephemeral or image",
 		e.Volume, e.Kind)
 }
 
@@ -43,7 +43,7 @@ func unsupportedKind(v *v1.Volume) string {
 	switch {
 	case v.Projected != nil:
 		return unsupportedProjection(v.Projected)
-	case mirrorsAPI(v), v.HostPath != nil, emptyDirOf(v) != nil, v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
+	case mirrorsAPI(v), v.HostPath != nil, emptyDirOf(v) != nil, v.PersistentVolumeClaim != nil, v.Ephemeral != nil, v.Image != nil:
 		return ""
 	}
 	for _, k := range []struct {
@@ -62,7 +62,6 @@ func unsupportedKind(v *v1.Volume) string {
 		{"gcePersistentDisk", v.GCEPersistentDisk != nil},
 		{"gitRepo", v.GitRepo != nil},
 		{"glusterfs", v.Glusterfs != nil},
-		{"image", v.Image != nil},
 		{"iscsi", v.ISCSI != nil},
 		{"nfs", v.NFS != nil},
 		{"photonPersistentDisk", v.PhotonPersistentDisk != nil},

@@ -2,7 +2,7 @@
 // that mirror API objects current, and takes them away.
 //
 // What claims lead to it finds, checks and hands to the pod's group; it never
-// makes or removes it.
+// makes or removes it. Images that are volumes are the runtime's to mount.
 //
 // It owns everything below <RootDir>/<pod UID>/volumes and .../volume-subpaths,
 // laid out as the kubelet does (volumes/kubernetes.io~empty-dir/<name>), and the
@@ -44,6 +44,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 )
 
@@ -93,6 +94,10 @@ type Volume struct {
 	// Managed tells that the volume is there for pods alone, so that it may be
 	// relabelled for SELinux. False for hostPath.
 	Managed bool
+	// Image is what the runtime is to mount in place of HostPath, of an image
+	// volume (KEP-4639). Which image that is the caller knows, who pulls it:
+	// Setup leaves it empty.
+	Image *runtimeapi.ImageSpec
 }
 
 // SetupError tells which volume could not be made ready or updated. Its text
@@ -211,6 +216,8 @@ func (m *Manager) setupVolume(ctx context.Context, st *podState, r request) (Vol
 		return m.setupEmptyDir(r)
 	case claimName(r.pod, r.vol) != "":
 		return m.setupClaim(ctx, st, r)
+	case r.vol.Image != nil:
+		return Volume{ReadOnly: true, Image: &runtimeapi.ImageSpec{UserSpecifiedImage: r.vol.Image.Reference}}, nil
 	default:
 		return Volume{}, unsupportedVolume(r.vol)
 	}

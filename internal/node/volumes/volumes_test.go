@@ -111,7 +111,7 @@ func TestSetupErrorsReadAsTheKubelets(t *testing.T) {
 		{hostPath, `MountVolume.SetUp failed for volume "h" : hostPath type check failed, /no/such/path is not a directory, unable to determine its type: stat /no/such/path: no such file or directory`},
 		{
 			v1.Volume{Name: "d", VolumeSource: v1.VolumeSource{NFS: &v1.NFSVolumeSource{}}},
-			`MountVolume.SetUp failed for volume "d" : volume "d": nfs volumes are not supported by errand; use configMap, secret, projected, downwardAPI, emptyDir, hostPath, persistentVolumeClaim or ephemeral`,
+			`MountVolume.SetUp failed for volume "d" : volume "d": nfs volumes are not supported by errand; use configMap, secret, projected, downwardAPI, emptyDir, hostPath, persistentVolumeClaim, ephemeral or image`,
 		},
 	} {
 		vols, err := w.Setup(t.Context(), podWith(tc.volume, emptyDirVolume("fine")), Info{})
