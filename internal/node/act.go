@@ -33,6 +33,13 @@ func (w *worker) act(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, a pla
 	case a.NewSandbox:
 		return w.newSandbox(ctx, pod, a)
 	}
+	for _, i := range a.Ephemeral {
+		started, err := w.startContainer(ctx, pod, rt, (*v1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
+		changed = changed || started
+		if err != nil {
+			return changed, err
+		}
+	}
 	for _, i := range a.Init {
 		c := &pod.Spec.InitContainers[i]
 		started, err := w.startContainer(ctx, pod, rt, c)
@@ -293,6 +300,10 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 	if err != nil {
 		return nil, err
 	}
+	target, err := target(pod, rt, c)
+	if err != nil {
+		return nil, err
+	}
 	return w.n.spec.Container(crispec.Run{
 		Pod:       pod,
 		Container: c,
@@ -301,5 +312,6 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 		User:      crispec.UserOf(images.own.Info),
 		Env:       env,
 		Mounts:    mounts,
+		Target:    target,
 	})
 }

@@ -126,5 +126,8 @@ func fieldPath(pod *v1.Pod, name string) string {
 			return fmt.Sprintf("spec.initContainers{%s}", name)
 		}
 	}
+	if ephemeral(pod, name) != nil {
+		return fmt.Sprintf("spec.ephemeralContainers{%s}", name)
+	}
 	return fmt.Sprintf("spec.containers{%s}", name)
 }

@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 	"k8s.io/cri-client/pkg/logs"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"errand.dev/errand/internal/node/runtimepod"
 	"errand.dev/errand/internal/podtrace"
@@ -166,12 +167,12 @@ func findContainer(pod *v1.Pod, name string) *v1.Container {
 	if pod == nil {
 		return nil
 	}
-	for _, list := range [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
+	var found *v1.Container
+	podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		if c.Name == name {
+			found = c
 		}
-	}
-	return nil
+		return found == nil
+	})
+	return found
 }

@@ -112,7 +112,7 @@ func (w *worker) planInput(pod *v1.Pod, rt *runtimepod.Pod) plan.Input {
 	return in
 }
 
-func starts(a plan.Actions) bool { return a.NewSandbox || len(a.Init)+len(a.Start) > 0 }
+func starts(a plan.Actions) bool { return a.NewSandbox || len(a.Ephemeral)+len(a.Init)+len(a.Start) > 0 }
 
 // observe returns what the runtime has of the pod, and what it has lost.
 func (w *worker) observe(ctx context.Context, pod *v1.Pod) (*runtimepod.Pod, error) {
@@ -125,6 +125,7 @@ func (w *worker) observe(ctx context.Context, pod *v1.Pod) (*runtimepod.Pod, err
 		previous := w.previous(pod)
 		rt.AddLost(previous.InitContainerStatuses...)
 		rt.AddLost(previous.ContainerStatuses...)
+		rt.AddLost(previous.EphemeralContainerStatuses...)
 	}
 	return rt, nil
 }
@@ -138,9 +139,6 @@ func (w *worker) previous(pod *v1.Pod) *v1.PodStatus {
 
 // refuse ends a pod that can't be run rightly here, unless it already runs.
 func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bool {
-	if len(pod.Spec.EphemeralContainers) > 0 && w.once("ephemeral") {
-		w.n.podEvent(pod, v1.EventTypeWarning, eventFailed, "Error: %s", podstatus.MessageEphemeral)
-	}
 	if !w.once("admitted") || len(rt.Containers) > 0 {
 		return false
 	}

@@ -21,6 +21,9 @@ type Run struct {
 	User     ImageUser
 	Env      []EnvVar
 	Mounts   []*runtimeapi.Mount
+	// Target is the ID of the container whose processes this one, an ephemeral
+	// container, is to see; "" for none.
+	Target string
 }
 
 // Container returns the configuration of a container.
@@ -29,6 +32,9 @@ func (n Node) Container(r Run) (*runtimeapi.ContainerConfig, error) {
 	security, err := n.security(r.Pod, c, r.User)
 	if err != nil {
 		return nil, err
+	}
+	if r.Target != "" {
+		security.NamespaceOptions.Pid, security.NamespaceOptions.TargetId = runtimeapi.NamespaceMode_TARGET, r.Target
 	}
 	values := make(map[string]string, len(r.Env))
 	env := make([]*runtimeapi.KeyValue, len(r.Env))

@@ -68,6 +68,9 @@ func (c *Collector) needed(ctx context.Context) (map[string]bool, error) {
 		for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 			names[container.Image] = true
 		}
+		for _, container := range pod.Spec.EphemeralContainers {
+			names[container.Image] = true
+		}
 		for _, volume := range pod.Spec.Volumes {
 			if volume.Image != nil {
 				names[volume.Image.Reference] = true

@@ -47,6 +47,8 @@ type Actions struct {
 	NewSandbox bool
 	Attempt    uint32
 	Replaces   string
+	// Ephemeral are indices into the spec's ephemeralContainers.
+	Ephemeral []int
 	// Init and Start are indices into the spec's initContainers and containers.
 	// Init containers are to be started in this order, and no regular container
 	// in the same pass as a regular init container.
@@ -69,7 +71,7 @@ const (
 
 // Idle tells that there is nothing to do until something happens.
 func (a Actions) Idle() bool {
-	return !a.Finished && !a.NewSandbox && len(a.Kill)+len(a.Discard)+len(a.Init)+len(a.Start) == 0
+	return !a.Finished && !a.NewSandbox && len(a.Kill)+len(a.Discard)+len(a.Ephemeral)+len(a.Init)+len(a.Start) == 0
 }
 
 // Compute makes the plan.
@@ -87,7 +89,20 @@ func Compute(in Input) Actions {
 		a.containers(in)
 	}
 	a.awaitPostStart(in)
+	if !a.Finished {
+		a.ephemeral(in)
+	}
 	return a
+}
+
+// ephemeral plans for containers that somebody adds to look into the pod: each
+// runs once, however far the pod has got.
+func (a *Actions) ephemeral(in Input) {
+	for i := range in.Pod.Spec.EphemeralContainers {
+		if in.Runtime.Latest(in.Pod.Spec.EphemeralContainers[i].Name) == nil {
+			a.Ephemeral = append(a.Ephemeral, i)
+		}
+	}
 }
 
 // awaitPostStart lets nothing be started while a postStart hook is under way: the

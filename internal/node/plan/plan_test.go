@@ -62,8 +62,17 @@ type brief struct {
 	Discard    []string
 	NewSandbox bool
 	Attempt    uint32
+	Ephemeral  []int
 	Init       []int
 	Start      []int
+}
+
+// debugged is the pod with ephemeral containers in it.
+func debugged(p *v1.Pod, names ...string) *v1.Pod {
+	for _, name := range names {
+		p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, v1.EphemeralContainer{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: name}})
+	}
+	return p
 }
 
 func TestCompute(t *testing.T) {
@@ -114,17 +123,22 @@ func TestCompute(t *testing.T) {
 		"init failed, OnFailure":      {pod(onFailure, inits("i0", "i1"), "a"), ready(run("i0", exited, 1)), brief{Init: []int{0}}},
 		"init gone once the pod runs": {pod(always, inits("i0"), "a"), ready(run("a", running, 0)), brief{}},
 
-		"sidecar first":                {pod(never, inits("s0", "i1"), "a"), ready(), brief{Init: []int{0}}},
-		"sidecar runs":                 {pod(never, inits("s0", "i1"), "a"), ready(run("s0", running, 0)), brief{Init: []int{1}}},
-		"sidecar died during init":     {pod(never, inits("s0", "i1"), "a"), ready(run("s0", exited, 1), run("i1", running, 0)), brief{Init: []int{0}}},
-		"sidecar died later":           {pod(never, inits("s0"), "a"), ready(run("s0", exited, 1), run("a", running, 0)), brief{Init: []int{0}}},
-		"sidecar doesn't keep the pod": {pod(never, inits("s0"), "a"), ready(run("s0", running, 0), run("a", exited, 0)), brief{Finished: true}},
-		"dead sidecar of a done pod":   {pod(never, inits("s0"), "a"), ready(run("s0", exited, 1), run("a", exited, 0)), brief{Finished: true}},
-		"last sidecar runs":            {pod(never, inits("s0", "s1"), "a"), ready(run("s0", running, 0), run("s1", running, 0)), brief{Start: []int{0}}},
+		"sidecar first":                     {pod(never, inits("s0", "i1"), "a"), ready(), brief{Init: []int{0}}},
+		"sidecar runs":                      {pod(never, inits("s0", "i1"), "a"), ready(run("s0", running, 0)), brief{Init: []int{1}}},
+		"sidecar died during init":          {pod(never, inits("s0", "i1"), "a"), ready(run("s0", exited, 1), run("i1", running, 0)), brief{Init: []int{0}}},
+		"sidecar died later":                {pod(never, inits("s0"), "a"), ready(run("s0", exited, 1), run("a", running, 0)), brief{Init: []int{0}}},
+		"sidecar doesn't keep the pod":      {pod(never, inits("s0"), "a"), ready(run("s0", running, 0), run("a", exited, 0)), brief{Finished: true}},
+		"dead sidecar of a done pod":        {pod(never, inits("s0"), "a"), ready(run("s0", exited, 1), run("a", exited, 0)), brief{Finished: true}},
+		"ephemeral":                         {debugged(pod(never, nil, "a"), "e0", "e1"), ready(run("a", running, 0), run("e0", running, 0)), brief{Ephemeral: []int{1}}},
+		"ephemeral, once":                   {debugged(pod(always, nil, "a"), "e0"), ready(run("a", running, 0), run("e0", exited, 1)), brief{}},
+		"ephemeral doesn't keep the pod":    {debugged(pod(never, nil, "a"), "e0", "e1"), ready(run("a", exited, 0), run("e0", running, 0)), brief{Finished: true}},
+		"ephemeral while an init runs":      {debugged(pod(never, inits("i0"), "a"), "e0"), ready(run("i0", running, 0)), brief{Ephemeral: []int{0}}},
+		"ephemeral, created, never started": {debugged(pod(never, nil, "a"), "e0"), ready(run("a", running, 0), run("e0", created, 0)), brief{Discard: []string{"e0"}, Ephemeral: []int{0}}},
+		"last sidecar runs":                 {pod(never, inits("s0", "s1"), "a"), ready(run("s0", running, 0), run("s1", running, 0)), brief{Start: []int{0}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := Compute(Input{Pod: c.pod, Runtime: c.rt})
-			got := brief{Finished: a.Finished, NewSandbox: a.NewSandbox, Attempt: a.Attempt, Init: a.Init, Start: a.Start}
+			got := brief{Finished: a.Finished, NewSandbox: a.NewSandbox, Attempt: a.Attempt, Ephemeral: a.Ephemeral, Init: a.Init, Start: a.Start}
 			for _, k := range a.Kill {
 				got.Kill = append(got.Kill, k.Container.Name)
 			}

@@ -52,20 +52,22 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus) v1.Cont
 	return s
 }
 
-// MessageEphemeral tells users of kubectl debug why nothing happens.
-const MessageEphemeral = "ephemeral containers are not supported by errand: use kubectl exec"
-
-// ephemeralStatuses shows that ephemeral containers, which can be added to any
-// running pod, will never run here.
-func ephemeralStatuses(pod *v1.Pod) []v1.ContainerStatus {
-	var statuses []v1.ContainerStatus
-	for i := range pod.Spec.EphemeralContainers {
-		c := &pod.Spec.EphemeralContainers[i]
-		statuses = append(statuses, v1.ContainerStatus{
-			Name:  c.Name,
-			Image: c.Image,
-			State: v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: "CreateContainerConfigError", Message: MessageEphemeral}},
-		})
+// ephemeralStatuses returns those of containers that somebody added to look into
+// the pod (KEP-277). They have neither probes nor resources, and run once.
+func ephemeralStatuses(in Input) []v1.ContainerStatus {
+	specs := make([]v1.Container, 0, len(in.Pod.Spec.EphemeralContainers))
+	waiting := map[string]Waiting{}
+	for _, e := range in.Pod.Spec.EphemeralContainers {
+		specs = append(specs, v1.Container(e.EphemeralContainerCommon))
+		if w, ok := in.Waiting[e.Name]; ok && in.Runtime.Latest(e.Name) == nil {
+			waiting[e.Name] = w
+		}
+	}
+	in.Waiting = waiting // a run that couldn't be started was the only one
+	statuses := containerStatuses(in, specs, in.Previous.EphemeralContainerStatuses)
+	for i := range statuses {
+		s := &statuses[i]
+		s.Started, s.Ready, s.Resources, s.AllocatedResources = nil, false, nil, nil
 	}
 	return statuses
 }

@@ -82,7 +82,7 @@ func Generate(in Input) *v1.PodStatus {
 	s.InitContainerStatuses = containerStatuses(in, in.Pod.Spec.InitContainers, in.Previous.InitContainerStatuses)
 	s.ContainerStatuses = containerStatuses(in, in.Pod.Spec.Containers, in.Previous.ContainerStatuses)
 	slices.SortFunc(s.ContainerStatuses, func(a, b v1.ContainerStatus) int { return strings.Compare(a.Name, b.Name) })
-	s.EphemeralContainerStatuses = ephemeralStatuses(in.Pod)
+	s.EphemeralContainerStatuses = ephemeralStatuses(in)
 	if in.Ended {
 		endContainers(in.Pod, s)
 	}
@@ -185,7 +185,7 @@ func normalize(pod *v1.Pod, s *v1.PodStatus) {
 	for i := range s.Conditions {
 		s.Conditions[i].LastTransitionTime = s.Conditions[i].LastTransitionTime.Rfc3339Copy()
 	}
-	for _, list := range [][]v1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+	for _, list := range [][]v1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
 		for i := range list {
 			normalizeState(&list[i].State, share)
 			normalizeState(&list[i].LastTerminationState, share)
