@@ -18,5 +18,8 @@ kubernetes=$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)
 for file in localhost.crt localhost.key; do
 	install -m 0644 "$kubernetes/test/images/agnhost/porter/$file" "$target/$file"
 done
+for program in sh nc nsenter; do
+	gcc -Os -Wall -Werror -static -o "$target/$program" "$scripts/../test/conformance/standin/$program.c"
+done
 # As upstream's build/pause/Makefile has it.
 gcc -Os -Wall -Werror -static -DVERSION=v0-conformance -o "$target/pause" "$kubernetes/build/pause/linux/pause.c"

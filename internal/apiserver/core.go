@@ -167,6 +167,7 @@ func (g *coreGroup) addRunning(options generic.RESTOptionsGetter, stores map[str
 	stores["pods/log"] = pods.Log
 	stores["pods/portforward"] = pods.PortForward
 	stores["pods/proxy"] = pods.Proxy
+	stores["pods/resize"] = pods.Resize
 	stores["pods/status"] = pods.Status
 	return nil
 }

@@ -51,6 +51,7 @@ func (w *worker) end(ctx context.Context) error {
 		w.last = pod.Status.DeepCopy()
 		w.status.set(w.last)
 	default:
+		w.release() // before anybody can count on it
 		// Told at once; giving back what the pod had follows, and then its object.
 		w.publish(pod, rt, true)
 	}

@@ -31,6 +31,9 @@ const (
 	eventFailedPostStart = "FailedPostStartHook"
 	eventFailedPreStop   = "FailedPreStopHook"
 	eventHookFallback    = "LifecycleHTTPFallback"
+	eventResizeStarted   = "ResizeStarted"
+	eventResizeCompleted = "ResizeCompleted"
+	eventResizeError     = "ResizeError"
 )
 
 // resubscribe is how long to wait before asking again for the runtime's events

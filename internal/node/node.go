@@ -18,6 +18,7 @@ import (
 	"errand.dev/errand/internal/node/hook"
 	"errand.dev/errand/internal/node/imagepull"
 	"errand.dev/errand/internal/node/probe"
+	"errand.dev/errand/internal/node/resize"
 	"errand.dev/errand/internal/node/volumes"
 )
 
@@ -36,6 +37,7 @@ type Node struct {
 	// starts holds a token for each pod that may start things at present.
 	starts chan struct{}
 	ready  chan struct{}
+	ledger *resize.Ledger
 	work   sync.WaitGroup // goroutines of workers
 
 	mu          sync.Mutex
@@ -64,6 +66,7 @@ func New(cfg Config) (*Node, error) {
 		starts:  make(chan struct{}, cfg.StartConcurrency),
 		ready:   make(chan struct{}),
 		workers: map[types.UID]*worker{},
+		ledger:  resize.NewLedger(cfg.Allocatable),
 	}
 	n.prober = probe.New(probe.Config{Clock: cfg.Clock, Exec: n.exec, Spawn: n.spawn, Event: n.containerWarning})
 	n.hooks = hook.New(func(ctx context.Context, id string, command []string) ([]byte, error) {

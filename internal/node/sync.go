@@ -68,6 +68,11 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 		if w.refuse(ctx, pod, rt) {
 			return nil
 		}
+		pod = w.allot(pod, rt)
+		if err := w.enforce(ctx, pod, rt); err != nil {
+			w.publish(pod, rt, false)
+			return err
+		}
 		w.greet(ctx, pod, rt)
 		w.watchProbes(pod, rt)
 		actions := plan.Compute(w.planInput(pod, rt))
@@ -108,11 +113,14 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 
 func (w *worker) planInput(pod *v1.Pod, rt *runtimepod.Pod) plan.Input {
 	in := plan.Input{Pod: pod, Runtime: rt, Unhealthy: w.probes.Unhealthy(), Started: w.probes.Started}
+	in.Resized = w.resizing.restart
 	in.PostStarting, in.PostStartFailed = w.greeted(rt)
 	return in
 }
 
-func starts(a plan.Actions) bool { return a.NewSandbox || len(a.Ephemeral)+len(a.Init)+len(a.Start) > 0 }
+func starts(a plan.Actions) bool {
+	return a.NewSandbox || len(a.Ephemeral)+len(a.Init)+len(a.Start) > 0
+}
 
 // observe returns what the runtime has of the pod, and what it has lost.
 func (w *worker) observe(ctx context.Context, pod *v1.Pod) (*runtimepod.Pod, error) {
@@ -189,6 +197,7 @@ func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
 		Ready:             w.probes.Ready,
 		Ended:             ended,
 		Ending:            w.ending != nil,
+		Resize:            w.resizeStatus(),
 		HostIPs:           w.n.cfg.HostIPs,
 		RecursiveReadOnly: w.n.cfg.RecursiveReadOnly,
 		Now:               metav1.NewTime(w.n.cfg.Clock.Now()),

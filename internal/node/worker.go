@@ -15,6 +15,7 @@ import (
 	"errand.dev/errand/internal/node/plan"
 	"errand.dev/errand/internal/node/podstatus"
 	"errand.dev/errand/internal/node/probe"
+	"errand.dev/errand/internal/node/resize"
 	"errand.dev/errand/internal/node/runtimepod"
 	"errand.dev/errand/internal/node/volumes"
 	"errand.dev/errand/internal/podtrace"
@@ -65,6 +66,7 @@ type worker struct {
 	defined  map[string]string                // definitions that the five above are about
 	vols     map[string]volumes.Volume        // nil until set up
 	metadata string                           // that volumes show
+	resizing resizing                         // in-place
 	ending   *ending                          // set once nothing is started any more
 	finished bool                             // everything local is ended and freed: then done is closed
 	told     map[string]bool                  // events to be told once
@@ -113,7 +115,8 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 // update takes the pod as the API now has it.
 func (w *worker) update(pod *v1.Pod) {
 	w.mu.Lock()
-	news := w.pod == nil || concernsSync(w.pod, pod)
+	first := w.pod == nil
+	news := first || concernsSync(w.pod, pod)
 	w.news = w.news || news
 	if w.pod == nil && !isTerminal(pod.Status.Phase) {
 		w.trace = w.n.cfg.Traces.Pod(apipod.Identity(pod))
@@ -121,6 +124,12 @@ func (w *worker) update(pod *v1.Pod) {
 	}
 	w.pod = pod
 	w.mu.Unlock()
+	switch {
+	case isTerminal(pod.Status.Phase):
+		w.release()
+	case first:
+		w.n.ledger.Put(resize.Given(pod))
+	}
 	w.status.observed(pod)
 	if news {
 		w.kick()
@@ -151,6 +160,7 @@ func (w *worker) gone(pod *v1.Pod) {
 	}
 	w.isGone, w.news = true, true
 	w.mu.Unlock()
+	w.release()
 	w.status.stop()
 	w.kick()
 }

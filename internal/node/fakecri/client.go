@@ -82,7 +82,8 @@ func (c *Client) Calls() []string {
 func changes(method string) bool {
 	switch method {
 	case "RunPodSandbox", "StopPodSandbox", "RemovePodSandbox",
-		"CreateContainer", "StartContainer", "StopContainer", "RemoveContainer":
+		"CreateContainer", "StartContainer", "StopContainer", "RemoveContainer",
+		"UpdateContainerResources", "UpdatePodSandboxResources":
 		return true
 	}
 	return false

@@ -36,6 +36,7 @@ func (r *Runtime) createContainer(sandboxID string, config *runtimeapi.Container
 		Labels:      config.Labels,
 		Annotations: config.Annotations,
 		LogPath:     filepath.Join(s.config.LogDirectory, config.LogPath),
+		Resources:   &runtimeapi.ContainerResources{Linux: config.GetLinux().GetResources()},
 	}
 	if r.Behave != nil {
 		c.does = r.Behave(config)

@@ -63,6 +63,7 @@ type Runtime struct {
 	pulling     map[string]chan struct{}
 	subscribers map[*subscriber]struct{}
 	starts      map[string]int
+	usage       map[string]uint64
 	fail        map[string]error
 }
 
@@ -90,6 +91,7 @@ func New(clk clock.WithTicker) *Runtime {
 		pulling:     map[string]chan struct{}{},
 		subscribers: map[*subscriber]struct{}{},
 		starts:      map[string]int{},
+		usage:       map[string]uint64{},
 		fail:        map[string]error{},
 	}
 }

@@ -30,6 +30,9 @@ type Input struct {
 	// PostStarting are the running containers, by ID, whose postStart hook isn't
 	// over yet, and PostStartFailed those whose hook failed.
 	PostStarting, PostStartFailed map[string]bool
+	// Resized are the running containers, by ID, that must be replaced to get their
+	// new resources.
+	Resized map[string]bool
 }
 
 // Actions is a plan. Its parts are carried out in the order of the fields, and
@@ -233,6 +236,9 @@ func mustKill(in Input, kind string, c *v1.Container, run *runtimepod.Container)
 		return kill, true
 	case changed && again:
 		kill.Message = fmt.Sprintf("%s %s definition changed", kind, c.Name)
+	case in.Resized[run.ID]:
+		kill.Message = fmt.Sprintf("%s %s resize requires restart", kind, c.Name)
+		return kill, true
 	case kill.Probe != "":
 		kill.Message = fmt.Sprintf("%s %s failed %s probe", kind, c.Name, kill.Probe)
 	default:

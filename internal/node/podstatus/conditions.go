@@ -25,7 +25,7 @@ const (
 // Owned tells whether the node, and nobody else, writes conditions of the type.
 func Owned(t v1.PodConditionType) bool {
 	switch t {
-	case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled:
+	case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress:
 		return true
 	}
 	return false
@@ -55,13 +55,14 @@ func conditions(in Input, s *v1.PodStatus) []v1.PodCondition {
 		all = append(all, *disruption)
 	}
 	containersReady := containersReady(in, s)
-	for _, c := range []v1.PodCondition{
+	ours := []v1.PodCondition{
 		readyToStart(in),
 		initialized(in, s),
 		ready(in, all, containersReady),
 		containersReady,
 		{Type: v1.PodScheduled, Status: v1.ConditionTrue},
-	} {
+	}
+	for _, c := range append(ours, resizeConditions(in)...) {
 		c.ObservedGeneration = in.Pod.Generation
 		c.LastTransitionTime = in.Now
 		if _, old := podutil.GetPodCondition(in.Previous, c.Type); old != nil && old.Status == c.Status {
@@ -85,6 +86,25 @@ func disruption(in Input) *v1.PodCondition {
 		}
 	}
 	return &c
+}
+
+// resizeConditions are there only as long as they are true.
+func resizeConditions(in Input) []v1.PodCondition {
+	var conditions []v1.PodCondition
+	if in.Ended {
+		return nil
+	}
+	if p := in.Resize.Pending; p != nil {
+		conditions = append(conditions, v1.PodCondition{Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: p.Reason, Message: p.Message})
+	}
+	if in.Resize.Active {
+		c := v1.PodCondition{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue}
+		if in.Resize.Error != "" {
+			c.Reason, c.Message = v1.PodReasonError, in.Resize.Error
+		}
+		conditions = append(conditions, c)
+	}
+	return conditions
 }
 
 // readyToStart is PodReadyToStartContainers (KEP-3085). An ended pod's sandbox is

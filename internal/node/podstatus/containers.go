@@ -45,6 +45,9 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus) v1.Cont
 	runs := in.Runtime.Runs(c.Name)
 	if len(runs) > 0 {
 		fillFromRun(in, c, &s, runs[0])
+		if in.Resize.Active && old != nil && old.Resources != nil {
+			s.Resources = old.Resources.DeepCopy()
+		}
 		s.LastTerminationState = lastTermination(in, runs, old)
 	}
 	fillWaiting(in, c, &s, runs)

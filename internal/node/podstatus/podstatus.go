@@ -38,6 +38,17 @@ type Outcome struct {
 	Announced bool
 }
 
+// Resize is the state of a pod's in-place resize (KEP-1287). The pod's spec has the
+// resources that it was given.
+type Resize struct {
+	// Pending is why it isn't given what it asks for; nil if it is.
+	Pending *Waiting
+	// Active tells that what it was given isn't in force everywhere yet: the status
+	// tells of what it had. Error is what hinders that, "" for nothing.
+	Active bool
+	Error  string
+}
+
 // Input is what a status is made from.
 type Input struct {
 	Pod *v1.Pod
@@ -58,6 +69,8 @@ type Input struct {
 	Ending bool
 	// Outcome, if set, makes an Ended pod Failed.
 	Outcome *Outcome
+	// Resize is how far an in-place resize has got.
+	Resize Resize
 	// HostIPs are the node's addresses, the primary first.
 	HostIPs []string
 	// RecursiveReadOnly tells that the runtime can mount recursively read-only.
@@ -88,7 +101,7 @@ func Generate(in Input) *v1.PodStatus {
 	}
 	setPhase(in, s)
 	setAddresses(in, s)
-	setResources(in.Pod, s)
+	setResources(in, s)
 	s.Conditions = conditions(in, s)
 	normalize(in.Pod, s)
 	return s
@@ -163,9 +176,13 @@ func setAddresses(in Input, s *v1.PodStatus) {
 }
 
 // setResources tells what the pod as a whole was given (KEP-2837, KEP-5419).
-func setResources(pod *v1.Pod, s *v1.PodStatus) {
-	opts := resourcehelper.PodResourcesOptions{}
+func setResources(in Input, s *v1.PodStatus) {
+	pod, opts := in.Pod, resourcehelper.PodResourcesOptions{}
 	s.AllocatedResources = resourcehelper.PodRequests(pod, opts)
+	if in.Resize.Active && in.Previous.Resources != nil {
+		s.Resources = in.Previous.Resources.DeepCopy()
+		return
+	}
 	s.Resources = pod.Spec.Resources.DeepCopy()
 	if s.Resources == nil {
 		s.Resources = &v1.ResourceRequirements{}

@@ -39,6 +39,7 @@ func FromContainer(s *runtimeapi.ContainerStatus, sandboxID string) *Container {
 		LogPath:    s.GetLogPath(),
 		CreatedAt:  timeOf(s.GetCreatedAt()),
 		User:       userOf(s.GetUser()),
+		Limits:     LimitsOf(s.GetResources().GetLinux()),
 	}
 	if user := s.GetImage().GetUserSpecifiedImage(); user != "" {
 		c.Image = user
@@ -56,6 +57,11 @@ func FromContainer(s *runtimeapi.ContainerStatus, sandboxID string) *Container {
 		c.Message = s.GetMessage()
 	}
 	return c
+}
+
+// LimitsOf picks the limits that can be changed.
+func LimitsOf(r *runtimeapi.LinuxContainerResources) Limits {
+	return Limits{CPUShares: r.GetCpuShares(), CPUQuota: r.GetCpuQuota(), Memory: r.GetMemoryLimitInBytes()}
 }
 
 func stateOf(s runtimeapi.ContainerState) State {

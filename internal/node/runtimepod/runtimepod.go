@@ -57,10 +57,16 @@ type Container struct {
 	Message    string    // the runtime's words and then the container's termination message
 
 	User *v1.ContainerUser
+	// Limits are what the runtime holds it to.
+	Limits Limits
 	// Lost tells that the runtime has no record of it; what stands here comes
 	// from the API.
 	Lost bool
 }
+
+// Limits are those of a run's resources that an in-place resize changes (KEP-1287),
+// in the CRI's units: CPU shares, µs per period, bytes.
+type Limits struct{ CPUShares, CPUQuota, Memory int64 }
 
 // Failed tells whether the run is over and did not succeed.
 func (c *Container) Failed() bool {

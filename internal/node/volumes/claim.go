@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -121,17 +122,23 @@ func setupLocal(src *v1.LocalVolumeSource) (Volume, error) {
 	if slices.Contains(strings.Split(src.Path, "/"), "..") {
 		return Volume{}, fmt.Errorf("invalid local volume path %q: must not contain '..'", src.Path)
 	}
-	info, err := os.Stat(src.Path)
+	// A link is followed once, and here: what is handed to the pod's group must be
+	// what is mounted.
+	path, err := filepath.EvalSymlinks(src.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Volume{}, fmt.Errorf("path %q does not exist", src.Path)
 	}
 	if err != nil {
 		return Volume{}, err
 	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Volume{}, err
+	}
 	if !info.IsDir() {
 		return Volume{}, fmt.Errorf("path %q is not a directory: errand does not mount devices", src.Path)
 	}
-	return Volume{HostPath: src.Path, Managed: true}, nil
+	return Volume{HostPath: path, Managed: true}, nil
 }
 
 // handOver gives the volume to the pod's group, once: going through what it holds

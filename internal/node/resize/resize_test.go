@@ -1,0 +1,107 @@
+package resize
+
+import (
+	"slices"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func list(cpu, memory string) v1.ResourceList {
+	l := v1.ResourceList{}
+	for name, q := range map[v1.ResourceName]string{v1.ResourceCPU: cpu, v1.ResourceMemory: memory} {
+		if q != "" {
+			l[name] = resource.MustParse(q)
+		}
+	}
+	return l
+}
+
+// pod asks for so much.
+func pod(uid, cpu, memory string) *v1.Pod {
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid)},
+		Spec:       v1.PodSpec{Containers: []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{Requests: list(cpu, memory)}}}},
+	}
+}
+
+func TestLedger(t *testing.T) {
+	l := NewLedger(list("4", "4Gi"))
+	l.Put(pod("a", "1", "1Gi"))
+	l.Put(pod("b", "2", "1Gi"))
+	for _, step := range []struct {
+		what string
+		pod  *v1.Pod
+		want string // reason and message
+	}{
+		{"as much as is left", pod("a", "2", "3Gi"), ""},
+		{"back", pod("a", "1", "1Gi"), ""},
+		{"more than the others leave", pod("a", "2500m", "1Gi"), "Deferred: Node didn't have enough resource: cpu, requested: 2500, used: 2000, capacity: 4000"},
+		{"more memory than the node has", pod("a", "1", "5Gi"), "Infeasible: Node didn't have enough capacity: memory, requested: 5368709120, capacity: 4294967296"},
+		{"less of one, more of the other", pod("a", "500m", "3Gi"), ""},
+		{"what the first gave back", pod("b", "3500m", "1Gi"), ""},
+		{"nothing more", pod("b", "3501m", "1Gi"), "Deferred: Node didn't have enough resource: cpu, requested: 3501, used: 500, capacity: 4000"},
+	} {
+		got := ""
+		if r := l.Resize(step.pod); r != nil {
+			got = r.Reason + ": " + r.Message
+		}
+		if got != step.want {
+			t.Errorf("%s: %q, want %q", step.what, got, step.want)
+		}
+	}
+	if waiting := l.Deferred(); !slices.Equal(waiting, []types.UID{"b"}) {
+		t.Errorf("%v wait for room", waiting)
+	}
+	l.Drop("a")
+	if r := l.Resize(pod("b", "4", "4Gi")); r != nil || len(l.Deferred()) > 0 {
+		t.Errorf("alone on the node: %+v", r)
+	}
+}
+
+// On a node that has too much on it, because it shrank say, what is unchanged or given back needs no room.
+func TestLedgerOvercommitted(t *testing.T) {
+	l := NewLedger(list("1", "1Gi"))
+	l.Put(pod("a", "3", "512Mi"))
+	if r := l.Resize(pod("a", "2", "1Gi")); r != nil {
+		t.Error(r)
+	}
+}
+
+func TestGiven(t *testing.T) {
+	p := pod("a", "2", "1Gi")
+	p.Spec.Containers[0].Resources.Limits = v1.ResourceList{v1.ResourceCPU: resource.MustParse("3"), "example.com/gpu": resource.MustParse("1")}
+	if Given(p) != p {
+		t.Error("a pod without a status isn't given what it asks for")
+	}
+	p.Status.ContainerStatuses = []v1.ContainerStatus{{
+		Name: "c", AllocatedResources: list("1", "1Gi"), Resources: &v1.ResourceRequirements{Requests: list("1", "1Gi"), Limits: list("", "2Gi")},
+	}}
+	given := Given(p)
+	got := given.Spec.Containers[0].Resources
+	if got.Requests.Cpu().String() != "1" || got.Limits.Memory().String() != "2Gi" || !got.Limits.Cpu().IsZero() || got.Limits.Name("example.com/gpu", resource.DecimalSI).String() != "1" {
+		t.Errorf("given is %+v", got)
+	}
+	if p.Spec.Containers[0].Resources.Requests.Cpu().String() != "2" || Same(given, p) {
+		t.Error("the pod itself was changed")
+	}
+	if !Same(As(p, given), given) || As(given, given) != given {
+		t.Error("As")
+	}
+	p.Status.ContainerStatuses[0].AllocatedResources, p.Status.ContainerStatuses[0].Resources = p.Spec.Containers[0].Resources.Requests, &p.Spec.Containers[0].Resources
+	if Given(p) != p {
+		t.Error("a pod that has what it asks for is another")
+	}
+}
+
+func TestNeedsRestart(t *testing.T) {
+	c := &v1.Container{ResizePolicy: []v1.ContainerResizePolicy{
+		{ResourceName: v1.ResourceCPU, RestartPolicy: v1.NotRequired}, {ResourceName: v1.ResourceMemory, RestartPolicy: v1.RestartContainer},
+	}}
+	if NeedsRestart(c, true, false) || !NeedsRestart(c, true, true) || NeedsRestart(&v1.Container{}, true, true) {
+		t.Error("resizePolicy isn't followed")
+	}
+}

@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/node/resize"
+	"errand.dev/errand/internal/node/runtimepod"
+)
+
+// resizing is a pod's in-place resize (KEP-1287), as far as it has got. The zero
+// value is that of a pod which hasn't been looked at.
+type resizing struct {
+	// given is the pod whose resources this one has been given.
+	given *v1.Pod
+	// pending is why it isn't given what it asks for; nil if it is.
+	pending *resize.Refusal
+	// active tells that what was given isn't in force everywhere yet.
+	active bool
+	// restart are the runs, by ID, that must be replaced for it.
+	restart map[string]bool
+	// failed is why it couldn't be put in force, "" if that hasn't been seen.
+	failed string
+}
+
+// allot returns the pod with the resources that it has been given: those that it
+// asks for if there is room for them.
+func (w *worker) allot(pod *v1.Pod, rt *runtimepod.Pod) *v1.Pod {
+	r := &w.resizing
+	if r.given == nil {
+		r.given = resize.Given(pod)
+		_, condition := podutil.GetPodCondition(&pod.Status, v1.PodResizeInProgress)
+		r.active = condition != nil
+	}
+	if resize.Same(r.given, pod) {
+		r.pending = nil
+		return pod
+	}
+	if refusal := w.n.ledger.Resize(pod); refusal != nil {
+		if r.pending == nil || *r.pending != *refusal {
+			w.n.podEvent(pod, v1.EventTypeWarning, "Resize"+refusal.Reason, "Pod resize %s: %s", refusal.Reason, refusal.Message)
+		}
+		r.pending = refusal
+		return resize.As(pod, r.given)
+	}
+	w.n.podEvent(pod, v1.EventTypeNormal, eventResizeStarted, "Pod resize started: generation %d", pod.Generation)
+	r.noteRestarts(pod, rt)
+	r.given, r.pending, r.active, r.failed = pod, nil, true, ""
+	w.n.retryResizes(w.uid) // it may have given something back
+	return pod
+}
+
+// noteRestarts notes which runs can't go on with the pod's new resources.
+func (r *resizing) noteRestarts(pod *v1.Pod, rt *runtimepod.Pod) {
+	for _, run := range rt.Alive() {
+		was, is := findContainer(r.given, run.Name), findContainer(pod, run.Name)
+		if was == nil || is == nil {
+			continue
+		}
+		differs := func(name v1.ResourceName) bool {
+			return !equality.Semantic.DeepEqual(was.Resources.Requests[name], is.Resources.Requests[name]) ||
+				!equality.Semantic.DeepEqual(was.Resources.Limits[name], is.Resources.Limits[name])
+		}
+		if resize.NeedsRestart(is, differs(v1.ResourceCPU), differs(v1.ResourceMemory)) {
+			if r.restart == nil {
+				r.restart = map[string]bool{}
+			}
+			r.restart[run.ID] = true
+		}
+	}
+}
+
+// enforce puts what the pod was given in force, but for runs that must be replaced,
+// which the plan sees to.
+func (w *worker) enforce(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) error {
+	r := &w.resizing
+	if !r.active {
+		return nil
+	}
+	alive := rt.Alive()
+	maps.DeleteFunc(r.restart, func(id string, _ bool) bool {
+		return !slices.ContainsFunc(alive, func(c *runtimepod.Container) bool { return c.ID == id })
+	})
+	err := w.updateLimits(ctx, pod, rt)
+	switch {
+	case err != nil:
+		if message := errorMessage(err); message != r.failed {
+			r.failed = message
+			w.n.podEvent(pod, v1.EventTypeWarning, eventResizeError, "Pod resize error: %s", message)
+		}
+		return fmt.Errorf("resize the pod: %w", err)
+	case len(r.restart) == 0:
+		w.n.podEvent(pod, v1.EventTypeNormal, eventResizeCompleted, "Pod resize completed: generation %d", pod.Generation)
+		r.active, r.failed = false, ""
+	}
+	return nil
+}
+
+// updateLimits changes the limits of the pod's cgroup and those in it. The kernel lets no
+// cgroup have more CPU than the one around it: the pod's is unlimited meanwhile.
+func (w *worker) updateLimits(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) error {
+	sandbox := rt.Sandbox()
+	if sandbox == nil || !sandbox.Ready {
+		return nil // the next one is made with them
+	}
+	config, err := w.n.spec.Sandbox(pod, sandbox.Attempt)
+	if err != nil {
+		return err
+	}
+	limits := config.GetLinux().GetResources()
+	around := &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: sandbox.ID, Overhead: config.GetLinux().GetOverhead(), Resources: limits}
+	quota := limits.CpuQuota
+	limits.CpuQuota = -1
+	if _, err := w.n.cfg.Runtime.UpdatePodSandboxResources(ctx, around); err != nil {
+		return err
+	}
+	for _, run := range rt.Alive() {
+		c := findContainer(pod, run.Name)
+		if c == nil || ephemeral(pod, run.Name) != nil || w.resizing.restart[run.ID] {
+			continue
+		}
+		if err := w.updateRun(ctx, run, w.n.spec.Resources(pod, c)); err != nil {
+			return fmt.Errorf("container %s: %w", run.Name, err)
+		}
+	}
+	if len(w.resizing.restart) > 0 || quota == 0 {
+		return nil
+	}
+	limits.CpuQuota = quota
+	_, err = w.n.cfg.Runtime.UpdatePodSandboxResources(ctx, around)
+	return err
+}
+
+// updateRun changes a run's limits. Memory that is in use isn't taken away: the
+// kernel would kill for it.
+func (w *worker) updateRun(ctx context.Context, run *runtimepod.Container, limits *runtimeapi.LinuxContainerResources) error {
+	if run.Limits == runtimepod.LimitsOf(limits) {
+		return nil
+	}
+	if limit := limits.GetMemoryLimitInBytes(); limit > 0 && limit < run.Limits.Memory {
+		stats, err := w.n.cfg.Runtime.ContainerStats(ctx, run.ID)
+		if err != nil {
+			return err
+		}
+		if usage := int64(stats.GetMemory().GetUsageBytes().GetValue()); usage > limit {
+			return fmt.Errorf("attempting to set memory limit (%d) below current usage (%d)", limit, usage)
+		}
+	}
+	return w.n.cfg.Runtime.UpdateContainerResources(ctx, run.ID, &runtimeapi.ContainerResources{Linux: limits})
+}
+
+// resizeStatus is what the pod's status tells of its resize.
+func (w *worker) resizeStatus() podstatus.Resize {
+	r := &w.resizing
+	status := podstatus.Resize{Active: r.active, Error: r.failed}
+	if r.pending != nil {
+		status.Pending = &podstatus.Waiting{Reason: r.pending.Reason, Message: r.pending.Message}
+	}
+	return status
+}
+
+// release forgets what the pod was given, which others may be waiting for.
+func (w *worker) release() {
+	w.n.ledger.Drop(w.uid)
+	w.n.retryResizes(w.uid)
+}
+
+// retryResizes has the other pods looked at whose resizes wait for room.
+func (n *Node) retryResizes(except types.UID) {
+	for _, uid := range n.ledger.Deferred() {
+		if w := n.existing(uid); w != nil && uid != except {
+			w.kick()
+		}
+	}
+}
