@@ -31,12 +31,29 @@ const hostDir = "/tmp/job-e2e"
 const endTimeout = time.Minute
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	code, err := 0, error(nil)
+	switch os.Getenv(stageEnv) {
+	case stageRun:
+		err = runTests()
+	case stageInit:
+		code, err = initOwnHost()
+	default:
+		code, err = inOwnHost()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
 	}
+	os.Exit(code)
+}
+
+func runTests() error {
+	if err := os.Unsetenv(stageEnv); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 }
 
 // settings are what the command line says.

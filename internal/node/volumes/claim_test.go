@@ -44,6 +44,10 @@ func localVolume(name, path string, change ...func(*v1.PersistentVolume)) *v1.Pe
 func TestClaims(t *testing.T) {
 	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "file")
 	mustWrite(t, file, "")
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
 	source := func(s v1.PersistentVolumeSource) func(*v1.PersistentVolume) {
 		return func(pv *v1.PersistentVolume) { pv.Spec.PersistentVolumeSource = s }
 	}
@@ -54,7 +58,9 @@ func TestClaims(t *testing.T) {
 		want  Volume
 		err   string
 	}{
-		"local":     {boundClaim("c", "v"), localVolume("v", dir), claimVolume("d", "c", false), Volume{HostPath: dir, Managed: true}, ""},
+		"local": {boundClaim("c", "v"), localVolume("v", dir), claimVolume("d", "c", false), Volume{HostPath: dir, Managed: true}, ""},
+		// What is mounted must be what is handed to the pod's group.
+		"by a link": {boundClaim("c", "v"), localVolume("v", link), claimVolume("d", "c", false), Volume{HostPath: dir, Managed: true}, ""},
 		"read only": {boundClaim("c", "v"), localVolume("v", dir), claimVolume("d", "c", true), Volume{HostPath: dir, Managed: true, ReadOnly: true}, ""},
 		"hostPath": {boundClaim("c", "v"), localVolume("v", "", source(v1.PersistentVolumeSource{HostPath: &v1.HostPathVolumeSource{Path: dir}})),
 			claimVolume("d", "c", false), Volume{HostPath: dir}, ""},
