@@ -292,7 +292,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 	if pod.Spec.HostNetwork {
 		podIPs = w.n.cfg.HostIPs
 	}
-	env, err := w.n.spec.Env(ctx, w.n.objects, pod, c, podIPs)
+	env, err := w.n.spec.Env(ctx, runObjects{w.n.objects, w.vols}, pod, c, podIPs)
 	if err != nil {
 		return nil, err
 	}

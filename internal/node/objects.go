@@ -2,6 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -9,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
+
+	"errand.dev/errand/internal/node/volumes"
 )
 
 // objects reads what pods refer to: from the informers' caches, and from the API
@@ -93,4 +100,43 @@ func (o *objects) pullSecrets(ctx context.Context, pod *v1.Pod) (found []v1.Secr
 		found = append(found, *secret)
 	}
 	return found, missing
+}
+
+// maxEnvFile bounds the files that environment variables are read from, in bytes.
+const maxEnvFile = 1 << 20
+
+// runObjects are the objects that a pod's containers refer to, its volumes' files
+// among them.
+type runObjects struct {
+	*objects
+	vols map[string]volumes.Volume
+}
+
+// File implements crispec.Objects. A container may have put anything there: links
+// that lead out of the volume are not followed, and nothing is waited for.
+func (o runObjects) File(volume, path string) (*os.File, error) {
+	vol, ok := o.vols[volume]
+	if !ok || vol.HostPath == "" {
+		return nil, errors.New("the pod has no such volume, or one without files on the node")
+	}
+	root, err := os.OpenRoot(vol.HostPath)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	file, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("it is no regular file: %w", fs.ErrInvalid)
+	case info.Size() > maxEnvFile:
+		err = fmt.Errorf("it has %d bytes, more than %d", info.Size(), maxEnvFile)
+	default:
+		return file, nil
+	}
+	return nil, errors.Join(err, file.Close())
 }

@@ -2,8 +2,11 @@ package crispec
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -15,6 +18,7 @@ import (
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
 	"k8s.io/kubernetes/pkg/fieldpath"
 	"k8s.io/kubernetes/pkg/kubelet/envvars"
+	"k8s.io/kubernetes/pkg/kubelet/util/env"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 )
 
@@ -26,6 +30,9 @@ type Objects interface {
 	// Services returns those that pods of the namespace learn of by their
 	// environment.
 	Services(namespace string) ([]*v1.Service, error)
+	// File opens a regular file in one of the pod's volumes. fs.ErrNotExist tells
+	// that there is none.
+	File(volume, path string) (*os.File, error)
 }
 
 // MissingError tells of an object or a key that isn't there, perhaps not yet.
@@ -143,6 +150,8 @@ func (b *envBuilder) valueFrom(ctx context.Context, src *v1.EnvVarSource) (value
 		return b.configMapKey(ctx, src.ConfigMapKeyRef)
 	case src.SecretKeyRef != nil:
 		return b.secretKey(ctx, src.SecretKeyRef)
+	case src.FileKeyRef != nil:
+		return b.fileKey(src.FileKeyRef)
 	}
 	return value, err == nil, err
 }
@@ -173,6 +182,29 @@ func (b *envBuilder) secretKey(ctx context.Context, ref *v1.SecretKeySelector) (
 		return "", false, nil
 	}
 	return "", false, &MissingError{fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, b.pod.Namespace, ref.Name)}
+}
+
+// fileKey reads a variable from a file that an earlier container has left in a
+// volume (KEP-3721).
+func (b *envBuilder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
+	optional := ref.Optional != nil && *ref.Optional
+	file, err := b.objects.File(ref.VolumeName, ref.Path)
+	if optional && errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("couldn't read env file %q in volume %q: %w", ref.Path, ref.VolumeName, err)
+	}
+	defer func() { _ = file.Close() }()
+	// By its descriptor: the path may lead elsewhere by now.
+	value, err := env.ParseEnv(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), ref.Key)
+	if err != nil {
+		return "", false, fmt.Errorf("couldn't parse env file %q in volume %q: %w", ref.Path, ref.VolumeName, err)
+	}
+	if value == "" && !optional {
+		return "", false, fmt.Errorf("environment variable key %q not found in file %q in volume %q", ref.Key, ref.Path, ref.VolumeName)
+	}
+	return value, value != "", nil
 }
 
 func (b *envBuilder) field(ref *v1.ObjectFieldSelector) (string, error) {

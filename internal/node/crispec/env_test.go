@@ -2,6 +2,10 @@ package crispec
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -12,8 +16,13 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// store has a ConfigMap "cm", a Secret "sec" and two services.
-type store struct{}
+// store has a ConfigMap "cm", a Secret "sec" and two services, and as files those
+// of the directory.
+type store struct{ dir string }
+
+func (s store) File(volume, path string) (*os.File, error) {
+	return os.Open(filepath.Join(s.dir, volume, path))
+}
 
 func (store) ConfigMap(_ context.Context, _, name string) (*v1.ConfigMap, error) {
 	if name != "cm" {
@@ -119,7 +128,7 @@ func TestEnv(t *testing.T) {
 			ctr := &pod.Spec.Containers[0]
 			ctr.Resources.Limits = list("2", "")
 			ctr.Env, ctr.EnvFrom = c.env, c.from
-			got, err := testNode(t).Env(t.Context(), store{}, pod, ctr, []string{"10.0.0.2", "fd00::2"})
+			got, err := testNode(t).Env(t.Context(), store{""}, pod, ctr, []string{"10.0.0.2", "fd00::2"})
 			if c.err != "" {
 				if err == nil || err.Error() != c.err {
 					t.Errorf("%v, want %s", err, c.err)
@@ -143,7 +152,7 @@ func TestEnv(t *testing.T) {
 func TestServiceEnv(t *testing.T) {
 	pod := testPod()
 	names := func() map[string]string {
-		env, err := testNode(t).Env(t.Context(), store{}, pod, &pod.Spec.Containers[0], nil)
+		env, err := testNode(t).Env(t.Context(), store{""}, pod, &pod.Spec.Containers[0], nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,5 +169,41 @@ func TestServiceEnv(t *testing.T) {
 	pod.Spec.EnableServiceLinks = ptr.To(false)
 	if few := names(); few["DB_SERVICE_HOST"] != "" || few["KUBERNETES_SERVICE_PORT"] != "443" {
 		t.Error(few)
+	}
+}
+
+// A variable from a file (KEP-3721).
+func TestFileKeys(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"v/good": "# made by an init container\nA='1'\nB='two words'\n", "v/bad": "A=1\n"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755), os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		path, key  string
+		optional   bool
+		want, fail string
+	}{
+		{"good", "B", false, "X=two words", ""},
+		{"good", "C", true, "", ""},
+		{"good", "C", false, "", `environment variable key "C" not found in file "good" in volume "v"`},
+		{"none", "A", true, "", ""},
+		{"none", "A", false, "", `couldn't read env file "none" in volume "v"`},
+		{"bad", "A", true, "", `couldn't parse env file "bad" in volume "v"`},
+	} {
+		c := &v1.Container{Env: []v1.EnvVar{{Name: "X", ValueFrom: &v1.EnvVarSource{
+			FileKeyRef: &v1.FileKeySelector{VolumeName: "v", Path: tc.path, Key: tc.key, Optional: &tc.optional},
+		}}}}
+		vars, err := Node{}.Env(t.Context(), store{dir}, &v1.Pod{}, c, nil)
+		got := ""
+		for _, v := range vars {
+			if v.Name == "X" {
+				got = "X=" + v.Value
+			}
+		}
+		if got != tc.want || (err == nil) != (tc.fail == "") || err != nil && !strings.Contains(err.Error(), tc.fail) {
+			t.Errorf("%s in %s: %q, %v", tc.key, tc.path, got, err)
+		}
 	}
 }

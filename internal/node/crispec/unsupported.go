@@ -40,11 +40,6 @@ func Unsupported(pod *v1.Pod) string {
 
 func unsupportedInContainer(c *v1.Container, at string, add func(set bool, field, instead string)) {
 	add(len(c.VolumeDevices) > 0, at+"volumeDevices", "block volumes are not supported")
-	for i := range c.Env {
-		if from := c.Env[i].ValueFrom; from != nil {
-			add(from.FileKeyRef != nil, fmt.Sprintf("%senv[%d].valueFrom.fileKeyRef", at, i), "use a ConfigMap or Secret")
-		}
-	}
 	for i := range c.RestartPolicyRules {
 		add(c.RestartPolicyRules[i].Action == v1.ContainerRestartRuleActionRestartAllContainers,
 			fmt.Sprintf("%srestartPolicyRules[%d].action", at, i), "only Restart is supported")
