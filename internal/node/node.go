@@ -141,6 +141,8 @@ func (n *Node) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), registration.HasSynced) {
 		return nil
 	}
+	n.ledger.Complete()
+	n.retryResizes("")
 	if err := n.adoptOrphans(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil

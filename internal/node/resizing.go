@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
@@ -40,10 +42,16 @@ func (w *worker) allot(pod *v1.Pod, rt *runtimepod.Pod) *v1.Pod {
 		r.given = resize.Given(pod)
 		_, condition := podutil.GetPodCondition(&pod.Status, v1.PodResizeInProgress)
 		r.active = condition != nil
+		if _, c := podutil.GetPodCondition(&pod.Status, v1.PodResizePending); c != nil {
+			r.pending = &resize.Refusal{Reason: c.Reason, Message: c.Message}
+		}
 	}
 	if resize.Same(r.given, pod) {
 		r.pending = nil
 		return pod
+	}
+	if w.n.ledger.TooEarly(w.uid) {
+		return resize.As(pod, r.given)
 	}
 	if refusal := w.n.ledger.Resize(pod); refusal != nil {
 		if r.pending == nil || *r.pending != *refusal {
@@ -120,7 +128,7 @@ func (w *worker) updateLimits(ctx context.Context, pod *v1.Pod, rt *runtimepod.P
 	around := &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: sandbox.ID, Overhead: config.GetLinux().GetOverhead(), Resources: limits}
 	quota := limits.CpuQuota
 	limits.CpuQuota = -1
-	if _, err := w.n.cfg.Runtime.UpdatePodSandboxResources(ctx, around); err != nil {
+	if err := w.updateAround(ctx, around); err != nil {
 		return err
 	}
 	for _, run := range rt.Alive() {
@@ -136,7 +144,15 @@ func (w *worker) updateLimits(ctx context.Context, pod *v1.Pod, rt *runtimepod.P
 		return nil
 	}
 	limits.CpuQuota = quota
-	_, err = w.n.cfg.Runtime.UpdatePodSandboxResources(ctx, around)
+	return w.updateAround(ctx, around)
+}
+
+// updateAround changes the limits of the pod's cgroup, unless that isn't the runtime's.
+func (w *worker) updateAround(ctx context.Context, around *runtimeapi.UpdatePodSandboxResourcesRequest) error {
+	_, err := w.n.cfg.Runtime.UpdatePodSandboxResources(ctx, around)
+	if status.Code(err) == codes.Unimplemented {
+		return nil
+	}
 	return err
 }
 
@@ -161,11 +177,11 @@ func (w *worker) updateRun(ctx context.Context, run *runtimepod.Container, limit
 // resizeStatus is what the pod's status tells of its resize.
 func (w *worker) resizeStatus() podstatus.Resize {
 	r := &w.resizing
-	status := podstatus.Resize{Active: r.active, Error: r.failed}
+	shown := podstatus.Resize{Active: r.active, Error: r.failed}
 	if r.pending != nil {
-		status.Pending = &podstatus.Waiting{Reason: r.pending.Reason, Message: r.pending.Message}
+		shown.Pending = &podstatus.Waiting{Reason: r.pending.Reason, Message: r.pending.Message}
 	}
-	return status
+	return shown
 }
 
 // release forgets what the pod was given, which others may be waiting for.

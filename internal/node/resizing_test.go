@@ -117,7 +117,7 @@ func TestResizeDeferred(t *testing.T) {
 // Memory in use isn't taken away, and an error of the runtime is told and overcome.
 func TestResizeError(t *testing.T) {
 	w := newWorld(t)
-	pod := makePod("p").main(takes("1", "1Gi")).obj()
+	pod := makePod("p").restart(v1.RestartPolicyAlways).main(takes("1", "1Gi")).container(container("other")).obj()
 	w.api.create(pod)
 	w.start()
 	w.wait(pod, "its first resources", has("1", "1Gi"))
@@ -125,6 +125,9 @@ func TestResizeError(t *testing.T) {
 	w.resizes(pod, "1", "512Mi")
 	const inUse = "True Error: container main: attempting to set memory limit (536870912) below current usage (629145600)"
 	w.wait(pod, "that it is in use", func(p *v1.Pod) bool { return condition(p, v1.PodResizeInProgress) == inUse })
+	// The rest of the pod goes on.
+	mustExit(t, w, pod, "other", 1)
+	w.until("another run", func() bool { return slices.Contains(running(w, pod), "other/1") })
 	w.runtime.Uses(string(pod.UID), "main", 0)
 	w.runtime.Fail("UpdateContainerResources", errors.New("the kernel says no"))
 	w.stepUntil(func() bool {
@@ -157,7 +160,8 @@ func TestResizeDeath(t *testing.T) {
 		default:
 		}
 		a.kill()
-		w.start()
+		a = w.start()
+		<-a.node.Ready()
 		w.wait(pod, "its new resources", has("2", "512Mi"))
 		if got := w.runtime.SandboxConfig(string(pod.UID)).Linux.Resources; got.CpuQuota != 200_000 || got.MemoryLimitInBytes != 512<<20 {
 			t.Fatalf("after death at call %d the pod has %v", die, got)

@@ -12,6 +12,7 @@ import (
 	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/plan"
 	"errand.dev/errand/internal/node/podstatus"
+	"errand.dev/errand/internal/node/resize"
 	"errand.dev/errand/internal/node/runtimepod"
 	"errand.dev/errand/internal/node/volumes"
 	"errand.dev/errand/internal/podtrace"
@@ -69,10 +70,7 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 			return nil
 		}
 		pod = w.allot(pod, rt)
-		if err := w.enforce(ctx, pod, rt); err != nil {
-			w.publish(pod, rt, false)
-			return err
-		}
+		resizeErr := w.enforce(ctx, pod, rt)
 		w.greet(ctx, pod, rt)
 		w.watchProbes(pod, rt)
 		actions := plan.Compute(w.planInput(pod, rt))
@@ -107,7 +105,7 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 			}
 		}
 		w.publish(pod, rt, false)
-		return errors.Join(actErr, w.keepVolumes(ctx, pod, rt))
+		return errors.Join(actErr, resizeErr, w.keepVolumes(ctx, pod, rt))
 	}
 }
 
@@ -187,6 +185,9 @@ func (n *Node) refusal(ctx context.Context, pod *v1.Pod) (reason, message string
 
 // publish generates the pod's status and has it written.
 func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
+	if given := w.resizing.given; given != nil {
+		pod = resize.As(pod, given)
+	}
 	in := podstatus.Input{
 		Pod:               pod,
 		Previous:          w.previous(pod),

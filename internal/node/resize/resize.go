@@ -140,8 +140,9 @@ type Ledger struct {
 	mu    sync.Mutex
 	pods  map[types.UID]amounts
 	total amounts
-	// deferred are the pods whose resize waits for room.
+	// deferred are the pods whose resize waits for room, or to be decided on.
 	deferred map[types.UID]bool
+	complete bool
 }
 
 // amounts are requests: CPU in millicores, memory in bytes.
@@ -158,6 +159,24 @@ func requests(pod *v1.Pod) amounts {
 // NewLedger returns the ledger of a node that has so much for pods.
 func NewLedger(allocatable v1.ResourceList) *Ledger {
 	return &Ledger{allocatable: allocatable, pods: map[types.UID]amounts{}, deferred: map[types.UID]bool{}}
+}
+
+// Complete tells that all pods are in the ledger that the node had at the beginning.
+func (l *Ledger) Complete() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.complete = true
+}
+
+// TooEarly tells that nothing can be decided yet, since not all of the node's pods
+// are known. The pod is one of Deferred from then on.
+func (l *Ledger) TooEarly(uid types.UID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.complete {
+		l.deferred[uid] = true
+	}
+	return !l.complete
 }
 
 // Put notes what a pod was given.
@@ -183,7 +202,8 @@ func (l *Ledger) Drop(uid types.UID) {
 	delete(l.deferred, uid)
 }
 
-// Deferred returns the pods whose resize waits for room that another may make.
+// Deferred returns the pods whose resize waits: for room that another may make, or
+// for the ledger to be complete.
 func (l *Ledger) Deferred() []types.UID {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -62,6 +62,18 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// Before all pods are known nothing is decided; then those who asked are to ask again.
+func TestLedgerComplete(t *testing.T) {
+	l := NewLedger(list("4", "4Gi"))
+	if !l.TooEarly("a") || !slices.Equal(l.Deferred(), []types.UID{"a"}) {
+		t.Error("a decision before all pods are known")
+	}
+	l.Complete()
+	if l.TooEarly("a") || len(l.Deferred()) != 1 {
+		t.Error("who was too early isn't to ask again")
+	}
+}
+
 // On a node that has too much on it, because it shrank say, what is unchanged or given back needs no room.
 func TestLedgerOvercommitted(t *testing.T) {
 	l := NewLedger(list("1", "1Gi"))
