@@ -220,6 +220,7 @@ func (n *Node) forget(uid types.UID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.workers, uid)
+	n.ledger.Drop(uid)
 }
 
 func (n *Node) objectsChanged(uid types.UID) {

@@ -171,3 +171,25 @@ func TestResizeDeath(t *testing.T) {
 		}
 	}
 }
+
+// A pod that was bound to a node without room, past the binder, is refused; with room again the next one isn't.
+func TestNoRoom(t *testing.T) {
+	w := newWorld(t)
+	first, second, third := makePod("first").main(takes("3", "1Gi")).obj(), makePod("second").main(takes("2", "1Gi")).obj(), makePod("third").main(takes("2", "1Gi")).obj()
+	w.api.create(first)
+	a := w.start()
+	w.waitPhase(first, v1.PodRunning)
+	w.api.create(second)
+	got := w.waitPhase(second, v1.PodFailed)
+	if got.Status.Reason != "OutOfcpu" || !strings.HasPrefix(got.Status.Message, "Pod was rejected: Node didn't have enough resource: cpu, requested: 2000, used: 3000") {
+		t.Errorf("%s: %s", got.Status.Reason, got.Status.Message)
+	}
+	// One that an agent before has admitted stays, however much there is.
+	a.kill()
+	w.start()
+	w.wait(first, "its resources", has("3", "1Gi"))
+	mustExit(t, w, first, "main", 0)
+	w.waitPhase(first, v1.PodSucceeded)
+	w.api.create(third)
+	w.waitPhase(third, v1.PodRunning)
+}

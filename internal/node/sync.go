@@ -149,7 +149,14 @@ func (w *worker) refuse(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) bo
 		return false
 	}
 	reason, message := w.n.refusal(ctx, pod)
-	if message == "" {
+	w.mu.Lock()
+	unfit := w.unfit
+	w.mu.Unlock()
+	switch {
+	case message != "":
+	case unfit != nil:
+		reason, message = unfit.Reason, unfit.Message
+	default:
 		return false
 	}
 	klog.FromContext(ctx).V(2).Info("Pod refused", "reason", reason, "why", message)

@@ -40,8 +40,9 @@ type worker struct {
 	mu     sync.Mutex
 	pod    *v1.Pod // as the API has it; nil if only the runtime knows the pod
 	trace  podtrace.Pod
-	isGone bool // the API doesn't have it (any more)
-	news   bool // the pod has changed since sync last looked at it
+	isGone bool            // the API doesn't have it (any more)
+	unfit  *resize.Refusal // why the node has no room for it
+	news   bool            // the pod has changed since sync last looked at it
 	dirty  bool
 	active bool
 	stale  bool             // volumes are to be refreshed
@@ -127,13 +128,22 @@ func (w *worker) update(pod *v1.Pod) {
 	switch {
 	case isTerminal(pod.Status.Phase):
 		w.release()
+	case first && pod.Status.StartTime != nil:
+		w.n.ledger.Put(resize.Given(pod)) // admitted by an agent before
 	case first:
-		w.n.ledger.Put(resize.Given(pod))
+		w.setUnfit(w.n.ledger.Admit(pod))
 	}
 	w.status.observed(pod)
 	if news {
 		w.kick()
 	}
+}
+
+// setUnfit notes that there is no room for the pod.
+func (w *worker) setUnfit(why *resize.Refusal) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unfit = why
 }
 
 // concernsSync tells whether a change is more than the echo of a status that was

@@ -27,6 +27,9 @@ const (
 
 // inOwnHost runs this program again in namespaces of its own, and returns its exit code.
 func inOwnHost() (int, error) {
+	if _, err := parse(os.Args[1:], os.Stderr); err != nil {
+		return 0, err // before anything is made
+	}
 	cmd := again(stageInit)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
 	// An interrupt goes to the whole group. Who runs the tests ends them; this process waits for it.

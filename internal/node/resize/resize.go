@@ -1,6 +1,5 @@
-// Package resize decides how the resources of pods that run may change (in-place
-// resize, KEP-1287): what a pod was given, whether there is room for what it asks
-// for, and what is left to be done.
+// Package resize decides what of a node's resources its pods are given, at first and
+// when they ask for others while they run (in-place resize, KEP-1287).
 //
 // It is pure but for the Ledger, which remembers what the pods of a node were given.
 // Nothing is kept on disk: what a pod was given stands in its status.
@@ -17,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/kubernetes/pkg/kubelet/lifecycle"
 )
 
 // resizable are the resources that can change in a running pod.
@@ -126,10 +126,10 @@ func NeedsRestart(c *v1.Container, cpu, memory bool) bool {
 	return false
 }
 
-// Refusal is why a resize has to wait, in the terms of the PodResizePending
-// condition.
+// Refusal is why a pod isn't given what it asks for: in the terms of the
+// PodResizePending condition, or of a pod's status if it isn't run at all.
 type Refusal struct {
-	Reason  string // Deferred, or Infeasible: never on this node
+	Reason  string // Deferred, Infeasible: never on this node; OutOf… of a pod that is new
 	Message string
 }
 
@@ -193,6 +193,18 @@ func (l *Ledger) put(uid types.UID, a amounts) {
 	l.pods[uid] = a
 }
 
+// Admit notes what a pod that hasn't run is given if there is room for it, and else
+// says why not.
+func (l *Ledger) Admit(pod *v1.Pod) *Refusal {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if short := l.short(amounts{}, requests(pod)); short != nil {
+		return &Refusal{lifecycle.InsufficientResourcePrefix + string(short.name), short.message()}
+	}
+	l.put(pod.UID, requests(pod))
+	return nil
+}
+
 // Drop forgets a pod that needs nothing any more.
 func (l *Ledger) Drop(uid types.UID) {
 	l.mu.Lock()
@@ -211,30 +223,51 @@ func (l *Ledger) Deferred() []types.UID {
 }
 
 // Resize gives the pod what it asks for now if there is room for it, and else
-// says why not.
+// says why not. A pod that was dropped gets nothing, and needs nothing.
 func (l *Ledger) Resize(pod *v1.Pod) *Refusal {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.deferred, pod.UID)
-	has, wants := l.pods[pod.UID], requests(pod)
+	has, known := l.pods[pod.UID]
+	if !known {
+		return nil
+	}
+	short := l.short(has, requests(pod))
+	switch {
+	case short == nil:
+		l.put(pod.UID, requests(pod))
+		return nil
+	case short.wants > short.limit:
+		return &Refusal{v1.PodReasonInfeasible, fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", short.name, short.wants, short.limit)}
+	}
+	l.deferred[pod.UID] = true
+	return &Refusal{v1.PodReasonDeferred, short.message()}
+}
+
+// shortage is a resource that there isn't enough of.
+type shortage struct {
+	name                 v1.ResourceName
+	wants, others, limit int64
+}
+
+func (s *shortage) message() string {
+	return fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", s.name, s.wants, s.others, s.limit)
+}
+
+// short returns what there isn't enough of for a pod that has so much and wants so
+// much, nil if there is room. What is unchanged or given back needs none.
+func (l *Ledger) short(has, wants amounts) *shortage {
 	all := of(l.allocatable)
 	for _, r := range []struct {
-		name                     v1.ResourceName
-		has, wants, total, limit int64
+		has int64
+		s   shortage
 	}{
-		{v1.ResourceCPU, has.cpu, wants.cpu, l.total.cpu, all.cpu},
-		{v1.ResourceMemory, has.memory, wants.memory, l.total.memory, all.memory},
+		{has.cpu, shortage{v1.ResourceCPU, wants.cpu, l.total.cpu - has.cpu, all.cpu}},
+		{has.memory, shortage{v1.ResourceMemory, wants.memory, l.total.memory - has.memory, all.memory}},
 	} {
-		others := r.total - r.has
-		switch {
-		case r.wants <= r.has: // what is given back needs no room
-		case r.wants > r.limit:
-			return &Refusal{v1.PodReasonInfeasible, fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", r.name, r.wants, r.limit)}
-		case r.wants > r.limit-others:
-			l.deferred[pod.UID] = true
-			return &Refusal{v1.PodReasonDeferred, fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", r.name, r.wants, others, r.limit)}
+		if r.s.wants > r.has && r.s.wants > r.s.limit-r.s.others {
+			return &r.s
 		}
 	}
-	l.put(pod.UID, wants)
 	return nil
 }

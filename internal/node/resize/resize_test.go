@@ -62,6 +62,38 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// Pods that are new are admitted in their order; one that has gone can't come back by a resize.
+func TestAdmit(t *testing.T) {
+	l := NewLedger(list("4", "4Gi"))
+	for _, step := range []struct {
+		pod  *v1.Pod
+		want string
+	}{
+		{pod("a", "3", "1Gi"), ""},
+		{pod("b", "2", "1Gi"), "OutOfcpu: Node didn't have enough resource: cpu, requested: 2000, used: 3000, capacity: 4000"},
+		{pod("c", "", "4Gi"), "OutOfmemory: Node didn't have enough resource: memory, requested: 4294967296, used: 1073741824, capacity: 4294967296"},
+		{pod("d", "1", "3Gi"), ""},
+		{pod("e", "", ""), ""},
+	} {
+		got := ""
+		if r := l.Admit(step.pod); r != nil {
+			got = r.Reason + ": " + r.Message
+		}
+		if got != step.want {
+			t.Errorf("%s: %q, want %q", step.pod.UID, got, step.want)
+		}
+	}
+	for _, uid := range []types.UID{"a", "b", "c", "d"} {
+		l.Drop(uid)
+	}
+	if r := l.Resize(pod("a", "4", "4Gi")); r != nil {
+		t.Error(r)
+	}
+	if r := l.Admit(pod("f", "4", "4Gi")); r != nil {
+		t.Errorf("a pod that has gone takes room: %s", r.Message)
+	}
+}
+
 // Before all pods are known nothing is decided; then those who asked are to ask again.
 func TestLedgerComplete(t *testing.T) {
 	l := NewLedger(list("4", "4Gi"))

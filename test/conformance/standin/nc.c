@@ -14,7 +14,6 @@ int main(int argc, char **argv)
 	int s;
 
 	if (argc != 3 || strcmp(argv[1], "-lU") != 0) {
-		argv[0] = "nc";
 		execv("/bin/busybox", argv);
 		return 127;
 	}

@@ -17,7 +17,6 @@ int main(int argc, char **argv)
 	int ns;
 
 	if (argc < 4 || strncmp(argv[1], MOUNT, strlen(MOUNT)) != 0 || strcmp(argv[2], "--") != 0) {
-		argv[0] = "nsenter";
 		execv("/bin/busybox", argv);
 		return 127;
 	}

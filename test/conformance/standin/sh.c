@@ -37,7 +37,6 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "-c") == 0)
 		run(argv[2]);
-	argv[0] = "sh";
 	execv("/bin/busybox", argv);
 	return 127;
 }
