@@ -113,8 +113,15 @@ func (w *worker) enforce(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) e
 	return nil
 }
 
-// updateLimits changes the limits of the pod's cgroup and those in it. The kernel lets no
-// cgroup have more CPU than the one around it: the pod's is unlimited meanwhile.
+// change is a run whose limits are to be others.
+type change struct {
+	run    *runtimepod.Container
+	limits *runtimeapi.LinuxContainerResources
+}
+
+// updateLimits changes the limits of the pod's cgroup and those in it. The kernel
+// lets no cgroup have more CPU than the one around it: the pod's is unlimited
+// meanwhile.
 func (w *worker) updateLimits(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod) error {
 	sandbox := rt.Sandbox()
 	if sandbox == nil || !sandbox.Ready {
@@ -124,27 +131,71 @@ func (w *worker) updateLimits(ctx context.Context, pod *v1.Pod, rt *runtimepod.P
 	if err != nil {
 		return err
 	}
-	limits := config.GetLinux().GetResources()
-	around := &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: sandbox.ID, Overhead: config.GetLinux().GetOverhead(), Resources: limits}
-	quota := limits.CpuQuota
-	limits.CpuQuota = -1
-	if err := w.updateAround(ctx, around); err != nil {
+	linux := config.GetLinux()
+	changes := w.changes(pod, rt)
+	if err := w.checkMemory(ctx, sandbox.ID, linux.GetResources(), changes); err != nil {
 		return err
 	}
+	around := func(limits *runtimeapi.LinuxContainerResources) error {
+		return w.updateAround(ctx, &runtimeapi.UpdatePodSandboxResourcesRequest{PodSandboxId: sandbox.ID, Overhead: linux.GetOverhead(), Resources: limits})
+	}
+	if err := around(&runtimeapi.LinuxContainerResources{CpuPeriod: linux.GetResources().GetCpuPeriod(), CpuQuota: -1}); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := w.n.cfg.Runtime.UpdateContainerResources(ctx, c.run.ID, &runtimeapi.ContainerResources{Linux: c.limits}); err != nil {
+			return fmt.Errorf("container %s: %w", c.run.Name, err)
+		}
+	}
+	if len(w.resizing.restart) > 0 {
+		return nil
+	}
+	return around(linux.GetResources())
+}
+
+// changes are the runs that go on, with other limits than they have.
+func (w *worker) changes(pod *v1.Pod, rt *runtimepod.Pod) []change {
+	var all []change
 	for _, run := range rt.Alive() {
 		c := findContainer(pod, run.Name)
 		if c == nil || ephemeral(pod, run.Name) != nil || w.resizing.restart[run.ID] {
 			continue
 		}
-		if err := w.updateRun(ctx, run, w.n.spec.Resources(pod, c)); err != nil {
-			return fmt.Errorf("container %s: %w", run.Name, err)
+		if limits := w.n.spec.Resources(pod, c); run.Limits != runtimepod.LimitsOf(limits) {
+			all = append(all, change{run, limits})
 		}
 	}
-	if len(w.resizing.restart) > 0 || quota == 0 {
+	return all
+}
+
+// checkMemory sees to it that nothing is taken away that is in use: the kernel
+// would kill for it.
+func (w *worker) checkMemory(ctx context.Context, sandbox string, pod *runtimeapi.LinuxContainerResources, changes []change) error {
+	for _, c := range changes {
+		limit := c.limits.GetMemoryLimitInBytes()
+		if limit <= 0 || c.run.Limits.Memory > 0 && limit >= c.run.Limits.Memory {
+			continue
+		}
+		stats, err := w.n.cfg.Runtime.ContainerStats(ctx, c.run.ID)
+		if err != nil {
+			return fmt.Errorf("container %s: %w", c.run.Name, err)
+		}
+		if usage := int64(stats.GetMemory().GetUsageBytes().GetValue()); usage > limit {
+			return fmt.Errorf("container %s: attempting to set memory limit (%d) below current usage (%d)", c.run.Name, limit, usage)
+		}
+	}
+	limit := pod.GetMemoryLimitInBytes()
+	if limit <= 0 {
 		return nil
 	}
-	limits.CpuQuota = quota
-	return w.updateAround(ctx, around)
+	stats, err := w.n.cfg.Runtime.PodSandboxStats(ctx, sandbox)
+	if err != nil {
+		return err
+	}
+	if usage := int64(stats.GetLinux().GetMemory().GetUsageBytes().GetValue()); usage > limit {
+		return fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", limit, usage)
+	}
+	return nil
 }
 
 // updateAround changes the limits of the pod's cgroup, unless that isn't the runtime's.

@@ -36,7 +36,11 @@ func (c *Client) UpdatePodSandboxResources(_ context.Context, req *runtimeapi.Up
 			return notFound("sandbox", req.PodSandboxId)
 		}
 		s.config = proto.CloneOf(s.config)
-		s.config.Linux.Resources = proto.CloneOf(req.Resources)
+		changed := proto.CloneOf(req.Resources)
+		if changed.MemoryLimitInBytes == 0 { // unchanged
+			changed.MemoryLimitInBytes = s.config.Linux.GetResources().GetMemoryLimitInBytes()
+		}
+		s.config.Linux.Resources = changed
 		return nil
 	})
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, err
@@ -58,6 +62,26 @@ func (c *Client) ContainerStats(_ context.Context, id string) (stats *runtimeapi
 		}
 		usage := r.usage[key(r.uidOf(container), container.config.Metadata.Name)]
 		stats = &runtimeapi.ContainerStats{Memory: &runtimeapi.MemoryUsage{UsageBytes: &runtimeapi.UInt64Value{Value: usage}}}
+		return nil
+	})
+	return stats, err
+}
+
+// PodSandboxStats implements the CRI: the sum of its containers'.
+func (c *Client) PodSandboxStats(_ context.Context, id string) (stats *runtimeapi.PodSandboxStats, err error) {
+	err = c.do("PodSandboxStats", func(r *Runtime) error {
+		if r.sandboxes[id] == nil {
+			return notFound("sandbox", id)
+		}
+		usage := uint64(0)
+		for _, container := range r.containers {
+			if container.sandbox == id {
+				usage += r.usage[key(r.uidOf(container), container.config.Metadata.Name)]
+			}
+		}
+		stats = &runtimeapi.PodSandboxStats{Linux: &runtimeapi.LinuxPodSandboxStats{
+			Memory: &runtimeapi.MemoryUsage{UsageBytes: &runtimeapi.UInt64Value{Value: usage}},
+		}}
 		return nil
 	})
 	return stats, err
