@@ -87,7 +87,7 @@ test-slow: deps build controller kubectl ## The tests that wait for real time, s
 	go test -tags e2e,slow -count=1 -timeout 60m -run Slow ./test/e2e/...
 
 .PHONY: conformance
-conformance: deps build kubectl ## Run upstream's own tests of Jobs (root; FOCUS=regexp for others; docs/conformance.md)
+conformance: deps build kubectl ## Run upstream's own tests of Jobs, pods and volumes (root; FOCUS=regexp for others; docs/conformance.md)
 	@scripts/conformance.sh bin/conformance
 	go run ./test/conformance -focus '$(FOCUS)'
 

@@ -207,24 +207,6 @@ func (w *worker) updateAround(ctx context.Context, around *runtimeapi.UpdatePodS
 	return err
 }
 
-// updateRun changes a run's limits. Memory that is in use isn't taken away: the
-// kernel would kill for it.
-func (w *worker) updateRun(ctx context.Context, run *runtimepod.Container, limits *runtimeapi.LinuxContainerResources) error {
-	if run.Limits == runtimepod.LimitsOf(limits) {
-		return nil
-	}
-	if limit := limits.GetMemoryLimitInBytes(); limit > 0 && limit < run.Limits.Memory {
-		stats, err := w.n.cfg.Runtime.ContainerStats(ctx, run.ID)
-		if err != nil {
-			return err
-		}
-		if usage := int64(stats.GetMemory().GetUsageBytes().GetValue()); usage > limit {
-			return fmt.Errorf("attempting to set memory limit (%d) below current usage (%d)", limit, usage)
-		}
-	}
-	return w.n.cfg.Runtime.UpdateContainerResources(ctx, run.ID, &runtimeapi.ContainerResources{Linux: limits})
-}
-
 // resizeStatus is what the pod's status tells of its resize.
 func (w *worker) resizeStatus() podstatus.Resize {
 	r := &w.resizing

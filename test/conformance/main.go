@@ -115,7 +115,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.StringVar(&s.report, "report", "dist/conformance", "`folder` for the report and what errand and the tests printed")
 	flags.StringVar(&s.focus, "focus", defaultFocus, "`regular expression` of the tests to run")
 	flags.BoolVar(&s.all, "all", false, "also run the tests that are out of scope")
-	flags.IntVar(&s.procs, "procs", 6, "how many tests to run at a time; they mostly wait")
+	flags.IntVar(&s.procs, "procs", 12, "how many tests to run at a time; they mostly wait, and take 150 MB each")
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
