@@ -47,7 +47,11 @@ func (w *worker) allot(pod *v1.Pod, rt *runtimepod.Pod) *v1.Pod {
 		}
 	}
 	if resize.Same(r.given, pod) {
-		r.pending = nil
+		if r.pending != nil {
+			r.pending = nil
+			w.n.ledger.Withdraw(w.uid)
+			w.n.retryResizes(w.uid) // one may have stood behind it
+		}
 		return pod
 	}
 	if w.n.ledger.TooEarly(w.uid) {
@@ -56,6 +60,7 @@ func (w *worker) allot(pod *v1.Pod, rt *runtimepod.Pod) *v1.Pod {
 	if refusal := w.n.ledger.Resize(pod); refusal != nil {
 		if r.pending == nil || *r.pending != *refusal {
 			w.n.podEvent(pod, v1.EventTypeWarning, "Resize"+refusal.Reason, "Pod resize %s: %s", refusal.Reason, refusal.Message)
+			w.n.retryResizes(w.uid) // one may have stood behind it
 		}
 		r.pending = refusal
 		return resize.As(pod, r.given)

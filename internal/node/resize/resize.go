@@ -6,6 +6,7 @@
 package resize
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 	"k8s.io/kubernetes/pkg/kubelet/lifecycle"
 )
 
@@ -140,10 +142,28 @@ type Ledger struct {
 	mu    sync.Mutex
 	pods  map[types.UID]amounts
 	total amounts
-	// deferred are the pods whose resize waits for room, or to be decided on.
-	deferred map[types.UID]bool
+	// deferred are the resizes that wait for room.
+	deferred map[types.UID]ask
+	asked    int // how many resizes were deferred so far
+	// early are the pods whose resizes wait for the ledger to be complete.
+	early    map[types.UID]bool
 	complete bool
 }
+
+// ask is a resize that waits, and its place among others: by the pod's priority, its
+// quality of service, and the time that it has waited.
+type ask struct {
+	wants    amounts
+	priority int32
+	class    int
+	number   int
+}
+
+func (a ask) before(b ask) bool {
+	return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.class, b.class), cmp.Compare(a.number, b.number)) < 0
+}
+
+var classes = map[v1.PodQOSClass]int{v1.PodQOSGuaranteed: 0, v1.PodQOSBurstable: 1, v1.PodQOSBestEffort: 2}
 
 // amounts are requests: CPU in millicores, memory in bytes.
 type amounts struct{ cpu, memory int64 }
@@ -158,7 +178,7 @@ func requests(pod *v1.Pod) amounts {
 
 // NewLedger returns the ledger of a node that has so much for pods.
 func NewLedger(allocatable v1.ResourceList) *Ledger {
-	return &Ledger{allocatable: allocatable, pods: map[types.UID]amounts{}, deferred: map[types.UID]bool{}}
+	return &Ledger{allocatable: allocatable, pods: map[types.UID]amounts{}, deferred: map[types.UID]ask{}, early: map[types.UID]bool{}}
 }
 
 // Complete tells that all pods are in the ledger that the node had at the beginning.
@@ -173,10 +193,12 @@ func (l *Ledger) Complete() {
 func (l *Ledger) TooEarly(uid types.UID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.complete {
-		l.deferred[uid] = true
+	if l.complete {
+		delete(l.early, uid)
+		return false
 	}
-	return !l.complete
+	l.early[uid] = true
+	return true
 }
 
 // Put notes what a pod was given.
@@ -212,6 +234,15 @@ func (l *Ledger) Drop(uid types.UID) {
 	l.put(uid, amounts{})
 	delete(l.pods, uid)
 	delete(l.deferred, uid)
+	delete(l.early, uid)
+}
+
+// Withdraw tells that the pod asks for nothing else than it was given any more.
+func (l *Ledger) Withdraw(uid types.UID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.deferred, uid)
+	delete(l.early, uid)
 }
 
 // Deferred returns the pods whose resize waits: for room that another may make, or
@@ -219,29 +250,52 @@ func (l *Ledger) Drop(uid types.UID) {
 func (l *Ledger) Deferred() []types.UID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Collect(maps.Keys(l.deferred))
+	return slices.AppendSeq(slices.Collect(maps.Keys(l.deferred)), maps.Keys(l.early))
 }
 
 // Resize gives the pod what it asks for now if there is room for it, and else
-// says why not. A pod that was dropped gets nothing, and needs nothing.
+// says why not. Of those that wait, who comes first is served first. A pod that was
+// dropped gets nothing, and needs nothing.
 func (l *Ledger) Resize(pod *v1.Pod) *Refusal {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	waited, again := l.deferred[pod.UID]
 	delete(l.deferred, pod.UID)
 	has, known := l.pods[pod.UID]
 	if !known {
 		return nil
 	}
-	short := l.short(has, requests(pod))
+	mine := ask{wants: requests(pod), class: classes[qos.GetPodQOS(pod)], number: waited.number}
+	if pod.Spec.Priority != nil {
+		mine.priority = *pod.Spec.Priority
+	}
+	if !again {
+		l.asked++
+		mine.number = l.asked
+	}
+	short := l.short(has, mine.wants)
 	switch {
-	case short == nil:
-		l.put(pod.UID, requests(pod))
+	case short == nil && !l.othersFirst(mine):
+		l.put(pod.UID, mine.wants)
 		return nil
+	case short == nil:
+		l.deferred[pod.UID] = mine
+		return &Refusal{v1.PodReasonDeferred, "The resize of a pod that comes first is under way"}
 	case short.wants > short.limit:
 		return &Refusal{v1.PodReasonInfeasible, fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", short.name, short.wants, short.limit)}
 	}
-	l.deferred[pod.UID] = true
+	l.deferred[pod.UID] = mine
 	return &Refusal{v1.PodReasonDeferred, short.message()}
+}
+
+// othersFirst tells whether there is room now for a resize that comes before this one.
+func (l *Ledger) othersFirst(mine ask) bool {
+	for uid, other := range l.deferred {
+		if other.before(mine) && l.short(l.pods[uid], other.wants) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // shortage is a resource that there isn't enough of.

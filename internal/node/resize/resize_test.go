@@ -2,6 +2,7 @@ package resize
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -62,6 +63,49 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// Who waits is served by priority, then by quality of service, then by time; and who can't be served keeps nobody.
+func TestLedgerOrder(t *testing.T) {
+	l := NewLedger(list("4", "4Gi"))
+	first := func(uid, cpu string, priority int32, guaranteed bool) *v1.Pod {
+		p := pod(uid, cpu, "")
+		p.Spec.Priority = &priority
+		if guaranteed {
+			p = pod(uid, cpu, "1Mi")
+			p.Spec.Containers[0].Resources.Limits = p.Spec.Containers[0].Resources.Requests
+			p.Spec.Priority = &priority
+		}
+		return p
+	}
+	full, big := pod("full", "3", ""), first("big", "4", 2000, false)
+	asks := []*v1.Pod{first("late", "2", 0, false), first("guaranteed", "2", 0, true), first("important", "2", 1000, false)}
+	l.Put(full)
+	for _, p := range append(asks, big) {
+		l.Put(pod(string(p.UID), "100m", ""))
+	}
+	for _, p := range append(asks, big) {
+		if r := l.Resize(p); r == nil || r.Reason != v1.PodReasonDeferred {
+			t.Fatalf("%s: %+v", p.UID, r)
+		}
+	}
+	l.Drop("full")
+	for i := len(asks) - 1; i >= 0; i-- {
+		for _, p := range asks[:i] {
+			if r := l.Resize(p); r == nil || !strings.Contains(r.Message, "comes first") {
+				t.Errorf("%s before %s: %+v", p.UID, asks[i].UID, r)
+			}
+		}
+		if r := l.Resize(asks[i]); r != nil {
+			t.Errorf("%s: %+v", asks[i].UID, r)
+		}
+		l.Drop(asks[i].UID)
+	}
+	l.Put(pod("late", "100m", ""))
+	l.Withdraw("big")
+	if r := l.Resize(asks[0]); r != nil || len(l.Deferred()) > 0 {
+		t.Errorf("after the others have gone: %+v, %v wait", r, l.Deferred())
+	}
+}
+
 // Pods that are new are admitted in their order; one that has gone can't come back by a resize.
 func TestAdmit(t *testing.T) {
 	l := NewLedger(list("4", "4Gi"))
@@ -101,8 +145,11 @@ func TestLedgerComplete(t *testing.T) {
 		t.Error("a decision before all pods are known")
 	}
 	l.Complete()
-	if l.TooEarly("a") || len(l.Deferred()) != 1 {
+	if len(l.Deferred()) != 1 {
 		t.Error("who was too early isn't to ask again")
+	}
+	if l.TooEarly("a") || len(l.Deferred()) != 0 {
+		t.Error("who has asked again is still to")
 	}
 }
 
