@@ -27,6 +27,7 @@ import (
 	quotainstall "k8s.io/kubernetes/pkg/quota/v1/install"
 	"k8s.io/kubernetes/plugin/pkg/admission/defaulttolerationseconds"
 	"k8s.io/kubernetes/plugin/pkg/admission/limitranger"
+	"k8s.io/kubernetes/plugin/pkg/admission/podresize"
 	podpriority "k8s.io/kubernetes/plugin/pkg/admission/priority"
 	"k8s.io/kubernetes/plugin/pkg/admission/runtimeclass"
 	"k8s.io/kubernetes/plugin/pkg/admission/security/podsecurity"
@@ -43,7 +44,7 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 	for _, register := range []func(*admission.Plugins){
 		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, podpriority.Register,
 		defaulttolerationseconds.Register, setdefault.Register, storageobjectinuseprotection.Register, resize.Register,
-		runtimeclass.Register, registerServiceNotice(podNames), mutating.Register,
+		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), mutating.Register,
 		mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
 	} {
 		register(plugins)
@@ -59,6 +60,7 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 		storageobjectinuseprotection.PluginName,
 		resize.PluginName,
 		runtimeclass.PluginName,
+		podresize.PluginName,
 		serviceNoticeName,
 		mutating.PluginName,
 		mutatingwebhook.PluginName,

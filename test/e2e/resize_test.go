@@ -3,8 +3,11 @@
 package e2e
 
 import (
+	"strconv"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // In-place resize (KEP-1287), as the cgroups have it and as a user sees it.
@@ -44,8 +47,14 @@ func TestInPlaceResize(t *testing.T) {
 	e.wait("condition=Ready", "pod/p")
 	inside("40000\n100663296")
 
-	// What the node hasn't is never given, and that is told. Nothing is forgotten with errand.
-	resize("p", `{"requests": {"cpu": "9000"}, "limits": {"cpu": "9000"}}`)
+	// What the node hasn't is refused at once.
+	if r := e.try("", "patch", "pod", "p", "--subresource=resize", "-p", `{"spec": {"containers": [{"name": "work", "resources": {"requests": {"cpu": "9000"}, "limits": {"cpu": "9000"}}}]}}`); r.Code == 0 || !strings.Contains(r.Stderr, "node didn't have enough allocatable resources") {
+		t.Errorf("a resize beyond the node: %+v", r)
+	}
+	// What another pod has is waited for, and nothing is forgotten with errand.
+	e.kubectl("run", "big", "--image=busybox:latest", "--restart=Never", `--overrides={"spec": {"containers": [{"name": "big", "image": "busybox:latest", "command": ["sleep", "12345"], "resources": {"requests": {"cpu": "`+most(e)+`"}}}], "terminationGracePeriodSeconds": 1}}`)
+	e.wait("condition=Ready", "pod/big")
+	resize("p", `{"requests": {"cpu": "800m"}, "limits": {"cpu": "800m"}}`)
 	e.wait("condition=PodResizePending", "pod/p")
 	if err := e.Kill(); err != nil {
 		t.Fatal(err)
@@ -54,15 +63,25 @@ func TestInPlaceResize(t *testing.T) {
 	e.wait("condition=PodResizePending", "pod/p")
 	inside("40000\n100663296")
 	out := e.kubectl("describe", "pod", "p")
-	for _, want := range []string{"ResizeCompleted", "resize requires restart", "ResizeInfeasible", "Node didn't have enough capacity: cpu, requested: 9000100"} {
+	for _, want := range []string{"ResizeCompleted", "resize requires restart", "ResizeDeferred", "Node didn't have enough resource: cpu, requested: 900"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("kubectl describe does not say %q:\n%s", want, out)
 		}
 	}
+	e.kubectl("delete", "pod", "big", "--timeout=60s")
+	e.wait("jsonpath={.status.containerStatuses[?(@.name==\"work\")].resources.limits.cpu}=800m", "pod/p")
+	inside("80000\n100663296")
 	resize("p", `{"requests": {"cpu": "100m"}, "limits": {"cpu": "150m"}}`)
 	e.wait("jsonpath={.status.containerStatuses[?(@.name==\"work\")].resources.limits.cpu}=150m", "pod/p")
 	inside("15000\n100663296")
 	e.kubectl("delete", "pod", "p", "--timeout=60s")
+}
+
+// most is the node's CPU but half of one, which the other pods of a test leave.
+func most(e *errand) string {
+	e.t.Helper()
+	q := resource.MustParse(e.kubectl("get", "nodes", "-o", "jsonpath={.items[0].status.allocatable.cpu}"))
+	return strconv.FormatInt(q.MilliValue()-500, 10) + "m"
 }
 
 // Variables that an init container has left in a file (KEP-3721).

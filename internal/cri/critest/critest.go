@@ -56,6 +56,7 @@ func Run(t *testing.T, env Env) {
 		{"Environment", environment},
 		{"Files", files},
 		{"Mounts", mounts},
+		{"ImageVolume", imageVolume},
 		{"ReadonlyRoot", readonlyRoot},
 		{"User", userAndGroups},
 		{"Capabilities", capabilities},

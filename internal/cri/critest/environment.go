@@ -65,6 +65,22 @@ func mounts(p *Pod) {
 	p.wantRun("shared", "cat /dev/shm/f")
 }
 
+// An image as a volume (KEP-4639): the test's own.
+func imageVolume(p *Pod) {
+	volume := func(sub string) func(*runtimeapi.ContainerConfig) {
+		return func(c *runtimeapi.ContainerConfig) {
+			c.Mounts = []*runtimeapi.Mount{{ContainerPath: "/image", Image: &runtimeapi.ImageSpec{Image: c.Image.Image}, ImageSubPath: sub, Readonly: true}}
+		}
+	}
+	p.wantRun("root", "cut -d: -f1 /image/etc/passwd | head -1", volume(""))
+	p.wantRun("read-only", "touch /image/f 2>/dev/null || echo read-only", volume(""))
+	p.wantRun("root", "cut -d: -f1 /image | head -1", volume("etc/passwd"))
+	_, err := p.Runtime.CreateContainer(p.Ctx, p.ID(), p.container("true", volume("no/such")), p.Config)
+	if err == nil || !strings.Contains(err.Error(), "no/such") {
+		p.Errorf("a path that the image hasn't: %v", err)
+	}
+}
+
 func readonlyRoot(p *Pod) {
 	p.wantRun("", "cat /etc/passwd", secure(func(s *runtimeapi.LinuxContainerSecurityContext) { s.MaskedPaths = []string{"/etc/passwd"} }))
 	p.wantRun("no", "touch /f 2>/dev/null || echo no", secure(func(s *runtimeapi.LinuxContainerSecurityContext) { s.ReadonlyRootfs = true }))
