@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -24,8 +25,8 @@ import (
 	"errand.dev/errand/test/registry"
 )
 
-// hostDir is where upstream's Job tests keep what they hand from pod to pod.
-const hostDir = "/tmp/job-e2e"
+// leftovers are what upstream's tests make on the node, and leave there.
+var leftovers = []string{"/tmp/job-e2e", "/tmp/host-path-type-*", "/tmp/local-volume-test-*"}
 
 // endTimeout bounds stopping: far more than it takes.
 const endTimeout = time.Minute
@@ -84,9 +85,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if _, err := os.Stat(hostDir); errors.Is(err, os.ErrNotExist) {
-		defer os.RemoveAll(hostDir)
-	}
+	before := found(leftovers)
+	defer func() {
+		for _, path := range found(leftovers) {
+			if !slices.Contains(before, path) {
+				os.RemoveAll(path)
+			}
+		}
+	}()
 	images, err := serveImages(ctx, s.tools, filepath.Join(dir, "registries.conf"), stderr)
 	if err != nil {
 		return err
@@ -101,6 +107,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	sum := r.Summarize(ginkgoreport.Scope{Focus: suite.focus, OutOfScope: outOfScope, All: s.all, File: "test/conformance/scope.go"})
 	sum.Print(stdout)
 	return errors.Join(ranErr, sum.Err())
+}
+
+// found are the files that the patterns match.
+func found(patterns []string) []string {
+	var paths []string
+	for _, pattern := range patterns {
+		match, _ := filepath.Glob(pattern) // it only fails for a wrong pattern
+		paths = append(paths, match...)
+	}
+	return paths
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
