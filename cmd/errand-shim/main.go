@@ -75,7 +75,7 @@ func report(stderr io.Writer, err error) int {
 		return 0
 	case errors.Is(err, shim.ErrRunning):
 		fmt.Fprintln(stderr, "errand-shim:", err)
-		return 3
+		return shimapi.ExitRunning
 	}
 	fmt.Fprintln(stderr, "errand-shim:", err)
 	return 1

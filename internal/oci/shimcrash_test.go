@@ -170,6 +170,28 @@ func TestOneShim(t *testing.T) {
 	}
 }
 
+// TestShimIsOnItsWay: one that another client started, and that client was killed, holds the directory for some time before it
+// serves.
+func TestShimIsOnItsWay(t *testing.T) {
+	h := ocitest.NewHost(t)
+	cfg := config(t, h)
+	said := filepath.Join(h.Dir, "said")
+	// A shim that waits in vain once, as errand-shim does for two seconds.
+	script := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = --version ] || [ -e %[1]s ] || { touch %[1]s; echo another errand-shim is running >&2; exit %[2]d; }\nexec %[3]s \"$@\"\n",
+		said, shimapi.ExitRunning, shimPath)
+	cfg.ShimPath = filepath.Join(h.Dir, "errand-shim")
+	if err := os.WriteFile(cfg.ShimPath, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := connectTo(t, h, cfg)
+	if list, err := c.List(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := os.Stat(said); err != nil {
+		t.Errorf("no shim was on its way: %v", err)
+	}
+}
+
 // TestDrain: a shim that is drained goes when its last container has, and takes no more; its successor knows the exits.
 func TestDrain(t *testing.T) { eachBackEnd(t, testDrain) }
 

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"errand.dev/errand/internal/oci/shim/cgroup"
+	"errand.dev/errand/internal/oci/shimapi"
 )
 
 // shimCgroup is the shim's cgroup below Config.CgroupParent.
@@ -37,9 +38,27 @@ func (c *Client) start(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if l, err := c.dial(ctx); err == nil {
-		return l.Close()
+	for deadline := time.Now().Add(startPatience); ; {
+		if l, err := c.dial(ctx); err == nil {
+			return l.Close()
+		}
+		err := c.execute(ctx)
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == shimapi.ExitRunning && time.Now().Before(deadline) && ctx.Err() == nil {
+			// One that an errand started, which was killed since, is on its way: it cleans up after its predecessor before it
+			// serves. The program has waited for a while for that one to end.
+			continue
+		}
+		return err
 	}
+}
+
+// startPatience bounds how long a shim that somebody else started may take until it serves: ten seconds for each container that
+// it finds and that can't be killed, else far less.
+const startPatience = time.Minute
+
+// execute executes the shim once, to its end if it can't serve.
+func (c *Client) execute(ctx context.Context) error {
 	args := []string{"--detach", "--dir", c.cfg.RuntimeDir}
 	if c.cfg.CgroupParent != "" {
 		args = append(args, "--cgroup", filepath.Join(c.cfg.CgroupParent, shimCgroup))

@@ -1,0 +1,303 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+)
+
+// churn makes Jobs of all kinds, one after the other, while the API comes and
+// goes. What their containers did stands in its ledger, on the host.
+type churn struct {
+	t          *testing.T
+	ledger     string // a directory
+	kubeconfig string
+	rate       float64 // pods a second
+	random     *rand.Rand
+
+	enough func() // makes no more Jobs
+	over   sync.WaitGroup
+
+	// The rest is its goroutine's until over is done.
+
+	client kubernetes.Interface
+	jobs   map[string]churnKind // by name
+	pods   int                  // as many as the Jobs need if nothing is killed
+	// deleted are those of jobs that are gone, or to go.
+	deleted map[string]bool
+}
+
+// churnKind is a kind of Job and what must become of it, whatever is killed.
+type churnKind struct {
+	name string
+	pods int
+	// spec is the Job's, without its template; pod is the template's spec.
+	spec, pod string
+	// ends is the condition that it ends with; "" for a Job that goes on until it
+	// is deleted.
+	ends batchv1.JobConditionType
+	// succeeded is how many of its pods do then.
+	succeeded int32
+}
+
+// churnCode is how the containers end that fail for good.
+const churnCode = 42
+
+// churnScript is what a container's shell begins with: it enters its start into
+// the ledger, and its end with the code that it ends with.
+const churnScript = `me=$HOSTNAME/$NAME; echo "start $me" >> /ledger/lines; end() { echo "end $me $1" >> /ledger/lines; exit $1; }; `
+
+// churnContainer writes a container; more are its other fields.
+func churnContainer(name, script, more string) string {
+	return fmt.Sprintf(`{name: %s, image: "busybox:latest", imagePullPolicy: IfNotPresent, command: [sh, -c, %q], env: [{name: NAME, value: %s}],
+    volumeMounts: [{name: ledger, mountPath: /ledger}]%s}`, name, churnScript+script, name, more)
+}
+
+const (
+	// churnOften makes a Job outlast any number of its pods' being killed.
+	churnOften = "backoffLimit: 1000000"
+	churnWait  = `trap 'end 143' TERM; sleep 3600 & wait; end 1`
+)
+
+// churnKinds are made in equal numbers.
+var churnKinds = []churnKind{
+	{
+		name: "echo", pods: 2, spec: "completions: 2\nparallelism: 2\n" + churnOften, ends: batchv1.JobComplete, succeeded: 2,
+		pod: "restartPolicy: Never\ncontainers: [" + churnContainer("work", "echo hello; end 0", "") + "]",
+	},
+	{
+		name: "fails", pods: 1, ends: batchv1.JobFailed,
+		spec: churnOften + fmt.Sprintf("\npodFailurePolicy: {rules: [{action: FailJob, onExitCodes: {operator: In, values: [%d]}}]}", churnCode),
+		pod:  "restartPolicy: Never\ncontainers: [" + churnContainer("work", fmt.Sprintf("end %d", churnCode), "") + "]",
+	},
+	{
+		name: "again", pods: 1, spec: churnOften, ends: batchv1.JobComplete, succeeded: 1,
+		pod: "restartPolicy: OnFailure\ncontainers: [" + churnContainer("work", "mkdir /ledger/$HOSTNAME && end 3; end 0", "") + "]",
+	},
+	{
+		name: "sleeps", pods: 2, spec: "completions: 2\nparallelism: 2\n" + churnOften,
+		pod: "restartPolicy: Never\nterminationGracePeriodSeconds: 2\ncontainers: [" + churnContainer("work", churnWait, "") + "]",
+	},
+	{
+		name: "inits", pods: 1, spec: churnOften, ends: batchv1.JobComplete, succeeded: 1,
+		pod: "restartPolicy: Never\nterminationGracePeriodSeconds: 5\n" +
+			"initContainers: [" + churnContainer("first", "end 0", "") + ", " + churnContainer("beside", churnWait, ", restartPolicy: Always") + "]\n" +
+			"containers: [" + churnContainer("work", "end 0", "") + "]",
+	},
+	{
+		// errand leaves these to the OCI runtime.
+		name: "shares", pods: 2, spec: "completions: 2\nparallelism: 2\n" + churnOften, ends: batchv1.JobComplete, succeeded: 2,
+		pod: "restartPolicy: Never\nshareProcessNamespace: true\ncontainers: [" + churnContainer("work", "end 0", "") + "]",
+	},
+	{
+		name: "privileged", pods: 1, spec: churnOften, ends: batchv1.JobComplete, succeeded: 1,
+		pod: "restartPolicy: Never\ncontainers: [" + churnContainer("work", "end 0", ", securityContext: {privileged: true}") + "]",
+	},
+}
+
+// manifest is the kind's Job of that name.
+func (k churnKind) manifest(name, ledger string) (*batchv1.Job, error) {
+	indent := func(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n  ") }
+	text := fmt.Sprintf("metadata: {name: %s, labels: {churn: %s}}\nspec:\n  %s\n  template:\n    spec:\n      %s\n      volumes: [{name: ledger, hostPath: {path: %q}}]\n",
+		name, k.name, indent(k.spec), strings.ReplaceAll(indent(k.pod), "\n", "\n    "), ledger)
+	job := &batchv1.Job{}
+	if err := yaml.UnmarshalStrict([]byte(text), job); err != nil {
+		return nil, fmt.Errorf("%w in:\n%s", err, text)
+	}
+	return job, nil
+}
+
+// startChurn begins with so many pods a second.
+func (e *errand) startChurn(rate float64, seed uint64) *churn {
+	e.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	enough := make(chan struct{})
+	c := &churn{
+		t: e.t, ledger: e.t.TempDir(), kubeconfig: e.Kubeconfig(), rate: rate, random: rand.New(rand.NewPCG(seed, 1)),
+		enough: sync.OnceFunc(func() { close(enough) }), jobs: map[string]churnKind{}, deleted: map[string]bool{},
+	}
+	c.over.Go(func() { c.run(ctx, enough) })
+	e.t.Cleanup(func() {
+		cancel()
+		c.end()
+	})
+	return c
+}
+
+// end stops it, once the Job that it is making is made: there must be an API.
+func (c *churn) end() {
+	c.enough()
+	c.over.Wait()
+}
+
+// churnBacklog is how many Jobs may be unfinished: a machine that can't do the
+// rate isn't to drown.
+const churnBacklog = 40
+
+func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
+	perJob := 0.0
+	for _, k := range churnKinds {
+		perJob += float64(k.pods) / float64(len(churnKinds))
+	}
+	tick := time.NewTicker(time.Duration(float64(time.Second) * perJob / c.rate))
+	defer tick.Stop()
+	var sleeping []string
+	for n := 0; ; {
+		select {
+		case <-tick.C:
+		case <-enough:
+			return
+		}
+		if n%10 == 9 && !c.keepsUp(ctx) {
+			continue
+		}
+		kind := churnKinds[n%len(churnKinds)]
+		name := fmt.Sprintf("%s-%d", kind.name, n)
+		n++
+		job, err := kind.manifest(name, c.ledger)
+		if err != nil {
+			c.t.Error(err)
+			return
+		}
+		c.jobs[name] = kind
+		c.pods += kind.pods
+		c.insist(ctx, func(ctx context.Context) error {
+			_, err := c.client.BatchV1().Jobs("default").Create(ctx, job, metav1.CreateOptions{})
+			if apierrors.IsAlreadyExists(err) {
+				return nil // by the try that had no answer
+			}
+			return err
+		})
+		if kind.ends == "" {
+			sleeping = append(sleeping, name)
+		}
+		// Some of these go before they have started, some after.
+		if len(sleeping) > 0 && c.random.IntN(len(churnKinds)) < 2 {
+			c.delete(ctx, sleeping[0])
+			sleeping = sleeping[1:]
+		}
+	}
+}
+
+func (c *churn) delete(ctx context.Context, job string) {
+	c.deleted[job] = true
+	background := metav1.DeletePropagationBackground
+	c.insist(ctx, func(ctx context.Context) error {
+		err := c.client.BatchV1().Jobs("default").Delete(ctx, job, metav1.DeleteOptions{PropagationPolicy: &background})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
+}
+
+// keepsUp says whether the backlog is short enough.
+func (c *churn) keepsUp(ctx context.Context) bool {
+	unfinished := 0
+	c.insist(ctx, func(ctx context.Context) error {
+		list, err := c.client.BatchV1().Jobs("default").List(ctx, metav1.ListOptions{LabelSelector: "churn", ResourceVersion: "0"})
+		if err != nil {
+			return err
+		}
+		unfinished = 0
+		for _, j := range list.Items {
+			if !finished(&j) && c.jobs[j.Name].ends != "" {
+				unfinished++
+			}
+		}
+		return nil
+	})
+	return unfinished < churnBacklog
+}
+
+// insist asks the API until it answers: meanwhile it is killed, and comes back
+// at another port. The API's refusal is not to be had.
+func (c *churn) insist(ctx context.Context, ask func(context.Context) error) {
+	for {
+		err := c.connect()
+		if err == nil {
+			limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+			err = ask(limited)
+			cancel()
+		}
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+			c.t.Errorf("the churn was refused: %v", err)
+			return
+		}
+		c.client = nil
+		// Nothing tells that a file will be written by a process that isn't there yet.
+		pause := time.NewTimer(50 * time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+	}
+}
+
+func (c *churn) connect() error {
+	if c.client != nil {
+		return nil
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	if err != nil {
+		return err
+	}
+	cfg.QPS = -1
+	c.client, err = kubernetes.NewForConfig(cfg)
+	return err
+}
+
+// ledgerEntry is what one container of one pod, in all its runs, has written.
+type ledgerEntry struct {
+	starts int
+	codes  []int32 // of its ends, in order
+}
+
+// entries reads the ledger, by "pod/container".
+func (c *churn) entries() map[string]ledgerEntry {
+	c.t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.ledger, "lines"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	entries := map[string]ledgerEntry{}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		var code int32
+		switch {
+		case len(f) == 2 && f[0] == "start":
+			e := entries[f[1]]
+			e.starts++
+			entries[f[1]] = e
+			continue
+		case len(f) == 3 && f[0] == "end":
+			if _, err := fmt.Sscan(f[2], &code); err == nil {
+				e := entries[f[1]]
+				e.codes = append(e.codes, code)
+				entries[f[1]] = e
+				continue
+			}
+		}
+		c.t.Errorf("the ledger has a line %q", line)
+	}
+	return entries
+}
