@@ -134,6 +134,16 @@ func Inventory(names instance.Names, dataDir string) ([]string, error) {
 	return stock, errors.Join(errs...)
 }
 
+// Settled is for programs that aren't tests: the Inventory once it has nothing
+// more than before, or else what it is when the kernel has had its time.
+func Settled(names instance.Names, dataDir string, before []string) (list []string, err error) {
+	patiently(grace, func() []string {
+		list, err = Inventory(names, dataDir)
+		return more(before, slices.Clone(list))
+	})
+	return list, err
+}
+
 // Find returns what there is of an instance, in words. Of the data directory
 // only mounts in it count.
 func Find(names instance.Names, dataDir string) ([]string, error) {
