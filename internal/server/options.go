@@ -40,6 +40,9 @@ type Options struct {
 	NodeName string `yaml:"nodeName"`
 	// MaxPods is how many pods the node takes at once.
 	MaxPods int `yaml:"maxPods"`
+	// PodMaxPids is how many processes and threads a pod may have at once; -1 is
+	// any number (podPidsLimit in KubeletConfiguration).
+	PodMaxPids int64 `yaml:"podMaxPids"`
 	// PodCIDR is the range of the pods' addresses; empty means the first of a
 	// few private ranges that the host doesn't use.
 	PodCIDR string `yaml:"podCIDR"`
@@ -115,6 +118,7 @@ func DefaultOptions() Options {
 		Listen:               DefaultListen,
 		Node:                 true,
 		MaxPods:              110,
+		PodMaxPids:           -1,
 		ContainerLogMaxSize:  "10Mi",
 		ContainerLogMaxFiles: 5,
 		NativeLauncher:       true,
@@ -215,6 +219,9 @@ func (o *Options) validateNode() error {
 	}
 	if o.MaxPods < 1 {
 		errs = append(errs, fmt.Errorf("--max-pods %d: must be at least 1", o.MaxPods))
+	}
+	if o.PodMaxPids < 1 && o.PodMaxPids != -1 {
+		errs = append(errs, fmt.Errorf("--pod-max-pids %d: must be at least 1, or -1 for any number", o.PodMaxPids))
 	}
 	if _, err := o.logMaxSize(); err != nil {
 		errs = append(errs, err)

@@ -73,6 +73,7 @@ func openRuntime(ctx context.Context, c runtimeConfig) (_ *containerRuntime, err
 	if r.cgroups, err = cgroups.Open(cgroupRoot); err != nil {
 		return nil, err
 	}
+	r.cgroups.LimitPids(max(o.PodMaxPids, 0))
 	logMaxSize, err := o.logMaxSize()
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,9 @@ type Tree struct {
 	// hierarchies are the directories of all mounted hierarchies: one on
 	// version 2.
 	hierarchies []string
+	// pids is how many processes each cgroup that Create makes may have; 0 for
+	// no limit.
+	pids int64
 	// write writes a file of the kernel's.
 	write func(file, value string) error
 }
@@ -63,6 +67,11 @@ func (t *Tree) V2() bool { return t.v2 }
 // Root is where the cgroups are mounted.
 func (t *Tree) Root() string { return t.root }
 
+// LimitPids sets how many processes and threads may be in each cgroup that
+// Create makes from now on, those below it included; 0 for no limit. It must
+// not be called while others use the tree.
+func (t *Tree) LimitPids(n int64) { t.pids = n }
+
 // Create makes the cgroup, and those above it, and sets its limits. It is
 // idempotent.
 func (t *Tree) Create(path string, limits Limits) error {
@@ -79,7 +88,19 @@ func (t *Tree) Create(path string, limits Limits) error {
 			return err
 		}
 	}
+	if t.pids > 0 {
+		if err := t.set(path, setting{t.pidsFile(), strconv.FormatInt(t.pids, 10)}); err != nil {
+			return err
+		}
+	}
 	return t.Update(path, limits)
+}
+
+func (t *Tree) pidsFile() string {
+	if t.v2 {
+		return "pids.max"
+	}
+	return "pids/pids.max"
 }
 
 // valid keeps a path from leaving the tree, or from being its root.

@@ -94,6 +94,28 @@ func TestCreateV2(t *testing.T) {
 	f.want("errand/pod/memory.max", "1048576")
 }
 
+func TestLimitPids(t *testing.T) {
+	f, tree := makeV2(t)
+	f.put("errand/pod/pids.max", "max")
+	tree.LimitPids(100)
+	if err := tree.Create("/errand/pod", limits); err != nil {
+		t.Fatal(err)
+	}
+	f.want("errand/pod/pids.max", "100")
+
+	f, tree = makeV1(t)
+	f.put("pids/errand/pod/pids.max", "max")
+	if err := tree.Create("/errand/pod", nil); err != nil {
+		t.Fatal(err)
+	}
+	f.want("pids/errand/pod/pids.max", "max")
+	tree.LimitPids(100)
+	if err := tree.Create("/errand/pod", nil); err != nil {
+		t.Fatal(err)
+	}
+	f.want("pids/errand/pod/pids.max", "100")
+}
+
 func TestUpdateV2(t *testing.T) {
 	f, tree := makeV2(t)
 	err := tree.Update("/errand/pod", &runtimeapi.LinuxContainerResources{
