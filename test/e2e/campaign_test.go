@@ -121,7 +121,10 @@ func (e *errand) wantCodes(c *churn, k *killer) {
 			continue // they are on their way, and tell no more than that they go
 		}
 		for _, st := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-			if flaw := wrongCodes(st, ledger[p.Name+"/"+st.Name], k.inits, lost); flaw != "" {
+			// Where processes share a namespace, they end with the first one in it.
+			shared := p.Spec.ShareProcessNamespace != nil && k.hit[string(p.UID)]
+			killed := func(id string) bool { return k.hit[id] || shared }
+			if flaw := wrongCodes(st, ledger[p.Name+"/"+st.Name], killed, lost); flaw != "" {
 				e.t.Errorf("pod %s, container %s: %s: %+v, in the ledger %+v", p.Name, st.Name, flaw, st, ledger[p.Name+"/"+st.Name])
 			}
 		}
@@ -131,7 +134,7 @@ func (e *errand) wantCodes(c *churn, k *killer) {
 
 // wrongCodes says what is wrong with a container's status, given what its runs
 // wrote into the ledger and which containers' processes were killed.
-func wrongCodes(st v1.ContainerStatus, ledger ledgerEntry, killed map[string]bool, lost map[string]int) string {
+func wrongCodes(st v1.ContainerStatus, ledger ledgerEntry, killed func(id string) bool, lost map[string]int) string {
 	if runs := int(st.RestartCount) + 1; ledger.starts > runs || len(ledger.codes) > ledger.starts {
 		return fmt.Sprintf("at most %d runs", runs)
 	}
@@ -152,7 +155,7 @@ func wrongCodes(st v1.ContainerStatus, ledger ledgerEntry, killed map[string]boo
 		case end.ExitCode == 137 && (end.Reason == "ShimLost" || end.Reason == "ContainerStatusUnknown"),
 			end.ExitCode == 128 && end.Reason == "StartError":
 			lost[end.Reason]++
-		case end.ExitCode == 137 && killed[id]:
+		case end.ExitCode == 137 && killed(id):
 			lost["killed"]++
 		default:
 			return fmt.Sprintf("exit code %d", end.ExitCode)

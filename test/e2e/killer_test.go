@@ -44,8 +44,9 @@ type killer struct {
 	ready   bool // errand serve has been awaited
 
 	done map[victim]int
-	// inits are the IDs of the containers whose first process was killed.
-	inits map[string]bool
+	// hit are the IDs of the containers whose first process was killed, and the
+	// UIDs of their pods.
+	hit map[string]bool
 }
 
 func newKiller(e *errand, random *rand.Rand) *killer {
@@ -54,7 +55,7 @@ func newKiller(e *errand, random *rand.Rand) *killer {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	k := &killer{e: e, random: random, records: filepath.Join(names.RuntimeDir, "containers"), ready: true, done: map[victim]int{}, inits: map[string]bool{}}
+	k := &killer{e: e, random: random, records: filepath.Join(names.RuntimeDir, "containers"), ready: true, done: map[victim]int{}, hit: map[string]bool{}}
 	if k.started, err = fsnotify.NewWatcher(); err != nil {
 		e.t.Fatal(err)
 	}
@@ -122,7 +123,6 @@ func (k *killer) init() bool {
 	k.random.Shuffle(len(dirs), func(i, j int) { dirs[i], dirs[j] = dirs[j], dirs[i] })
 	for _, d := range dirs {
 		if pid, ok := k.running(d.Name()); ok && k.killIn(pid, d.Name()) {
-			k.inits[d.Name()] = true
 			return true
 		}
 	}
@@ -150,6 +150,7 @@ func (k *killer) killIn(pid int, container string) bool {
 	if err != nil || !bytes.Contains(b, []byte(container)) {
 		return false
 	}
+	k.note(pid)
 	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
 }
 
@@ -198,22 +199,22 @@ func (k *killer) runtime() bool {
 		if found := runtimesBelow(shim); len(found) > 0 {
 			pid := found[k.random.IntN(len(found))]
 			// It may become the container's first process before the signal is there.
-			for _, id := range containerOf(pid) {
-				k.inits[id] = true
-			}
+			k.note(pid)
 			return unix.Kill(pid, unix.SIGKILL) == nil
 		}
 	}
 	return false
 }
 
-// anyID is a container's or a sandbox's ID, as errand's cgroups have it.
-var anyID = regexp.MustCompile(`[0-9a-f]{64}`)
+// anyID is a container's ID or a pod's UID, as the names of errand's cgroups have them.
+var anyID = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
-// containerOf returns the IDs in the names of a process's cgroups.
-func containerOf(pid int) []string {
+// note notes whose process is going to be hit.
+func (k *killer) note(pid int) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // nothing, if it has ended
-	return anyID.FindAllString(string(b), -1)
+	for _, id := range anyID.FindAllString(string(b), -1) {
+		k.hit[id] = true
+	}
 }
 
 // runtimesBelow finds runc's processes among a process's descendants.

@@ -48,7 +48,7 @@ const mib = 1 << 20
 // comes and goes by itself.
 var measures = []measure{
 	{name: "errand MiB", part: 0.15, besides: 16, take: func(s *snapshot) (float64, error) { return memory(s.errand, "RssAnon") }},
-	{name: "heap MiB", part: 0.2, besides: 12, take: func(s *snapshot) (float64, error) { return s.metric("go_memstats_heap_inuse_bytes", mib) }},
+	{name: "heap MiB", part: 0.2, besides: 12, take: func(s *snapshot) (float64, error) { return s.metric("go_memstats_heap_alloc_bytes", mib) }},
 	{name: "goroutines", part: 0.02, besides: 20, take: func(s *snapshot) (float64, error) { return s.metric("go_goroutines", 1) }},
 	{name: "fds", besides: 8, take: func(s *snapshot) (float64, error) { return descriptors(s.errand) }},
 	{name: "shim MiB", part: 0.15, besides: 3, take: func(s *snapshot) (float64, error) { return memory(s.shim, "RssAnon") }},
@@ -141,6 +141,11 @@ func (e *eye) metrics(ctx context.Context) (map[string]float64, error) {
 	b, err := e.client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if e.heap != "" {
+		if err := os.WriteFile(filepath.Join(e.heap, fmt.Sprintf("metrics-%02d", e.looks)), b, 0o644); err != nil {
+			return nil, err
+		}
 	}
 	found := map[string]float64{}
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {

@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.IntVar(&o.pods, "pods", 20000, "pods in all")
 	flags.IntVar(&o.every, "every", 2000, "pods between two looks")
 	flags.IntVar(&o.workers, "jobs", 6, "Jobs at a time")
-	flags.StringVar(&o.heap, "heap", "", "`folder` for a heap profile and a dump of goroutines at each look")
+	flags.StringVar(&o.heap, "heap", "", "`folder` for a heap profile, a dump of goroutines and the metrics of each look")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
