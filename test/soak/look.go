@@ -38,17 +38,25 @@ type measure struct {
 	part, besides float64
 	// after is how long an errand may go on growing by its nature.
 	after time.Duration
+	// events says that it depends on how many events the API keeps for watchers.
+	events bool
 	take  func(*snapshot) (float64, error)
 }
 
 const mib = 1 << 20
 
+// eventsGrow is no limit: the API's watch cache keeps the events of the last 75
+// seconds, in rings that it doubles when that many don't fit, up to 102,400 of a
+// kind. How many that are depends on how fast pods come, not on how many have.
+const eventsGrow = 1e9
+
 // measures in the order in which they are printed. Memory may grow by what the
 // collector's moment makes of it; what is counted may not grow, but for what
 // comes and goes by itself.
 var measures = []measure{
-	{name: "errand MiB", part: 0.15, besides: 16, take: func(s *snapshot) (float64, error) { return memory(s.errand, "RssAnon") }},
-	{name: "heap MiB", part: 0.2, besides: 12, take: func(s *snapshot) (float64, error) { return s.metric("go_memstats_heap_alloc_bytes", mib) }},
+	{name: "events", besides: eventsGrow, take: func(s *snapshot) (float64, error) { return s.metric("watch_cache_capacity", 1) }},
+	{name: "errand MiB", part: 0.15, besides: 16, events: true, take: func(s *snapshot) (float64, error) { return memory(s.errand, "RssAnon") }},
+	{name: "heap MiB", part: 0.2, besides: 12, events: true, take: func(s *snapshot) (float64, error) { return s.metric("go_memstats_heap_alloc_bytes", mib) }},
 	{name: "goroutines", part: 0.02, besides: 20, take: func(s *snapshot) (float64, error) { return s.metric("go_goroutines", 1) }},
 	{name: "fds", besides: 8, take: func(s *snapshot) (float64, error) { return descriptors(s.errand) }},
 	{name: "shim MiB", part: 0.15, besides: 3, take: func(s *snapshot) (float64, error) { return memory(s.shim, "RssAnon") }},
@@ -136,7 +144,7 @@ func (e *eye) profile(ctx context.Context) error {
 	return nil
 }
 
-// metrics are those of the API server's that have no labels.
+// metrics are those of the API server's; what has labels is summed up.
 func (e *eye) metrics(ctx context.Context) (map[string]float64, error) {
 	b, err := e.client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
 	if err != nil {
@@ -149,9 +157,11 @@ func (e *eye) metrics(ctx context.Context) (map[string]float64, error) {
 	}
 	found := map[string]float64{}
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), " ")
-		if v, err := strconv.ParseFloat(value, 64); err == nil {
-			found[name] = v
+		line := lines.Text()
+		at := strings.LastIndexByte(line, ' ')
+		if v, err := strconv.ParseFloat(line[at+1:], 64); err == nil && at > 0 && line[0] != '#' {
+			name, _, _ := strings.Cut(line[:at], "{")
+			found[name] += v
 		}
 	}
 	return found, nil
@@ -245,7 +255,7 @@ func judge(seen []sample) error {
 	}
 	var errs []error
 	for i, m := range measures {
-		if m.after > 0 && middle.At < m.after {
+		if m.after > 0 && middle.At < m.after || m.events && last.values[0] > middle.values[0] {
 			continue
 		}
 		if before, now := middle.values[i], last.values[i]; now > before*(1+m.part)+m.besides {

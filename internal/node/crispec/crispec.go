@@ -40,9 +40,16 @@ type Node struct {
 	DNS                DNS
 }
 
+// nameMax is how many bytes a file's name may have (NAME_MAX).
+const nameMax = 255
+
 // PodLogDir is the directory of the pod's log files: <namespace>_<name>_<uid>
-// below LogDir, as log collectors expect.
+// below LogDir, as log collectors expect. Of a name that is too long for a file
+// system the end is left out; the UID tells the pod from others.
 func (n Node) PodLogDir(namespace, name string, uid types.UID) string {
+	if over := len(namespace) + len(name) + len(uid) + len("__") - nameMax; over > 0 {
+		name = name[:max(len(name)-over, 0)]
+	}
 	return filepath.Join(n.LogDir, strings.Join([]string{namespace, name, string(uid)}, "_"))
 }
 

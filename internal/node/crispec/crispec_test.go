@@ -11,6 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 )
@@ -79,6 +80,15 @@ func TestSandbox(t *testing.T) {
 	}
 	if ns := sc.NamespaceOptions; ns.Network != runtimeapi.NamespaceMode_POD || ns.Pid != runtimeapi.NamespaceMode_CONTAINER {
 		t.Errorf("%v", ns)
+	}
+}
+
+func TestLogDirOfALongName(t *testing.T) {
+	namespace, name, uid := strings.Repeat("n", 63), strings.Repeat("p", 253), types.UID("0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f")
+	dir := Node{LogDir: "/logs"}.PodLogDir(namespace, name, uid)
+	base := strings.TrimPrefix(dir, "/logs/")
+	if len(base) != 255 || UIDOfLogDir(base) != uid || !strings.HasPrefix(base, namespace+"_ppp") {
+		t.Errorf("%q", dir)
 	}
 }
 
