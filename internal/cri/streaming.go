@@ -49,8 +49,8 @@ func (t *streamer) get() (streaming.Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	t.server, t.http = server, &http.Server{Handler: server, ReadHeaderTimeout: 10 * time.Second}
-	go t.http.Serve(l) //nolint:errcheck // ends with close
+	t.server, t.http = server, &http.Server{Handler: server, ReadHeaderTimeout: 10 * time.Second, ConnContext: untilPeerGoes}
+	go t.http.Serve(watchedListener{l}) //nolint:errcheck // ends with close
 	return server, nil
 }
 
@@ -103,7 +103,8 @@ func (s *Service) PortForward(_ context.Context, req *runtimeapi.PortForwardRequ
 // streamRuntime is what the streams end at.
 type streamRuntime struct{ s *Service }
 
-// Exec runs a command with its streams until it exits.
+// Exec runs a command with its streams until it exits. If the client goes first
+// it is killed with its process group: nobody else knows of it.
 func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.Reader, out, errs io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	c, err := r.s.running(id)
 	if err != nil {

@@ -40,7 +40,7 @@ type measure struct {
 	after time.Duration
 	// events says that it depends on how many events the API keeps for watchers.
 	events bool
-	take  func(*snapshot) (float64, error)
+	take   func(*snapshot) (float64, error)
 }
 
 const mib = 1 << 20
