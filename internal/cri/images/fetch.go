@@ -35,7 +35,7 @@ func (s *Store) fetch(ctx context.Context, desc ocispec.Descriptor, from remotes
 		}
 		return nil, nil
 	})
-	if err := s.unpack(ctx, desc, s.fetchHandler(from, m), s.expectChildren(m), note); err != nil {
+	if err := s.unpack(ctx, desc, images.HandlerFunc(checkSize), s.fetchHandler(from, m), s.expectChildren(m), note); err != nil {
 		return desc, err
 	}
 	if legacy.Load() {
@@ -83,7 +83,7 @@ func (s *Store) unpack(ctx context.Context, desc ocispec.Descriptor, handlers ..
 		return fmt.Errorf("unable to initialize unpacker: %w", err)
 	}
 	children := images.SetChildrenLabels(s.content, images.ChildrenHandler(s.content))
-	children = images.LimitManifests(images.FilterPlatforms(children, s.platform), s.platform, 1)
+	children = limitNesting(images.LimitManifests(images.FilterPlatforms(children, s.platform), s.platform, 1))
 	handler := unpacker.Unpack(images.Handlers(append(handlers, children)...))
 	if err := images.Dispatch(ctx, handler, nil, desc); err != nil {
 		cancel()

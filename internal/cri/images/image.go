@@ -54,6 +54,9 @@ func (s *Store) readImage(ctx context.Context, target ocispec.Descriptor) (Image
 	if !images.IsConfigType(config.MediaType) {
 		return Image{}, fmt.Errorf("%s is not a container image: its config is a %q: %w", target.Digest, config.MediaType, errdefs.ErrInvalidArgument)
 	}
+	if _, err := checkSize(ctx, config); err != nil {
+		return Image{}, err
+	}
 	blob, err := content.ReadBlob(ctx, s.content, config)
 	if err != nil {
 		return Image{}, fmt.Errorf("read image config: %w", err)

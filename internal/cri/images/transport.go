@@ -64,6 +64,8 @@ func (c *httpClients) get(host string, insecure bool) (*http.Client, error) {
 	var rt http.RoundTripper = stallTransport{base: base, clock: c.clock, limit: c.stall}
 	if insecure {
 		rt = docker.NewHTTPFallback(rt)
+	} else {
+		rt = secureTransport{rt}
 	}
 	client := &http.Client{Transport: closeIdler{rt, base}}
 	c.clients[key] = client
@@ -76,6 +78,18 @@ func (c *httpClients) close() {
 	for _, client := range c.clients {
 		client.CloseIdleConnections()
 	}
+}
+
+// secureTransport sends nothing in the clear. The first request never is; a registry may redirect another.
+type secureTransport struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t secureTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" {
+		return nil, fmt.Errorf("the registry redirects to %s://%s, which isn't encrypted: let registries.conf call the registry insecure if that is wanted",
+			req.URL.Scheme, req.URL.Host)
+	}
+	return t.RoundTripper.RoundTrip(req)
 }
 
 // closeIdler lets http.Client find the transport whose connections it can close.
