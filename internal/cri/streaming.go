@@ -103,8 +103,8 @@ func (s *Service) PortForward(_ context.Context, req *runtimeapi.PortForwardRequ
 // streamRuntime is what the streams end at.
 type streamRuntime struct{ s *Service }
 
-// Exec runs a command with its streams until it exits. If the client goes first
-// it is killed with its process group: nobody else knows of it.
+// Exec runs a command with its streams until it exits. If the client goes first,
+// or this process, it is killed with its process group: nobody else knows of it.
 func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.Reader, out, errs io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	c, err := r.s.running(id)
 	if err != nil {
@@ -134,6 +134,7 @@ func (r streamRuntime) execPipes(ctx context.Context, c *container, cmd []string
 		Stdin:  pipes.input(in),
 		Stdout: pipes.output(out),
 		Stderr: pipes.output(errs),
+		Bound:  true,
 	}
 	if pipes.err != nil {
 		return 0, pipes.err
@@ -155,7 +156,7 @@ type terminalStreams struct {
 }
 
 func (r streamRuntime) execTerminal(ctx context.Context, c *container, cmd []string, t terminalStreams) (int, error) {
-	p, err := r.s.exec(ctx, c, cmd, oci.ExecRequest{Process: withTerminal()})
+	p, err := r.s.exec(ctx, c, cmd, oci.ExecRequest{Process: withTerminal(), Bound: true})
 	if err != nil {
 		return 0, err
 	}

@@ -18,11 +18,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"errand.dev/errand/internal/leakcheck"
 	batchv1 "k8s.io/api/batch/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"errand.dev/errand/internal/leakcheck"
+	"errand.dev/errand/test/registry"
 )
 
 // What errand serve says where it can't start.
@@ -362,4 +363,56 @@ func withServerOf(kubeconfig, other string) string {
 		return ""
 	}
 	return strings.Replace(kubeconfig, line(kubeconfig), line(other), 1)
+}
+
+// A layer of some kilobytes that unpacks to more than the disk holds fills it,
+// and that is all: the API goes on, nothing of the image is left, and the next
+// pod finds the room that there was.
+func TestZipBomb(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	layer, err := registry.Layer(registry.Owner{}, registry.File{Name: "zeros", Body: make([]byte, 256<<20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb, err := registry.ImageOf("", nil, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := images.Push("library/zipbomb:latest", bomb); err != nil {
+		t.Fatal(err)
+	}
+	e := startIn(t, filepath.Join(dir, "data"))
+	free := func() uint64 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Bfree * uint64(st.Bsize)
+	}
+	before := free()
+	e.kubectl("run", "zipbomb", "--image=zipbomb:latest", "--restart=Never", "--", "true")
+	e.wait(`jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff`, "pod/zipbomb")
+	if out := e.kubectl("describe", "pod", "zipbomb"); !strings.Contains(out, "no space left on device") {
+		t.Errorf("kubectl describe does not say what is wrong:\n%s", out)
+	}
+	e.kubectl("delete", "pod", "zipbomb")
+	// The objects' store may have grown meanwhile.
+	if after := free(); after+16<<20 < before {
+		t.Errorf("of %d MiB there are %d left", before>>20, after>>20)
+	}
+	e.runPod("after", `
+  containers: [{name: work, image: "busybox:latest", command: ["true"]}]
+`)
 }

@@ -322,9 +322,34 @@ func TestVanishingClients(t *testing.T) {
 	check()
 }
 
+// Nor does an errand that is killed leave a command that it ran for a client.
+func TestCommandsEndWithErrand(t *testing.T) {
+	e := start(t)
+	e.applyPod("talker", talker)
+	e.wait("condition=Ready", "pod/talker")
+	seconds := fmt.Sprint(30_000_000 + os.Getpid())
+	for _, flags := range [][]string{{}, {"-it"}} {
+		cmd := e.kubectlCommand(append([]string{"exec", "talker"}, append(flags, "--", "sh", "-c", "echo up; sleep "+seconds+"; true")...)...)
+		e.vanishWith(cmd, flags, func() {
+			if err := e.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		awaitSleepers(t, seconds, 0)
+		_ = cmd.Wait() // it complains
+		e.start()
+	}
+}
+
 // vanish starts a kubectl, and kills it once it has printed "up". With -t among
 // its flags it has a terminal.
 func (e *errand) vanish(cmd *exec.Cmd, flags []string) {
+	e.t.Helper()
+	e.vanishWith(cmd, flags, func() { e.kill(cmd) })
+}
+
+// vanishWith does so, but for what it kills.
+func (e *errand) vanishWith(cmd *exec.Cmd, flags []string, kill func()) {
 	e.t.Helper()
 	var out io.ReadCloser
 	var err error
@@ -344,7 +369,7 @@ func (e *errand) vanish(cmd *exec.Cmd, flags []string) {
 	}
 	defer out.Close()
 	awaitLine(e.t, out, "up")
-	e.kill(cmd)
+	kill()
 }
 
 func (e *errand) kill(cmd *exec.Cmd) {
