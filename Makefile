@@ -83,7 +83,7 @@ test-e2e: ## Tests with the built errand and a real kubectl (root)
 	go test -tags e2e -count=1 -timeout 30m ./test/e2e/...
 
 .PHONY: test-slow
-test-slow: deps build controller kubectl ## The tests that wait for real time, such as a TTL of 100 s
+test-slow: deps build controller kubectl ## The tests that wait for real time, such as a TTL of 100 s, and hundreds of kills
 	go test -tags e2e,slow -count=1 -timeout 60m -run Slow ./test/e2e/...
 
 .PHONY: conformance
@@ -114,6 +114,10 @@ test-race: ## The tests whose packages are small enough for the race detector
 .PHONY: test-model
 test-model: ## The Job engine's model test with 1,000,000 random steps (about a minute)
 	ERRAND_MODEL_STEPS=1000000 go test -count=1 -timeout 30m -run '^TestModel$$' ./internal/jobs
+
+.PHONY: soak
+soak: deps errand pinned-runc ## Put 20,000 pods through one errand and see that nothing grows (root; SOAK="-pods 4000" for fewer)
+	go run ./test/soak $(SOAK)
 
 .PHONY: bench
 bench: deps errand pinned-runc kubectl ## Measure what docs/performance.md records

@@ -154,18 +154,24 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 	for _, k := range churnKinds {
 		perJob += float64(k.pods) / float64(len(churnKinds))
 	}
-	tick := time.NewTicker(time.Duration(float64(time.Second) * perJob / c.rate))
-	defer tick.Stop()
+	every := time.Duration(float64(time.Second) * perJob / c.rate)
+	next := time.NewTimer(0)
+	defer next.Stop()
 	var sleeping []string
-	for n := 0; ; {
+	for n, due := 0, time.Now(); ; {
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-enough:
 			return
 		}
+		// What was due while the API was away is made up for, what the machine can't do isn't.
 		if n%10 == 9 && !c.keepsUp(ctx) {
+			due = time.Now()
+			next.Reset(time.Second)
 			continue
 		}
+		due = due.Add(every)
+		next.Reset(time.Until(due))
 		kind := churnKinds[n%len(churnKinds)]
 		name := fmt.Sprintf("%s-%d", kind.name, n)
 		n++
