@@ -171,8 +171,8 @@ func (e *errand) awaitNoPods() {
 	defer cancel()
 	pods := e.client.CoreV1().Pods("default")
 	lw := &cache.ListWatch{
-		ListFunc:  func(o metav1.ListOptions) (runtime.Object, error) { return pods.List(ctx, o) },
-		WatchFunc: func(o metav1.ListOptions) (watch.Interface, error) { return pods.Watch(ctx, o) },
+		ListWithContextFunc:  func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return pods.List(ctx, o) },
+		WatchFuncWithContext: pods.Watch,
 	}
 	none := func(s cache.Store) (bool, error) { return len(s.List()) == 0, nil }
 	there := map[string]bool{}

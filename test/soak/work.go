@@ -90,7 +90,7 @@ func newWork(ctx context.Context, e *harness.Errand, workers int) (*work, error)
 		return nil, err
 	}
 	// Pods need it, and a controller makes it.
-	_, err = watchtools.UntilWithSync(ctx, listWatch(ctx, client.CoreV1().ServiceAccounts("default"), "default"), &v1.ServiceAccount{}, nil,
+	_, err = watchtools.UntilWithSync(ctx, listWatch(client.CoreV1().ServiceAccounts("default"), "default"), &v1.ServiceAccount{}, nil,
 		func(e watch.Event) (bool, error) { return e.Type == watch.Added, nil })
 	return &work{client: client, workers: workers}, err
 }
@@ -154,7 +154,7 @@ func (w *work) one(ctx context.Context, k kind, name string) error {
 		return err
 	}
 	deleted := false
-	_, err = watchtools.UntilWithSync(ctx, listWatch(ctx, jobs, name), &batchv1.Job{},
+	_, err = watchtools.UntilWithSync(ctx, listWatch(jobs, name), &batchv1.Job{},
 		func(s cache.Store) (bool, error) { return len(s.List()) == 0, nil },
 		func(e watch.Event) (bool, error) {
 			j, ok := e.Object.(*batchv1.Job)
@@ -177,7 +177,7 @@ func (w *work) awaitNoPods(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
 	defer cancel()
 	there := map[string]bool{}
-	_, err := watchtools.UntilWithSync(ctx, listWatch(ctx, w.client.CoreV1().Pods("default"), ""), &v1.Pod{},
+	_, err := watchtools.UntilWithSync(ctx, listWatch(w.client.CoreV1().Pods("default"), ""), &v1.Pod{},
 		func(s cache.Store) (bool, error) { return len(s.List()) == 0, nil },
 		func(e watch.Event) (bool, error) {
 			p, ok := e.Object.(*v1.Pod)
@@ -202,17 +202,17 @@ type lister[L runtime.Object] interface {
 }
 
 // listWatch lists and watches one object, or all.
-func listWatch[L runtime.Object](ctx context.Context, objects lister[L], name string) *cache.ListWatch {
+func listWatch[L runtime.Object](objects lister[L], name string) *cache.ListWatch {
 	selector := fields.Everything()
 	if name != "" {
 		selector = fields.OneTermEqualSelector("metadata.name", name)
 	}
 	return &cache.ListWatch{
-		ListFunc: func(o metav1.ListOptions) (runtime.Object, error) {
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = selector.String()
 			return objects.List(ctx, o)
 		},
-		WatchFunc: func(o metav1.ListOptions) (watch.Interface, error) {
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = selector.String()
 			return objects.Watch(ctx, o)
 		},
