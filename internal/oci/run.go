@@ -54,8 +54,8 @@ func (c *Client) Run(ctx context.Context, req RunRequest) (int, error) {
 	}()
 	select {
 	case r := <-res:
-		if wire.Launch != nil && refused(r.err) {
-			r.err = errors.Join(r.err, c.cgroups.Remove(wire.CgroupsPath))
+		if wire.Launch != nil {
+			r.err = c.removeInVain(wire.CgroupsPath, r.err)
 		}
 		return r.started.Pid, r.err
 	case <-ctx.Done():
@@ -85,9 +85,17 @@ func launcher(run *shimapi.Run) string {
 	return run.Handler.Name
 }
 
-// refused says that the parent has taken no notice of a container.
-func refused(err error) bool {
-	return errors.Is(err, ErrInvalid) || errors.Is(err, ErrDraining) || errors.Is(err, shimapi.ErrFrame)
+// removeInVain removes the cgroup that was made for a Run which ended with err, and returns that. The parent, or its successor, removes
+// those of the containers that it knows; a container of which it never heard is known to nobody else.
+func (c *Client) removeInVain(path string, err error) error {
+	if err == nil || errors.Is(err, ErrExists) {
+		return err
+	}
+	failed := c.cgroups.Remove(path)
+	if errors.Is(err, ErrParentLost) {
+		return err // what runs in it is the successor's to end
+	}
+	return errors.Join(err, failed)
 }
 
 // enter notes that a Run is in flight, so that Events holds back its container's exit.

@@ -210,6 +210,41 @@ func TestShimIsOnItsWay(t *testing.T) {
 	}
 }
 
+// TestRunInVain: of a container that no shim ever hears of nothing is left.
+func TestRunInVain(t *testing.T) {
+	h := ocitest.NewHost(t)
+	cfg := configBy(t, h, true)
+	broken := filepath.Join(h.Dir, "broken")
+	script := fmt.Sprintf("#!/bin/sh\n[ ! -e %s ] || exit 1\nexec %s \"$@\"\n", broken, shimPath)
+	cfg.ShimPath = filepath.Join(h.Dir, "errand-shim")
+	if err := os.WriteFile(cfg.ShimPath, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c := connectTo(t, h, cfg)
+	if err := os.WriteFile(broken, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(shimPid(t, h), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the first may be sent to the shim that is dying
+		if _, err := c.Run(t.Context(), oci.RunRequest{ID: "vain", Bundle: h.Bundle("vain", []string{"true"})}); err == nil {
+			t.Error("it runs without a shim")
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		if left, err := filepath.Glob(pattern + h.CgroupParent + "/vain"); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := c.List(t.Context()); err != nil || len(list) != 0 { // by the next shim, which is drained then
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 // TestDrain: a shim that is drained goes when its last container has, and takes no more; its successor knows the exits.
 func TestDrain(t *testing.T) { eachBackEnd(t, testDrain) }
 
