@@ -11,10 +11,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"errand.dev/errand/internal/binder"
-	"errand.dev/errand/internal/clusterdns"
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/node"
-	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/imagegc"
 	"errand.dev/errand/internal/node/podserver"
 	"errand.dev/errand/internal/node/registration"
@@ -24,7 +22,7 @@ import (
 // opening is a runtime that is being opened while the API comes up.
 type opening struct {
 	done    chan struct{}
-	runtime *containerRuntime
+	runtime nodeRuntime
 	err     error
 }
 
@@ -37,11 +35,7 @@ func (s *serve) beginRuntime(ctx context.Context) *opening {
 	}
 	go func() {
 		defer close(o.done)
-		programs := FindPrograms(s.options)
-		if o.err = programs.serve(); o.err != nil {
-			return
-		}
-		o.runtime, o.err = openRuntime(ctx, s.options, programs, s.dir, s.names)
+		o.runtime, o.err = s.openNodeRuntime(ctx)
 	}()
 	return o
 }
@@ -66,20 +60,18 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err := s.nodeName.retireFormer(ctx, s.api.Client()); err != nil {
 		return err
 	}
-	s.group.Start(ctx, "pod network", s.runtime.network.Run)
-	s.group.Start(ctx, "container runtime", s.runtime.service.Run)
-	if err := s.startNames(ctx); err != nil {
-		return err
-	}
-	if err := s.startControl(ctx); err != nil {
-		return err
-	}
 	client, err := s.clientAs(nodeUser(s.nodeName.current))
 	if err != nil {
 		return err
 	}
 	reg, err := s.newRegistration(client)
 	if err != nil {
+		return err
+	}
+	if err := s.runtime.start(ctx, s, reg); err != nil {
+		return err
+	}
+	if err := s.startControl(ctx); err != nil {
 		return err
 	}
 	collector, err := s.newImageCollector(ctx, client)
@@ -93,7 +85,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	pods, err := podserver.New(podserver.Config{
 		Socket:  s.podServerSocket(),
 		Pods:    agent,
-		Runtime: s.runtime.service,
+		Runtime: s.runtime.Runtime(),
 		LogDir:  s.logDir(),
 	})
 	if err != nil {
@@ -112,37 +104,8 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	return nil
 }
 
-// startNames starts what answers pods' questions for names, unless the host's
-// resolvers do.
-func (s *serve) startNames(ctx context.Context) error {
-	if s.runtime.names == nil {
-		return nil
-	}
-	core := s.api.Informers().Core().V1()
-	names, err := clusterdns.New(clusterdns.Config{
-		Services: core.Services(),
-		Pods:     core.Pods(),
-		Sockets:  s.runtime.names,
-		PodRange: s.runtime.network.CIDR(),
-	})
-	if err != nil {
-		return err
-	}
-	s.group.Start(ctx, "names", names.Run)
-	return nil
-}
-
-// podDNS says whom pods ask for names.
-func (s *serve) podDNS() crispec.DNS {
-	dns := crispec.DNS{ClusterDomain: clusterdns.Domain}
-	if s.runtime.names != nil {
-		dns.ClusterDNS = []string{s.runtime.names.Addr().Addr().String()}
-	}
-	return dns
-}
-
 func (s *serve) startControl(ctx context.Context) error {
-	server, err := control.Listen(s.names.RuntimeDir, &imageCommands{s.runtime.store})
+	server, err := control.Listen(s.names.RuntimeDir, s.runtime.imageCommands())
 	if err != nil {
 		return err
 	}
@@ -167,10 +130,10 @@ func (s *serve) newRegistration(client kubernetes.Interface) (*registration.Regi
 		Client:   client,
 		Nodes:    s.api.Informers().Core().V1().Nodes(),
 		NodeName: s.nodeName.current,
-		Runtime:  s.runtime.service,
-		Images:   s.runtime.store.Service(),
+		Runtime:  s.runtime.Runtime(),
+		Images:   s.runtime.Images(),
 		Host:     registration.LinuxHost(s.dir.Root()),
-		PodCIDRs: []string{s.runtime.network.CIDR().String()},
+		PodCIDRs: s.runtime.podCIDRs(),
 		Version:  version.Kubernetes + "+errand." + strings.TrimPrefix(version.Get().Version, "v"),
 		MaxPods:  int64(s.options.MaxPods),
 	})
@@ -194,8 +157,8 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		HostIPs:        []string{reg.NodeIP().String()},
 		Allocatable:    reg.Allocatable(),
 		MemoryCapacity: facts.Memory,
-		CgroupV2:       s.runtime.cgroups.V2(),
-		DNS:            s.podDNS(),
+		CgroupV2:       s.runtime.cgroupV2(),
+		DNS:            s.runtime.dns(),
 		SeccompDefault: true,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),
@@ -213,7 +176,7 @@ func (s *serve) awaitNode(ctx context.Context) error {
 		fmt.Fprintf(s.stderr, "errand: no pod will be run until there is room: %v\n", err)
 		return nil
 	}
-	return s.group.Await(ctx, s.nodeReady)
+	return s.runtime.await(ctx, s)
 }
 
 // podServerSocket is where the API server finds logs and the like.

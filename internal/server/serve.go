@@ -84,7 +84,7 @@ type serve struct {
 	nodeName nodeName
 
 	api     *apiserver.Server
-	runtime *containerRuntime // nil without a node
+	runtime nodeRuntime // nil without a node
 	// nodeReady is closed once the Node is Ready; nil without a node.
 	nodeReady    <-chan struct{}
 	broadcasters []record.EventBroadcaster
@@ -150,7 +150,7 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener) error {
 			KeyFile:   s.options.Etcd.KeyFile,
 		},
 		Version:  version.Get().Version,
-		PodNames: s.options.Node && s.options.ClusterDNS,
+		PodNames: s.options.Node && s.options.namesHere(),
 	}
 	if s.options.Node {
 		cfg.NodeName = s.nodeName.current
