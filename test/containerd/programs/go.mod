@@ -1,4 +1,5 @@
-// The programs that make test-cri runs errand's node on. A module of its own: what they need, errand doesn't.
+// What make test-cri runs errand's node on. It is a module of its own, so that
+// their dependencies and errand's don't bend each other's versions.
 module errand.dev/errand/test/containerd/programs
 
 go 1.26.8
