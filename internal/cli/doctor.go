@@ -37,6 +37,9 @@ pods here as things are.`,
 
 				ClusterDNS: o.ClusterDNS,
 
+				RuntimeEndpoint: o.ContainerRuntimeEndpoint,
+				ImageEndpoint:   o.ImageServiceEndpoint,
+
 				TooOld:         programs.TooOld,
 				TooOldNamed:    programs.TooOldNamed,
 				OldestRuntimes: server.OldestRuntimes(),
@@ -57,6 +60,8 @@ pods here as things are.`,
 	addDataDir(cmd, &o.DataDir)
 	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port, as given to serve")
 	f.BoolVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "whether pods' questions for names are answered here, as given to serve")
+	f.StringVar(&o.ContainerRuntimeEndpoint, "container-runtime-endpoint", o.ContainerRuntimeEndpoint, "the socket of a containerd or CRI-O, as given to serve")
+	f.StringVar(&o.ImageServiceEndpoint, "image-service-endpoint", o.ImageServiceEndpoint, "the socket of its image service, as given to serve")
 	addPrograms(f, &o)
 	addOutput(cmd, &output)
 	return cmd

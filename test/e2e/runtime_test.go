@@ -6,10 +6,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -58,6 +60,8 @@ var ofTheEmbedded = map[string]string{
 	"TestDNSPolicies":                  "likewise",
 	"TestWithoutClusterDNS":            "likewise",
 	"TestPortOfNamesIsTaken":           "likewise",
+	"TestLogRotation":                  "errand-shim rotates at the byte; TestNodeRotatesLogs is of what the node does instead",
+	"TestDoctorHere":                   "it compares what errand doctor tries with the embedded runtime's",
 	"TestServeRefuses":                 "it refuses settings of the embedded runtime",
 }
 
@@ -170,6 +174,53 @@ func (e *errand) wantAsContainerd(pods []v1.Pod) {
 		if got == nil || got.ExitCode != want.GetExitCode() || got.Reason != want.GetReason() || c.RestartCount != 0 {
 			e.t.Errorf("pod %s: its container is %+v; containerd says %d %s", p.Name, c, want.GetExitCode(), want.GetReason())
 		}
+	}
+}
+
+// containerd doesn't bound logs: the node does, and whoever follows one misses
+// nothing.
+func TestNodeRotatesLogs(t *testing.T) {
+	if ctrd == nil {
+		t.Skip("the embedded runtime rotates logs itself: see TestLogRotation")
+	}
+	e := start(t, "--container-log-max-size=64Ki", "--container-log-max-files=3")
+	g := newGate(t)
+	const round = passGate + "; seq 20000; "
+	e.applyPod("talks", fmt.Sprintf(`
+  containers: [{name: work, image: "busybox:latest", command: [sh, -c, "%s %s %s; echo end"], volumeMounts: [%s]}]
+  volumes: [%s]
+`, round, round, passGate, gateMount, g.volume()))
+	e.wait("condition=Ready", "pod/talks")
+	log, err := e.client.CoreV1().Pods("default").GetLogs("talks", &v1.PodLogOptions{Follow: true}).Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	current := filepath.Join(e.cfg.DataDir, "logs/pods/default_talks_*/work/0.log")
+	for _, files := range []string{current + ".????????-??????", current + ".*.gz"} {
+		g.open(1)
+		for found := []string{}; len(found) == 0 && t.Context().Err() == nil; {
+			time.Sleep(10 * time.Millisecond) // the node looks every ten seconds, and tells nobody
+			if found, err = filepath.Glob(files); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	g.open(1)
+	var want strings.Builder
+	for range 2 {
+		for i := range 20000 {
+			fmt.Fprintln(&want, i+1)
+		}
+	}
+	want.WriteString("end\n")
+	if got, err := io.ReadAll(log); err != nil || string(got) != want.String() {
+		t.Errorf("followed, the log has %d bytes, want %d: %v", len(got), want.Len(), err)
+	}
+	e.wait("jsonpath={.status.phase}=Succeeded", "pod/talks")
+	wantLines(t, e.kubectl("logs", "talks"), "end")
+	if all, err := filepath.Glob(current + "*"); err != nil || len(all) != 3 {
+		t.Errorf("the log's files are %q, %v", all, err)
 	}
 }
 
