@@ -128,7 +128,9 @@ func (c *Client) Run(ctx context.Context) error {
 		case connectivity.Ready:
 			c.take(ctx)
 		case connectivity.Idle:
-			c.lose(errors.New("the connection was closed"))
+			if c.Err() == nil {
+				c.lose(errors.New("it closed the connection"))
+			}
 			c.conn.Connect()
 		case connectivity.TransientFailure:
 			c.mu.Lock()

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	remote "k8s.io/cri-client/pkg"
 )
 
 // A runtime that isn't there when errand starts, comes, goes and comes again.
@@ -62,6 +64,18 @@ func TestEventsWaitForTheRuntime(t *testing.T) {
 	receive(t, established, "the subscription")
 	stop()
 	receive(t, ended, "the end of the events")
+}
+
+// A runtime that doesn't end a command whose time is over doesn't hold a probe up.
+func TestExecTimeout(t *testing.T) {
+	path := socket(t)
+	serve(t, path, &server{driver: runtimeapi.CgroupDriver_CGROUPFS})
+	w := run(t, path, nil)
+	began := time.Now()
+	_, _, err := w.Runtime().ExecSync(t.Context(), "x", []string{"sleep"}, time.Millisecond)
+	if took := time.Since(began); !errors.Is(err, remote.ErrCommandTimedOut) || took > patience {
+		t.Errorf("got %v after %s", err, took)
+	}
 }
 
 func TestUnsuited(t *testing.T) {

@@ -206,11 +206,22 @@ func (s runtimeService) RuntimeConfig(ctx context.Context) (*runtimeapi.RuntimeC
 	return l.runtime.RuntimeConfig(quiet(ctx))
 }
 
-// ExecSync implements internalapi.RuntimeService.
+// execGrace is what a runtime may take, beyond the command's timeout, to tell that
+// it is over.
+const execGrace = 2 * time.Second
+
+// ExecSync implements internalapi.RuntimeService. containerd waits, for as long as
+// it takes, for whatever a command that it has killed left with its output open:
+// a probe shall not.
 func (s runtimeService) ExecSync(ctx context.Context, id string, command []string, timeout time.Duration) (stdout, stderr []byte, err error) {
 	l, err := s.current()
 	if err != nil {
 		return nil, nil, err
+	}
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout+execGrace)
+		defer cancel()
 	}
 	return l.runtime.ExecSync(quiet(ctx), id, command, timeout)
 }

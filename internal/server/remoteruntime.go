@@ -92,14 +92,20 @@ func (r *remoteRuntime) start(ctx context.Context, s *serve, reg *registration.R
 	r.changed = reg.Recheck
 	s.group.Start(ctx, "connection to the container runtime", r.client.Run)
 	s.group.Start(ctx, "log rotation", rotator.Run)
+	// What is started next would only complain.
+	patient, cancel := context.WithTimeout(ctx, remotePatience)
+	defer cancel()
+	if err := s.group.Await(patient, r.client.Settled()); patient.Err() == nil || ctx.Err() != nil {
+		return err
+	}
 	return nil
 }
 
 func (r *remoteRuntime) await(ctx context.Context, s *serve) error {
-	patient, cancel := context.WithTimeout(ctx, remotePatience)
-	defer cancel()
-	err := s.group.Await(patient, r.client.Settled())
-	if err == nil && r.client.Err() == nil {
+	var err error
+	if r.client.Err() == nil {
+		patient, cancel := context.WithTimeout(ctx, remotePatience)
+		defer cancel()
 		err = s.group.Await(patient, s.nodeReady)
 	}
 	if ctx.Err() != nil || err != nil && !errors.Is(err, context.DeadlineExceeded) {

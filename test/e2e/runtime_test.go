@@ -61,6 +61,7 @@ var ofTheEmbedded = map[string]string{
 	"TestWithoutClusterDNS":            "likewise",
 	"TestPortOfNamesIsTaken":           "likewise",
 	"TestLogRotation":                  "errand-shim rotates at the byte; TestNodeRotatesLogs is of what the node does instead",
+	"TestHangingProbe":                 "containerd ends a command that hangs, but not what it has started; TestHangingProbeOfContainerd is of the rest",
 	"TestDoctorHere":                   "it compares what errand doctor tries with the embedded runtime's",
 	"TestServeRefuses":                 "it refuses settings of the embedded runtime",
 }
@@ -174,6 +175,26 @@ func (e *errand) wantAsContainerd(pods []v1.Pod) {
 		if got == nil || got.ExitCode != want.GetExitCode() || got.Reason != want.GetReason() || c.RestartCount != 0 {
 			e.t.Errorf("pod %s: its container is %+v; containerd says %d %s", p.Name, c, want.GetExitCode(), want.GetReason())
 		}
+	}
+}
+
+// containerd waits for what a command that it has killed has left: the probe is
+// over in time all the same.
+func TestHangingProbeOfContainerd(t *testing.T) {
+	if ctrd == nil {
+		t.Skip("of containerd alone: see TestHangingProbe")
+	}
+	e := start(t)
+	e.applyPod("hanging", `
+  containers:
+  - name: work
+    image: busybox:latest
+    command: [sleep, "3600"]
+    livenessProbe: {exec: {command: [sh, -c, "sleep 3600; true"]}, timeoutSeconds: 1, periodSeconds: 1, failureThreshold: 3}
+`)
+	e.wait("jsonpath={.status.phase}=Failed", "pod/hanging")
+	if got, want := e.awaitEvent("hanging", "Unhealthy"), `Liveness probe failed: command timed out: "sh -c sleep 3600; true" timed out after 1s`; got != want {
+		t.Errorf("the event says %q, want %q", got, want)
 	}
 }
 
