@@ -62,6 +62,8 @@ var ofTheEmbedded = map[string]string{
 	"TestPortOfNamesIsTaken":           "likewise",
 	"TestLogRotation":                  "errand-shim rotates at the byte; TestNodeRotatesLogs is of what the node does instead",
 	"TestHangingProbe":                 "containerd ends a command that hangs, but not what it has started; TestHangingProbeOfContainerd is of the rest",
+	"TestListensOnLoopbackOnly":        "it looks at errand-shim's sockets",
+	"TestNoSpaceLeft":                  "the images' disk isn't the data directory's",
 	"TestDoctorHere":                   "it compares what errand doctor tries with the embedded runtime's",
 	"TestServeRefuses":                 "it refuses settings of the embedded runtime",
 }
