@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -11,30 +13,26 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// away is a runtime that isn't there until it comes.
+// away is a runtime that isn't there until it comes. As one that is only just
+// starting, it fails a first call then.
 type away struct {
 	internalapi.RuntimeService
 	asked, comes chan struct{}
-}
-
-func (r *away) there() error {
-	select {
-	case <-r.comes:
-		return nil
-	default:
-		return status.Error(codes.Unavailable, "the runtime is away")
-	}
+	failed       atomic.Bool
 }
 
 func (r *away) Version(ctx context.Context, version string) (*runtimeapi.VersionResponse, error) {
-	if err := r.there(); err != nil {
-		r.asked <- struct{}{}
-		return nil, err
+	if !r.failed.Swap(true) {
+		return nil, status.Error(codes.Unavailable, "the runtime has gone again")
 	}
 	return r.RuntimeService.Version(ctx, version)
 }
 
 func (r *away) GetContainerEvents(ctx context.Context, events chan *runtimeapi.ContainerEventResponse, established func(runtimeapi.RuntimeService_GetContainerEventsClient)) error {
+	select {
+	case r.asked <- struct{}{}:
+	default:
+	}
 	select {
 	case <-r.comes:
 		return r.RuntimeService.GetContainerEvents(ctx, events, established)
@@ -43,8 +41,8 @@ func (r *away) GetContainerEvents(ctx context.Context, events chan *runtimeapi.C
 	}
 }
 
-// An agent whose runtime is away when it starts waits for it, and no clock has to
-// move for it to go on.
+// An agent whose runtime is away when it starts waits for it, also if it goes once
+// more.
 func TestRuntimeComesLater(t *testing.T) {
 	w := newWorld(t)
 	w.runtime.Behave = exits(0)
@@ -62,6 +60,10 @@ func TestRuntimeComesLater(t *testing.T) {
 	default:
 	}
 	close(r.comes)
+	for !w.clock.HasWaiters() {
+		time.Sleep(time.Millisecond) // a fake clock tells nobody
+	}
+	w.clock.Step(retryMax)
 	w.waitPhase(pod, v1.PodSucceeded)
 	<-a.node.Ready()
 	if n := w.runtime.Starts("uid-waits", "main"); n != 1 {

@@ -112,6 +112,11 @@ func (n *Node) Run(ctx context.Context) error {
 	// Events first: what happens while the pods are being listed must not be missed.
 	there := make(chan struct{}, 1)
 	n.spawn(func(ctx context.Context) { n.watchRuntime(ctx, there) })
+	select {
+	case <-there:
+	case <-ctx.Done():
+		return nil
+	}
 	if err := n.whenThere(ctx, there, n.nameRuntime); err != nil {
 		return fmt.Errorf("ask the container runtime for its version: %w", err)
 	}
@@ -137,8 +142,16 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	}
 	close(n.ready)
-	<-ctx.Done()
-	return nil
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-there: // it may have come back with what it had given up
+			if err := n.whenThere(ctx, there, n.adoptOrphans); err != nil && ctx.Err() == nil {
+				logger.Error(err, "Cannot look for pods that the API no longer has")
+			}
+		}
+	}
 }
 
 // whenThere does what needs the runtime, again if that turns out to be away once
