@@ -10,7 +10,29 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/control"
+	"errand.dev/errand/internal/cri/cgroups"
+	"errand.dev/errand/internal/datadir"
+	"errand.dev/errand/internal/instance"
 )
+
+// openRemoteImages gives a command the images of another program's runtime, which
+// has the pods of a data directory that this process holds; dir is closed with them,
+// or at an error.
+func openRemoteImages(ctx context.Context, in endpoints, dir *datadir.Dir) (control.Images, func() error, error) {
+	names, err := instance.For(dir.Root())
+	if err != nil {
+		return nil, nil, errors.Join(err, dir.Close())
+	}
+	tree, err := cgroups.Open(cgroupRoot)
+	if err != nil {
+		return nil, nil, errors.Join(err, dir.Close())
+	}
+	client, end, err := connectRemote(ctx, in, names.ID, tree)
+	if err != nil {
+		return nil, nil, errors.Join(err, dir.Close())
+	}
+	return &remoteImages{client.Images()}, func() error { return errors.Join(end(), dir.Close()) }, nil
+}
 
 // remoteImages are the images of another program's runtime, as errand's commands
 // see them.

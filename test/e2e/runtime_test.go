@@ -271,6 +271,9 @@ func TestRuntimeEndpointRefuses(t *testing.T) {
 	if _, err := e.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if out := runErrand(t, "image", "list", "--data-dir", e.cfg.DataDir); out.Code != 0 || !strings.Contains(out.Stdout, "busybox") {
+		t.Errorf("errand image list, without errand serve: %+v", out)
+	}
 	if out := runErrand(t, "serve", "--data-dir", e.cfg.DataDir, "--listen", "127.0.0.1:0"); out.Code == 0 || !strings.Contains(out.Stderr, "errand drain") || !strings.Contains(out.Stderr, ctrd.Endpoint()) {
 		t.Errorf("errand serve on the embedded runtime, with pods in containerd: %+v", out)
 	}
