@@ -31,6 +31,9 @@ const (
 	// use one that is there and not yet ready.
 	retryFirst = 100 * time.Millisecond
 	retryLast  = 3 * time.Second
+	// connectTimeout is how long gRPC waits for a connection before it complains
+	// and waits anew.
+	connectTimeout = 10 * time.Minute
 )
 
 // Config is what a Client needs.
@@ -64,7 +67,6 @@ type Client struct {
 	link    *link         // nil while the runtime is away
 	err     error         // why it is
 	changed chan struct{} // closed when link changes
-	dialErr error
 }
 
 // link is the runtime from its coming to its going.
@@ -96,8 +98,8 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, settled: make(chan struct{}), changed: make(chan struct{})}
-	c.err = c.unavailable(errors.New("not connected yet"))
-	retry := grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: 5 * time.Second}
+	c.err = c.unavailable(errors.New("it hasn't answered yet"))
+	retry := grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}
 	retry.Backoff.BaseDelay, retry.Backoff.MaxDelay = retryFirst, retryLast
 	c.conn, err = grpc.NewClient("passthrough:///"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -109,13 +111,21 @@ func New(cfg Config) (*Client, error) {
 	return c, err
 }
 
-// dial notes why it fails: the state of a connection doesn't tell.
+// dial tries until somebody listens, or ctx ends: gRPC would log each failure.
 func (c *Client) dial(ctx context.Context, path string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dialErr = err
-	return conn, err
+	for delay := retryFirst; ; delay = min(2*delay, retryLast) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn, nil
+		}
+		c.lose(err)
+		c.settle()
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-c.cfg.Clock.After(delay):
+		}
+	}
 }
 
 // Run keeps the connection until ctx ends, then closes it and returns nil.
@@ -133,13 +143,7 @@ func (c *Client) Run(ctx context.Context) error {
 			}
 			c.conn.Connect()
 		case connectivity.TransientFailure:
-			c.mu.Lock()
-			err := c.dialErr
-			c.mu.Unlock()
-			if err == nil {
-				err = errors.New("it doesn't speak gRPC")
-			}
-			c.lose(err)
+			c.lose(errors.New("it doesn't answer, or doesn't speak gRPC"))
 			c.settle()
 		}
 		if !c.conn.WaitForStateChange(ctx, state) {
@@ -274,8 +278,18 @@ func (c *Client) Err() error {
 }
 
 func (c *Client) unavailable(err error) error {
-	return status.Errorf(codes.Unavailable, "the container runtime at %s can't be used: %v", c.cfg.Endpoint, err)
+	return &unavailableError{fmt.Errorf("the container runtime at %s can't be used: %w", c.cfg.Endpoint, err)}
 }
+
+// unavailableError has the code Unavailable, and no more in its words than says it.
+type unavailableError struct{ error }
+
+// GRPCStatus gives package status the code.
+func (e *unavailableError) GRPCStatus() *status.Status {
+	return status.New(codes.Unavailable, e.Error())
+}
+
+func (e *unavailableError) Unwrap() error { return e.error }
 
 // current returns the runtime, or why there is none.
 func (c *Client) current() (*link, error) {

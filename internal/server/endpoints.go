@@ -39,9 +39,12 @@ func (o *Options) validateEndpoints() error {
 		return nil
 	}
 	var errs []error
-	for flag, endpoint := range map[string]string{"--container-runtime-endpoint": o.ContainerRuntimeEndpoint, "--image-service-endpoint": o.endpoints().Images} {
-		if _, err := criclient.SocketPath(endpoint); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
+	if _, err := criclient.SocketPath(o.ContainerRuntimeEndpoint); err != nil {
+		errs = append(errs, fmt.Errorf("--container-runtime-endpoint: %w", err))
+	}
+	if o.ImageServiceEndpoint != "" {
+		if _, err := criclient.SocketPath(o.ImageServiceEndpoint); err != nil {
+			errs = append(errs, fmt.Errorf("--image-service-endpoint: %w", err))
 		}
 	}
 	for _, f := range []struct {
