@@ -139,3 +139,23 @@ func TestOwner(t *testing.T) {
 		t.Errorf("filter %v, configurations %v and %v", s.listed, given, container)
 	}
 }
+
+// A start that was cut off before there was a process hasn't been one.
+func TestInterrupted(t *testing.T) {
+	const exited = runtimeapi.ContainerState_CONTAINER_EXITED
+	for _, tc := range []struct {
+		status *runtimeapi.ContainerStatus
+		want   bool
+	}{
+		{&runtimeapi.ContainerStatus{State: exited, Reason: "StartError", Message: "failed to create containerd task: context canceled"}, true},
+		{&runtimeapi.ContainerStatus{State: exited, Reason: "StartError", Message: "failed to create containerd task: failed to create shim task: context canceled"}, true},
+		{&runtimeapi.ContainerStatus{State: exited, Reason: "StartError", Message: "failed to start containerd task \"x\": context canceled"}, false},
+		{&runtimeapi.ContainerStatus{State: exited, Reason: "StartError", Message: "failed to create containerd task: exec: \"nosuch\": not found"}, false},
+		{&runtimeapi.ContainerStatus{State: exited, Reason: "Error", Message: "failed to create containerd task: context canceled"}, false},
+		{&runtimeapi.ContainerStatus{State: runtimeapi.ContainerState_CONTAINER_RUNNING}, false},
+	} {
+		if got := interrupted(tc.status); got != tc.want {
+			t.Errorf("%v: %v", tc.status, got)
+		}
+	}
+}

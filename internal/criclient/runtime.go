@@ -53,15 +53,6 @@ func (s runtimeService) RemoveContainer(ctx context.Context, id string) error {
 	return l.runtime.RemoveContainer(quiet(ctx), id)
 }
 
-// ContainerStatus implements internalapi.RuntimeService.
-func (s runtimeService) ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
-	l, err := s.current()
-	if err != nil {
-		return nil, err
-	}
-	return l.runtime.ContainerStatus(quiet(ctx), id, verbose)
-}
-
 // UpdateContainerResources implements internalapi.RuntimeService.
 func (s runtimeService) UpdateContainerResources(ctx context.Context, id string, resources *runtimeapi.ContainerResources) error {
 	l, err := s.current()

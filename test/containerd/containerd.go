@@ -235,8 +235,6 @@ func (c *Containerd) Close() error {
 		errs = append(errs, c.endSandboxes(ctx), c.stop(ctx))
 	}
 	errs = append(errs, c.killShims(), c.unmount(), c.removeBridge())
-	_ = os.Remove("/run/containerd/s") // of its shims' sockets, whatever its own directories are; unless another containerd has some, too
-	_ = os.Remove("/run/containerd")
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
 }
 

@@ -133,8 +133,11 @@ func TestRuntimeGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.start()
-	if log := e.Log(); !strings.Contains(log, "no pod will be run until the container runtime is ready") {
-		t.Errorf("errand doesn't say that its runtime is away:\n%s", log)
+	for deadline := time.Now().Add(patience); !strings.Contains(e.Log(), "no pod will be run until the container runtime is ready"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("errand doesn't say that its runtime is away:\n%s", e.Log())
+		}
+		time.Sleep(10 * time.Millisecond) // its output may come after its READY=1
 	}
 	e.wait("condition=Ready=false", "node", "--all")
 	if err := ctrd.Launch(t.Context()); err != nil {
