@@ -101,6 +101,19 @@ func (e *errand) wantNoSandboxes(ctx context.Context) {
 	}
 }
 
+// withoutCutOff leaves out the pods whose container containerd killed while it was
+// starting it, because errand, who had asked for that, was killed: containerd says so,
+// and their Job replaces them. With the embedded runtime there are none.
+func withoutCutOff(pods []v1.Pod) []v1.Pod {
+	if ctrd == nil {
+		return pods
+	}
+	return slices.DeleteFunc(slices.Clone(pods), func(p v1.Pod) bool {
+		end := p.Status.ContainerStatuses[0].State.Terminated
+		return end != nil && end.Reason == "StartError" && strings.Contains(end.Message, "failed to start containerd task") && strings.HasSuffix(end.Message, "context canceled")
+	})
+}
+
 // A containerd that is killed, and one that isn't there when errand starts: the
 // Node tells, what runs goes on, what ends is told as containerd tells it, and
 // nothing is started twice.
