@@ -103,7 +103,7 @@ func (e *errand) wantNoSandboxes(ctx context.Context) {
 
 // withoutCutOff leaves out the pods whose container containerd killed while it was
 // starting it, because errand, who had asked for that, was killed: containerd says so,
-// and their Job replaces them. With the embedded runtime there are none.
+// and their Job replaces them. Some may have written that they started. With the embedded runtime there are none.
 func withoutCutOff(pods []v1.Pod) []v1.Pod {
 	if ctrd == nil {
 		return pods
