@@ -8,7 +8,7 @@ if [ -n "$unformatted" ]; then
 	echo "$unformatted" >&2
 	exit 1
 fi
-for module in build/runc build/tools test/conformance/upstream test/critest/upstream .; do
+for module in build/runc build/tools test/conformance/upstream test/critest/upstream test/containerd/programs .; do
 	(cd "$module" && go mod verify >/dev/null)
 done
 scripts/with-progress.sh "go vet" go vet -tags node,e2e,slow,cluster ./...

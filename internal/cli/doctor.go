@@ -46,6 +46,9 @@ long it took. A running errand serve remembers that of its last pods.`,
 
 				ClusterDNS: o.ClusterDNS,
 
+				RuntimeEndpoint: o.ContainerRuntimeEndpoint,
+				ImageEndpoint:   o.ImageServiceEndpoint,
+
 				TooOld:         programs.TooOld,
 				TooOldNamed:    programs.TooOldNamed,
 				OldestRuntimes: server.OldestRuntimes(),
@@ -67,6 +70,8 @@ long it took. A running errand serve remembers that of its last pods.`,
 	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port, as given to serve")
 	f.BoolVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "whether pods' questions for names are answered here, as given to serve")
 	f.StringVar(&tracePod, "trace-pod", "", "show where this pod's time went, as NAMESPACE/NAME or NAME")
+	f.StringVar(&o.ContainerRuntimeEndpoint, "container-runtime-endpoint", o.ContainerRuntimeEndpoint, "the socket of a containerd or CRI-O, as given to serve")
+	f.StringVar(&o.ImageServiceEndpoint, "image-service-endpoint", o.ImageServiceEndpoint, "the socket of its image service, as given to serve")
 	addPrograms(f, &o)
 	addOutput(cmd, &output)
 	return cmd

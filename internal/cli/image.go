@@ -86,8 +86,12 @@ func printImages(w io.Writer, list []control.Image, now time.Time) error {
 		if len(names) == 0 {
 			names = []string{"<none>"}
 		}
+		pulled := "-" // another program's runtime doesn't tell
+		if !img.PulledAt.IsZero() {
+			pulled = units.HumanDuration(now.Sub(img.PulledAt)) + " ago"
+		}
 		for _, name := range names {
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s ago\n", name, shortID(img.ID), units.HumanSize(float64(img.Size)), units.HumanDuration(now.Sub(img.PulledAt)))
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", name, shortID(img.ID), units.HumanSize(float64(img.Size)), pulled)
 		}
 	}
 	return tw.Flush()

@@ -76,6 +76,8 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.StringVar(&o.Etcd.CAFile, "etcd-cafile", "", "CA that signed the etcd servers' certificates")
 	f.StringVar(&o.Etcd.CertFile, "etcd-certfile", "", "client certificate for etcd")
 	f.StringVar(&o.Etcd.KeyFile, "etcd-keyfile", "", "key of --etcd-certfile")
+	f.StringVar(&o.ContainerRuntimeEndpoint, "container-runtime-endpoint", o.ContainerRuntimeEndpoint, "the CRI socket of a containerd or CRI-O that runs pods in the place of errand's own runtime, such as unix:///run/containerd/containerd.sock")
+	f.StringVar(&o.ImageServiceEndpoint, "image-service-endpoint", o.ImageServiceEndpoint, "the CRI socket of its image service (default --container-runtime-endpoint)")
 	f.StringToStringVar(&o.Runtimes, "runtime", nil, "OCI runtimes as RUNTIMECLASS-HANDLER=PATH (default the first runc or crun that serves)")
 	f.StringVar(&o.DefaultRuntime, "default-runtime", o.DefaultRuntime, "the --runtime of pods without a RuntimeClass")
 	f.BoolVar(&o.NativeLauncher, "native-launcher", o.NativeLauncher, "start ordinary containers of pods without a RuntimeClass by errand itself, not by --default-runtime")

@@ -25,11 +25,12 @@ import (
 
 // Image is one image as the commands show it.
 type Image struct {
-	ID          string    `json:"id"`
-	RepoTags    []string  `json:"repoTags,omitempty"`
-	RepoDigests []string  `json:"repoDigests,omitempty"`
-	Size        int64     `json:"size"` // bytes, compressed
-	PulledAt    time.Time `json:"pulledAt"`
+	ID          string   `json:"id"`
+	RepoTags    []string `json:"repoTags,omitempty"`
+	RepoDigests []string `json:"repoDigests,omitempty"`
+	Size        int64    `json:"size"` // bytes, compressed
+	// PulledAt is zero where the runtime doesn't tell.
+	PulledAt time.Time `json:"pulledAt,omitzero"`
 }
 
 // Progress is how far a call has come.

@@ -41,6 +41,9 @@ type Host struct {
 	Shim     string
 	// ClusterDNS is serve's setting, too.
 	ClusterDNS bool
+	// RuntimeEndpoint and ImageEndpoint are the sockets of another program's
+	// container runtime, "" for errand's own.
+	RuntimeEndpoint, ImageEndpoint string
 	// TooOld are the runtimes that were found and passed over, TooOldNamed those
 	// among Runtimes that are too old, both in words; OldestRuntimes says which
 	// would do.
@@ -56,7 +59,20 @@ type check struct {
 }
 
 // checks is everything that is looked at, in the order of the report.
-func checks() []check {
+func checks(h Host) []check {
+	if h.RuntimeEndpoint != "" {
+		return []check{
+			{"privileges", privileges},
+			{"kernel", kernel},
+			{"cgroups", cgroups},
+			{"container runtime", containerRuntime},
+			{"data directory", dataDirectory},
+			{"disk", disk},
+			{"API port", port},
+			{"open files", openFiles},
+			{"inotify", inotify},
+		}
+	}
 	return []check{
 		{"privileges", privileges},
 		{"kernel", kernel},
@@ -82,7 +98,7 @@ func checks() []check {
 // Examine runs all checks; it stops early only when ctx ends.
 func Examine(ctx context.Context, h Host) ([]Finding, error) {
 	var found []Finding
-	for _, c := range checks() {
+	for _, c := range checks(h) {
 		if err := ctx.Err(); err != nil {
 			return found, err
 		}

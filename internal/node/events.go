@@ -41,8 +41,9 @@ const (
 const resubscribe = time.Second
 
 // watchRuntime wakes workers when containers end. When the events are cut off,
-// all workers look for themselves: something may have been missed.
-func (n *Node) watchRuntime(ctx context.Context) {
+// all workers look for themselves: something may have been missed. Each time that
+// there are events anew a token is put into there, if it has none.
+func (n *Node) watchRuntime(ctx context.Context, there chan<- struct{}) {
 	logger := klog.FromContext(ctx)
 	events := make(chan *runtimeapi.ContainerEventResponse, 100)
 	n.spawn(func(ctx context.Context) {
@@ -59,6 +60,10 @@ func (n *Node) watchRuntime(ctx context.Context) {
 		err := n.cfg.Runtime.GetContainerEvents(ctx, events, func(runtimeapi.RuntimeService_GetContainerEventsClient) {
 			for _, w := range n.all() {
 				w.kick()
+			}
+			select {
+			case there <- struct{}{}:
+			default:
 			}
 		})
 		if ctx.Err() != nil {

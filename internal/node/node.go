@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -116,16 +118,21 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.drain()
 	defer cancel()
 
-	version, err := n.cfg.Runtime.Version(ctx, "")
-	if err != nil {
-		return fmt.Errorf("ask the container runtime for its version: %w", err)
-	}
 	n.mu.Lock()
-	n.ctx, n.since, n.runtimeName = ctx, n.cfg.Clock.Now(), version.GetRuntimeName()
+	n.ctx, n.since = ctx, n.cfg.Clock.Now()
 	n.mu.Unlock()
 
 	// Events first: what happens while the pods are being listed must not be missed.
-	n.spawn(n.watchRuntime)
+	there := make(chan struct{}, 1)
+	n.spawn(func(ctx context.Context) { n.watchRuntime(ctx, there) })
+	select {
+	case <-there:
+	case <-ctx.Done():
+		return nil
+	}
+	if err := n.whenThere(ctx, there, n.nameRuntime); err != nil {
+		return fmt.Errorf("ask the container runtime for its version: %w", err)
+	}
 	registration, err := n.pods.AddEventHandler(cache.FilteringResourceEventHandler{
 		FilterFunc: n.mine,
 		Handler: cache.ResourceEventHandlerFuncs{
@@ -143,14 +150,54 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.ledger.Complete()
 	n.retryResizes("")
-	if err := n.adoptOrphans(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	if err := n.whenThere(ctx, there, n.adoptOrphans); err != nil {
 		return fmt.Errorf("find what ran before: %w", err)
 	}
+	if ctx.Err() != nil {
+		return nil
+	}
 	close(n.ready)
-	<-ctx.Done()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-there: // it may have come back with what it had given up
+			if err := n.whenThere(ctx, there, n.adoptOrphans); err != nil && ctx.Err() == nil {
+				logger.Error(err, "Cannot look for pods that the API no longer has")
+			}
+		}
+	}
+}
+
+// whenThere does what needs the runtime, again if that turns out to be away once
+// it is back, of which there tells. It returns nil if ctx has ended.
+func (n *Node) whenThere(ctx context.Context, there <-chan struct{}, do func(context.Context) error) error {
+	for {
+		err := do(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if status.Code(err) != codes.Unavailable {
+			return err
+		}
+		klog.FromContext(ctx).V(2).Info("Waiting for the container runtime", "err", err)
+		select {
+		case <-there:
+		case <-n.cfg.Clock.After(retryMax): // should it have been away for this call alone
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (n *Node) nameRuntime(ctx context.Context) error {
+	version, err := n.cfg.Runtime.Version(ctx, "")
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.runtimeName = version.GetRuntimeName()
 	return nil
 }
 

@@ -112,11 +112,11 @@ func (s *serveCRI) start(ctx context.Context) (err error) {
 	if s.server, err = criserver.Listen(ctx, s.options.Endpoint); err != nil {
 		return err
 	}
-	if s.runtime, err = openRuntime(ctx, s.options.Options, programs, s.dir, s.names); err != nil {
+	if s.runtime, err = openRuntime(ctx, runtimeConfig{options: s.options.Options, programs: programs, dir: s.dir, names: s.names}); err != nil {
 		s.runtime = nil // closed already
 		return err
 	}
-	images, err := control.Listen(s.names.RuntimeDir, &imageCommands{s.runtime.store})
+	images, err := control.Listen(s.names.RuntimeDir, &imageCommands{s.runtime.store}, traceCommand{})
 	if err != nil {
 		return err
 	}

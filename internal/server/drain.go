@@ -43,6 +43,16 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
+	recorded, err := recordedEndpoints(dir)
+	if err != nil {
+		return err
+	}
+	if recorded != (endpoints{}) {
+		if err := drainRemote(ctx, recorded, dir, names, stderr); err != nil {
+			return err
+		}
+		return unmountPods(dir, names)
+	}
 	if _, err := os.Stat(dir.Path("cri")); errors.Is(err, os.ErrNotExist) {
 		// There never was a node; or there was, in a directory that was deleted and
 		// made anew.
@@ -69,9 +79,13 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 	if err := r.destroy(ctx, names.CgroupParent); err != nil {
 		return err
 	}
-	// Nobody runs who would take the pods' volumes down. Files of the user's own
-	// may be mounted among them, which whoever removes the directory must not
-	// come upon.
+	return unmountPods(dir, names)
+}
+
+// unmountPods takes down pods' volumes, as nobody runs who would. Files of the
+// user's own may be mounted among them, which whoever removes the directory must
+// not come upon.
+func unmountPods(dir *datadir.Dir, names instance.Names) error {
 	path, err := realPath(dir.Root())
 	if err != nil {
 		return err

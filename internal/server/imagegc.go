@@ -16,13 +16,14 @@ import (
 // newImageCollector makes what removes images when the disk is nearly full.
 func (s *serve) newImageCollector(ctx context.Context, client kubernetes.Interface) (*imagegc.Collector, error) {
 	return imagegc.New(imagegc.Config{
-		Policy:   s.options.imageGCPolicy(),
-		Runtime:  s.runtime.service,
-		Images:   s.runtime.store.Service(),
-		Pods:     s.podsHere,
-		Disk:     s.imageDisk,
-		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
-		NodeName: s.nodeName.current,
+		Policy:     s.options.imageGCPolicy(),
+		Runtime:    s.runtime.Runtime(),
+		Images:     s.runtime.Images(),
+		Containers: s.runtime.allContainers,
+		Pods:       s.podsHere,
+		Disk:       s.imageDisk,
+		Recorder:   s.recorder(ctx, client, "kubelet", s.nodeName.current),
+		NodeName:   s.nodeName.current,
 	})
 }
 
@@ -30,12 +31,22 @@ func (s *serve) newImageCollector(ctx context.Context, client kubernetes.Interfa
 func (s *serve) newEviction(ctx context.Context, client kubernetes.Interface, collector *imagegc.Collector, memory int64) (*eviction.Manager, error) {
 	return eviction.New(eviction.Config{
 		Policy:   s.options.evictionPolicy(),
-		Host:     eviction.LinuxHost(memory, s.dir.Root(), s.dir.Path("images")),
-		Runtime:  s.runtime.service,
+		Host:     eviction.LinuxHost(memory, s.dir.Root(), s.imagesDir),
+		Runtime:  s.runtime.Runtime(),
 		Images:   collector,
 		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
 		NodeName: s.nodeName.current,
 	})
+}
+
+// imagesDir is a directory on the file system that images are on, or, as long as a
+// runtime doesn't tell, on the pods'.
+func (s *serve) imagesDir() string {
+	path, err := s.runtime.imageDir(s.dir)
+	if err != nil {
+		return s.dir.Root()
+	}
+	return path
 }
 
 // podsHere are the pods bound to this node.
@@ -55,7 +66,10 @@ func (s *serve) podsHere() []*v1.Pod {
 
 // imageDisk is the state of the file system that images are on.
 func (s *serve) imageDisk() (imagegc.Disk, error) {
-	path := s.dir.Path("images")
+	path, err := s.runtime.imageDir(s.dir)
+	if err != nil {
+		return imagegc.Disk{}, err
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return imagegc.Disk{}, &fs.PathError{Op: "statfs", Path: path, Err: err}

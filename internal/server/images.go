@@ -23,8 +23,8 @@ func openStore(ctx context.Context, o Options, dir *datadir.Dir) (*images.Store,
 }
 
 // OpenImages gives the image store to a command: that of the running errand
-// serve, or, where none runs, the data directory's own, held until the
-// returned function is called. Only where create is set does it make a data
+// serve, or, where none runs, the data directory's own, or that of the runtime that
+// has its pods, held until the returned function is called. Only where create is set does it make a data
 // directory that isn't there.
 func OpenImages(ctx context.Context, o Options, create bool) (control.Images, func() error, error) {
 	if os.Geteuid() != 0 {
@@ -41,6 +41,13 @@ func OpenImages(ctx context.Context, o Options, create bool) (control.Images, fu
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	recorded, err := recordedEndpoints(dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, dir.Close())
+	}
+	if recorded != (endpoints{}) {
+		return openRemoteImages(ctx, recorded, dir)
 	}
 	store, err := openStore(ctx, o, dir)
 	if err != nil {

@@ -14,11 +14,9 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 
 	"errand.dev/errand/internal/binder"
-	"errand.dev/errand/internal/clusterdns"
 	"errand.dev/errand/internal/control"
 	"errand.dev/errand/internal/cri/network"
 	"errand.dev/errand/internal/node"
-	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
 	"errand.dev/errand/internal/node/podserver"
@@ -29,7 +27,7 @@ import (
 // opening is a runtime that is being opened while the API comes up.
 type opening struct {
 	done    chan struct{}
-	runtime *containerRuntime
+	runtime nodeRuntime
 	err     error
 
 	// networkUp is closed once apiAddr is known, unless the runtime fails before.
@@ -46,19 +44,15 @@ func (s *serve) beginRuntime(ctx context.Context, api net.Addr) *opening {
 	}
 	go func() {
 		defer close(o.done)
-		programs := FindPrograms(s.options)
-		if o.err = programs.serve(); o.err != nil {
-			return
-		}
-		c := runtimeConfig{options: s.options, programs: programs, dir: s.dir, names: s.names}
-		if s.options.KubernetesService {
+		c := runtimeConfig{options: s.options, dir: s.dir, names: s.names}
+		if s.options.serviceHere() {
 			c.api = api.(*net.TCPAddr)
 			c.networkUp = func(m *network.Manager) {
 				o.apiAddr = m.APIAddr()
 				close(o.networkUp)
 			}
 		}
-		o.runtime, o.err = openRuntime(ctx, c)
+		o.runtime, o.err = s.openNodeRuntime(ctx, c)
 	}()
 	return o
 }
@@ -103,17 +97,6 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err := s.nodeName.retireFormer(ctx, s.api.Client()); err != nil {
 		return err
 	}
-	s.group.Start(ctx, "pod network", s.runtime.network.Run)
-	s.group.Start(ctx, "container runtime", s.runtime.service.Run)
-	if s.runtime.api != nil {
-		s.api.AddListener(s.runtime.api)
-	}
-	if err := s.startNames(ctx, o.apiAddr); err != nil {
-		return err
-	}
-	if err := s.startControl(ctx); err != nil {
-		return err
-	}
 	client, err := s.clientAs(nodeUser(s.nodeName.current))
 	if err != nil {
 		return err
@@ -134,6 +117,12 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return err
 	}
+	if err := s.runtime.start(ctx, s, reg); err != nil {
+		return err
+	}
+	if err := s.startControl(ctx); err != nil {
+		return err
+	}
 	agent, err := s.newAgent(ctx, client, reg, collector, evictor)
 	if err != nil {
 		return err
@@ -145,7 +134,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 		Socket:   s.podServerSocket(),
 		NodeName: s.nodeName.current,
 		Pods:     agent,
-		Runtime:  s.runtime.service,
+		Runtime:  s.runtime.Runtime(),
 		LogDir:   s.logDir(),
 		Metrics: podserver.Metrics{
 			Node:   func(r metrics.KubeRegistry) error { return agent.Metrics().Register(r) },
@@ -169,38 +158,8 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	return nil
 }
 
-// startNames starts what answers pods' questions for names, unless the host's
-// resolvers do. The cluster IP api, if valid, is the one that packets are sent on to.
-func (s *serve) startNames(ctx context.Context, api netip.Addr) error {
-	if s.runtime.names == nil {
-		return nil
-	}
-	core := s.api.Informers().Core().V1()
-	names, err := clusterdns.New(clusterdns.Config{
-		Services: core.Services(),
-		Pods:     core.Pods(),
-		Sockets:  s.runtime.names,
-		PodRange: s.runtime.network.CIDR(),
-		Routed:   api,
-	})
-	if err != nil {
-		return err
-	}
-	s.group.Start(ctx, "names", names.Run)
-	return nil
-}
-
-// podDNS says whom pods ask for names.
-func (s *serve) podDNS() crispec.DNS {
-	dns := crispec.DNS{ClusterDomain: clusterdns.Domain}
-	if s.runtime.names != nil {
-		dns.ClusterDNS = []string{s.runtime.names.Addr().Addr().String()}
-	}
-	return dns
-}
-
 func (s *serve) startControl(ctx context.Context) error {
-	server, err := control.Listen(s.names.RuntimeDir, &imageCommands{s.runtime.store}, traceCommand{s.traces})
+	server, err := control.Listen(s.names.RuntimeDir, s.runtime.imageCommands(), traceCommand{s.traces})
 	if err != nil {
 		return err
 	}
@@ -226,12 +185,12 @@ func (s *serve) newRegistration(ctx context.Context, client kubernetes.Interface
 		Client:   client,
 		Nodes:    s.api.Informers().Core().V1().Nodes(),
 		NodeName: s.nodeName.current,
-		Runtime:  s.runtime.service,
-		Images:   s.runtime.store.Service(),
+		Runtime:  s.runtime.Runtime(),
+		Images:   s.runtime.Images(),
 		Host:     registration.LinuxHost(s.dir.Root()),
 		Under:    evictor.Under,
 		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
-		PodCIDRs: []string{s.runtime.network.CIDR().String()},
+		PodCIDRs: s.runtime.podCIDRs(),
 		Version:  version.Kubernetes + "+errand." + strings.TrimPrefix(version.Get().Version, "v"),
 		MaxPods:  int64(s.options.MaxPods),
 	})
@@ -255,8 +214,8 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		HostIPs:        []string{reg.NodeIP().String()},
 		Allocatable:    reg.Allocatable(),
 		MemoryCapacity: reg.MemoryCapacity(),
-		CgroupV2:       s.runtime.cgroups.V2(),
-		DNS:            s.podDNS(),
+		CgroupV2:       s.runtime.cgroupV2(),
+		DNS:            s.runtime.dns(),
 		SeccompDefault: true,
 		Admit:          evictor.Admit,
 		Drained:        drained,
@@ -277,7 +236,7 @@ func (s *serve) awaitNode(ctx context.Context) error {
 		fmt.Fprintf(s.stderr, "errand: no pod will be run until there is room: %v\n", err)
 		return nil
 	}
-	return s.group.Await(ctx, s.nodeReady)
+	return s.runtime.await(ctx, s)
 }
 
 // ownMetrics are those of this process, at the API server's /metrics.

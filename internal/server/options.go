@@ -54,6 +54,12 @@ type Options struct {
 	KubernetesService bool `yaml:"kubernetesService"`
 	// Etcd names an etcd cluster to use in place of the embedded one.
 	Etcd EtcdOptions `yaml:"etcd"`
+	// ContainerRuntimeEndpoint is the CRI socket of another program's runtime, as
+	// unix:///run/containerd/containerd.sock, that runs pods in the place of the
+	// embedded one; empty means the latter. ImageServiceEndpoint is that of its image
+	// service; empty means the same.
+	ContainerRuntimeEndpoint string `yaml:"containerRuntimeEndpoint"`
+	ImageServiceEndpoint     string `yaml:"imageServiceEndpoint"`
 	// Runtimes are the OCI runtimes by RuntimeClass handler: name to path. The
 	// one called DefaultRuntime serves pods without a RuntimeClass.
 	Runtimes map[string]string `yaml:"runtimes"`
@@ -244,6 +250,7 @@ func (o *Options) validateNode() error {
 			errs = append(errs, fmt.Errorf("--pod-cidr %s: must be an IPv4 range of /28 or wider", p))
 		}
 	}
+	errs = append(errs, o.validateEndpoints())
 	if o.DefaultRuntime != "" && o.Runtimes[o.DefaultRuntime] == "" {
 		errs = append(errs, fmt.Errorf("--default-runtime %q is not among --runtime", o.DefaultRuntime))
 	}

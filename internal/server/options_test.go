@@ -71,6 +71,46 @@ func TestTracingOptions(t *testing.T) {
 	}
 }
 
+// What a container runtime of the user's own decides itself is refused, with what
+// to do instead.
+func TestValidateEndpoints(t *testing.T) {
+	o := DefaultOptions()
+	o.ContainerRuntimeEndpoint = "unix:///run/containerd/containerd.sock"
+	if err := o.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if o.namesHere() {
+		t.Error("names would be answered on a network that isn't errand's")
+	}
+	o.ContainerRuntimeEndpoint = "/run/containerd/containerd.sock"
+	o.ImageServiceEndpoint = "tcp://127.0.0.1:1"
+	o.Runtimes = map[string]string{"runc": "/usr/sbin/runc"}
+	o.DefaultRuntime = "runc"
+	o.NativeLauncher = false
+	o.Shim = "/usr/bin/errand-shim"
+	o.PodCIDR = "10.0.0.0/16"
+	o.RegistriesConf = "/etc/containers/registries.conf"
+	o.AuthFile = "/root/auth.json"
+	err := o.Validate()
+	if err == nil {
+		t.Fatal("nothing was found wrong")
+	}
+	for _, want := range []string{
+		`--container-runtime-endpoint: "/run/containerd/containerd.sock" is not`, `--image-service-endpoint: "tcp://127.0.0.1:1" is not`,
+		"--runtime doesn't go with", "--default-runtime doesn't go with", "--native-launcher=false doesn't go with", "--shim doesn't go with",
+		"--pod-cidr doesn't go with", "--registries-conf doesn't go with", "--authfile doesn't go with",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error doesn't say %q:\n%v", want, err)
+		}
+	}
+	o = DefaultOptions()
+	o.ImageServiceEndpoint = "unix:///run/containerd/containerd.sock"
+	if err := o.Validate(); err == nil || !strings.Contains(err.Error(), "needs --container-runtime-endpoint") {
+		t.Errorf("an image service alone: %v", err)
+	}
+}
+
 func TestReadFile(t *testing.T) {
 	for name, tc := range map[string]struct {
 		yaml    string
@@ -78,8 +118,10 @@ func TestReadFile(t *testing.T) {
 		wantErr string
 	}{
 		"sets what it names": {
-			yaml: "listen: 127.0.0.1:0\npodFailureBackoff: 1s\netcd:\n  servers: [\"https://10.0.0.1:2379\"]\n",
+			yaml: "containerRuntimeEndpoint: unix:///c.sock\nimageServiceEndpoint: unix:///i.sock\nlisten: 127.0.0.1:0\npodFailureBackoff: 1s\netcd:\n  servers: [\"https://10.0.0.1:2379\"]\n",
 			want: func(o *Options) {
+				o.ContainerRuntimeEndpoint = "unix:///c.sock"
+				o.ImageServiceEndpoint = "unix:///i.sock"
 				o.Listen = "127.0.0.1:0"
 				o.PodFailureBackoff = time.Second
 				o.Etcd.Servers = []string{"https://10.0.0.1:2379"}

@@ -39,7 +39,9 @@ type containerRuntime struct {
 	// names is where pods ask for names; nil where they ask the host's resolvers.
 	names *clusterdns.Sockets
 	// api is where pods reach the API; nil where they don't, or where it listens on all addresses.
-	api     net.Listener
+	api net.Listener
+	// apiAddr is the cluster IP by which they reach it; invalid where they don't.
+	apiAddr netip.Addr
 	service *cri.Service
 }
 
@@ -88,6 +90,9 @@ func openRuntime(ctx context.Context, c runtimeConfig) (_ *containerRuntime, err
 	g.Go(func() (err error) { r.shim, err = openShim(ctx, c.programs, o.NativeLauncher, names); return err })
 	if err := g.Wait(); err != nil {
 		return nil, err
+	}
+	if c.api != nil {
+		r.apiAddr = r.network.APIAddr()
 	}
 	if o.ClusterDNS {
 		if r.names, err = clusterdns.Listen(ctx, netip.AddrPortFrom(r.network.Gateway(), clusterdns.Port)); err != nil {

@@ -85,7 +85,7 @@ type serve struct {
 	nodeName nodeName
 
 	api     *apiserver.Server
-	runtime *containerRuntime // nil without a node
+	runtime nodeRuntime // nil without a node
 	// nodeReady is closed once the Node is Ready; nil without a node.
 	nodeReady    <-chan struct{}
 	broadcasters []record.EventBroadcaster
@@ -159,13 +159,13 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener, runtime *op
 			KeyFile:   s.options.Etcd.KeyFile,
 		},
 		Version:  version.Get().Version,
-		PodNames: s.options.Node && s.options.ClusterDNS,
+		PodNames: s.options.Node && s.options.namesHere(),
 	}
 	if s.options.Node {
 		cfg.NodeName = s.nodeName.current
 		cfg.NodeDialer = unixDialer(s.podServerSocket())
 		cfg.Provisioner = localvolumes.Provisioner
-		if s.options.KubernetesService {
+		if s.options.serviceHere() {
 			cfg.ServiceAddress = runtime.serviceAddress
 		}
 	}

@@ -72,6 +72,14 @@ var walls = []wall{
 		why:   "the runtime serves CRI clients, which need not be errand's node",
 	},
 	{
+		below: "internal/criclient",
+		never: []string{
+			module + "internal/node", module + "internal/cri/images", module + "internal/cri/network", module + "internal/oci/native", module + "internal/oci/shim/launch",
+			module + "internal/jobs", module + "internal/apiserver", module + "internal/server", "k8s.io/api/core", "k8s.io/client-go/kubernetes", "k8s.io/kubernetes",
+		},
+		why: "it is a runtime as its clients see one, and none of errand's",
+	},
+	{
 		below: "internal/oci",
 		never: []string{"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/cri-api", "k8s.io/kubernetes", module + "internal/cri", module + "internal/node"},
 		why:   "the shim's side of the house knows OCI only",

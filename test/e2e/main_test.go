@@ -6,9 +6,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +35,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -73,6 +77,11 @@ func run(m *testing.M) (code int, err error) {
 	if err := images.WriteRegistriesConf(registriesConf); err != nil {
 		return 0, err
 	}
+	end, err := startRuntime()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	return m.Run(), nil
 }
 
@@ -99,8 +108,12 @@ func start(t *testing.T, args ...string) *errand {
 // startIn does so in a data directory that the test made.
 func startIn(t *testing.T, dataDir string, args ...string) *errand {
 	t.Helper()
+	ofRuntime := runtimeArgs(t)
 	leakcheck.Check(t, dataDir)
 	e := &errand{t: t, cfg: harness.Config{Bin: bin, DataDir: dataDir, RegistriesConf: registriesConf, Args: args}}
+	if ofRuntime != nil {
+		e.cfg.RegistriesConf, e.cfg.Args = "", slices.Concat(ofRuntime, args)
+	}
 	t.Cleanup(e.end)
 	e.start()
 	return e
@@ -155,6 +168,7 @@ func (e *errand) end() {
 	if err := e.Drain(ctx); err != nil {
 		e.t.Error(err)
 	}
+	e.wantNoSandboxes(ctx)
 	if e.t.Failed() {
 		e.t.Logf("errand said:\n%s", e.Log())
 	}

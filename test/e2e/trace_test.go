@@ -132,16 +132,16 @@ func TestTraces(t *testing.T) {
 		}
 	}
 	steps := 0
-	count(trace.Steps, &steps)
+	countSteps(trace.Steps, &steps)
 	if steps != len(paths)-1 {
 		t.Errorf("%d steps are remembered, %d were sent", steps, len(paths)-1)
 	}
 }
 
-func count(steps []podtrace.Step, n *int) {
+func countSteps(steps []podtrace.Step, n *int) {
 	for _, s := range steps {
 		*n++
-		count(s.Steps, n)
+		countSteps(s.Steps, n)
 	}
 }
 

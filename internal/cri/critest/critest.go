@@ -28,6 +28,9 @@ type Env struct {
 	SharedPID bool
 	// Handler is the runtime handler to use, "" for the default one.
 	Handler string
+	// Foreign says that the runtime isn't errand's own: what that does beyond
+	// what the node relies on is not asked of it. Each such place says what.
+	Foreign bool
 }
 
 // patience is how long anything may take before a test gives up on it.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,7 +78,8 @@ func stats(p *Pod) {
 	if s.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || s.GetMemory().GetUsageBytes().GetValue() == 0 {
 		p.Errorf("usage %v", s)
 	}
-	if s.GetWritableLayer().GetUsedBytes().GetValue() < 100<<10 {
+	// containerd measures it every ten seconds.
+	if !p.Foreign && s.GetWritableLayer().GetUsedBytes().GetValue() < 100<<10 {
 		p.Errorf("writable layer %v", s.GetWritableLayer())
 	}
 	pod, err := p.Runtime.PodSandboxStats(p.Ctx, p.ID())
@@ -109,6 +111,9 @@ func execSync(p *Pod) {
 	if _, _, err = p.Runtime.ExecSync(p.Ctx, id, []string{"no-such-command"}, 0); err == nil {
 		p.Error("a command that doesn't exist ran")
 	}
+	if p.Foreign {
+		return // containerd fails for more than it keeps, and waits for whoever has the output open
+	}
 	// More than is kept: the rest is dropped, and the command goes on to its end.
 	out, _, err = p.Runtime.ExecSync(p.Ctx, id, []string{"sh", "-c", "head -c 20000000 /dev/zero"}, 0)
 	if err != nil || len(out) > 16<<20 || len(out) < 15<<20 { // over a socket the message has to fit as a whole
@@ -128,6 +133,9 @@ func execTimeout(p *Pod) {
 	p.wantCode(err, codes.DeadlineExceeded)
 	if d := time.Since(began); d > 20*time.Second {
 		p.Errorf("a timeout of one second took %v", d)
+	}
+	if p.Foreign {
+		return // containerd kills the command alone
 	}
 	// What a shell waits for ends with it.
 	_, _, err = p.Runtime.ExecSync(p.Ctx, id, []string{"sh", "-c", "sleep 1234; true"}, time.Second)
@@ -193,13 +201,10 @@ func information(p *Pod) {
 	}
 	st, err := p.Runtime.Status(p.Ctx, true)
 	p.must(err)
-	for _, c := range st.GetStatus().GetConditions() {
-		if !c.GetStatus() {
-			p.Errorf("condition %v", c)
+	for _, required := range []string{runtimeapi.RuntimeReady, runtimeapi.NetworkReady} {
+		if !slices.ContainsFunc(st.GetStatus().GetConditions(), func(c *runtimeapi.RuntimeCondition) bool { return c.GetType() == required && c.GetStatus() }) {
+			p.Errorf("%s isn't told: %v", required, st.GetStatus())
 		}
-	}
-	if len(st.GetStatus().GetConditions()) < 2 {
-		p.Errorf("conditions %v", st.GetStatus())
 	}
 	_, err = p.Runtime.RuntimeConfig(p.Ctx)
 	p.must(err)

@@ -40,16 +40,17 @@ type Filesystem struct {
 
 // LinuxHost reads the machine that we run on. capacity is its memory in bytes;
 // pods (volumes, logs) are on the file system of podsDir, images and what
-// containers write on that of imagesDir.
-func LinuxHost(capacity int64, podsDir, imagesDir string) Host {
+// containers write on that of what imagesDir returns.
+func LinuxHost(capacity int64, podsDir string, imagesDir func() string) Host {
 	return &linux{root: "/", capacity: capacity, podsDir: podsDir, imagesDir: imagesDir}
 }
 
 // linux reads /proc and /sys below root.
 type linux struct {
-	root               string
-	capacity           int64
-	podsDir, imagesDir string
+	root      string
+	capacity  int64
+	podsDir   string
+	imagesDir func() string
 }
 
 // Read implements Host.
@@ -62,7 +63,7 @@ func (l *linux) Read() (Reading, error) {
 	if r.NodeFS, err = statfs(l.podsDir); err != nil {
 		return Reading{}, err
 	}
-	if r.ImageFS, err = statfs(l.imagesDir); err != nil {
+	if r.ImageFS, err = statfs(l.imagesDir()); err != nil {
 		return Reading{}, err
 	}
 	if r.Tasks, r.TasksMax, err = l.tasks(); err != nil {

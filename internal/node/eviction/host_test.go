@@ -19,7 +19,7 @@ func machine(t *testing.T, files map[string]string) *linux {
 			t.Fatal(err)
 		}
 	}
-	return &linux{root: root, capacity: 16 << 30, podsDir: root, imagesDir: root}
+	return &linux{root: root, capacity: 16 << 30, podsDir: root, imagesDir: func() string { return root }}
 }
 
 const meminfo = "MemTotal:       16000 kB\nMemFree:  9000 kB\nMemAvailable:    12000 kB\nInactive(file):  2000 kB\nHugePages_Total:       0\n"
@@ -68,7 +68,7 @@ func TestTasks(t *testing.T) {
 
 func TestTheRealMachine(t *testing.T) {
 	dir := t.TempDir()
-	r, err := LinuxHost(1<<40, dir, dir).Read()
+	r, err := LinuxHost(1<<40, dir, func() string { return dir }).Read()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -416,7 +416,7 @@ func BenchmarkLookAtRest(b *testing.B) {
 	for i := range 100 {
 		w.pods = append(w.pods, makePod(string(rune('a'+i)), requests(v1.ResourceMemory, "1Gi")))
 	}
-	m, err := New(Config{Host: LinuxHost(1<<40, dir, dir), Runtime: w, Images: w, Recorder: w.events, NodeName: "n"})
+	m, err := New(Config{Host: LinuxHost(1<<40, dir, func() string { return dir }), Runtime: w, Images: w, Recorder: w.events, NodeName: "n"})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -31,11 +31,14 @@ const (
 	respite = time.Minute
 )
 
-// Config is what a Collector needs; all of it but Clock.
+// Config is what a Collector needs; all of it but Containers and Clock.
 type Config struct {
 	Policy  Policy
 	Runtime internalapi.RuntimeService
 	Images  internalapi.ImageManagerService
+	// Containers lists all that may use an image; default all of Runtime's. A
+	// runtime may have others than this node's.
+	Containers func(ctx context.Context) ([]*runtimeapi.Container, error)
 	// Pods are those of this node, whose images stay even before they have
 	// containers.
 	Pods func() []*v1.Pod
@@ -67,6 +70,11 @@ type Collector struct {
 func New(cfg Config) (*Collector, error) {
 	if cfg.Runtime == nil || cfg.Images == nil || cfg.Pods == nil || cfg.Disk == nil || cfg.Recorder == nil || cfg.NodeName == "" {
 		return nil, errors.New("imagegc: a field of Config isn't set")
+	}
+	if cfg.Containers == nil {
+		cfg.Containers = func(ctx context.Context) ([]*runtimeapi.Container, error) {
+			return cfg.Runtime.ListContainers(ctx, nil)
+		}
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}

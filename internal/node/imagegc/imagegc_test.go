@@ -57,6 +57,7 @@ type world struct {
 	internalapi.ImageManagerService
 	images     []string
 	containers []string // their images
+	others     []string // images of containers that aren't this node's
 	pods       []*v1.Pod
 	other      int64 // bytes that others take
 	broken     error // what removing an image fails with
@@ -117,6 +118,13 @@ func play(t *testing.T, policy Policy, script func(w *world)) {
 		var err error
 		w.c, err = New(Config{
 			Policy: policy, Runtime: w, Images: imagesOf{w}, Recorder: w.events, NodeName: "n",
+			Containers: func(ctx context.Context) ([]*runtimeapi.Container, error) {
+				list, err := w.ListContainers(ctx, nil)
+				for _, image := range w.others {
+					list = append(list, &runtimeapi.Container{ImageId: image})
+				}
+				return list, err
+			},
 			Pods: func() []*v1.Pod { return w.pods },
 			Disk: func() (Disk, error) {
 				return Disk{Capacity: 1000, Available: 1000 - w.other - 100*int64(len(w.images))}, nil
@@ -205,6 +213,18 @@ func TestPullMakesRoom(t *testing.T) {
 		w.other = 250
 		w.pull(t, "three") // 1150
 		w.want(t, "pinned", "used", "awaited", "old", "three")
+	})
+}
+
+// A runtime that others use, too, keeps what they need.
+func TestOthersContainers(t *testing.T) {
+	play(t, DefaultPolicy(), func(w *world) {
+		w.others = []string{"theirs"}
+		w.pull(t, "theirs")
+		w.pull(t, "old")
+		w.other = 700
+		w.pull(t, "new")
+		w.want(t, "theirs", "new")
 	})
 }
 

@@ -52,7 +52,7 @@ func (c *Collector) look(ctx context.Context) ([]image, error) {
 // needed are the images of all containers, also those that have ended, and of
 // the pods that may make containers yet.
 func (c *Collector) needed(ctx context.Context) (map[string]bool, error) {
-	containers, err := c.cfg.Runtime.ListContainers(ctx, nil)
+	containers, err := c.cfg.Containers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
