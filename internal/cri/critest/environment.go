@@ -77,8 +77,12 @@ func imageVolume(p *Pod) {
 		}
 	}
 	p.wantRun("root", "cut -d: -f1 /image/etc/passwd | head -1", volume(""))
+	p.wantRun("executed", "/image/bin/busybox echo executed", volume(""))
 	p.wantRun("read-only", "touch /image/f 2>/dev/null || echo read-only", volume(""))
-	p.wantRun("root", "cut -d: -f1 /image | head -1", volume("etc/passwd"))
+	p.wantRun("root", "cut -d: -f1 /image/passwd | head -1", volume("etc"))
+	if !p.Foreign { // a single file is beyond the KEP
+		p.wantRun("root", "cut -d: -f1 /image | head -1", volume("etc/passwd"))
+	}
 	_, err := p.Runtime.CreateContainer(p.Ctx, p.ID(), p.container("true", volume("no/such")), p.Config)
 	if err == nil || !strings.Contains(err.Error(), "no/such") {
 		p.Errorf("a path that the image hasn't: %v", err)

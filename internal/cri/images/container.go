@@ -31,10 +31,10 @@ func (s *Store) RemoveRootfs(ctx context.Context, containerID string) error {
 	return s.collect(s.context(ctx))
 }
 
-// PrepareImageVolume returns the mounts that show an image's files, read-only and not to be executed, to a container that has a root and
-// mounts the image as a volume (KEP-4639); the caller mounts them. name tells the container's volumes apart. The image's layers stay
-// until RemoveRootfs, by when the mounts must be gone. errdefs.ErrNotFound: the image or the container's root is gone;
-// errdefs.ErrAlreadyExists: there is a volume of that name; errdefs.ErrInvalidArgument: name can't be a file's.
+// PrepareImageVolume returns the mounts that show an image's files, read-only, to a container that has a root and mounts the image as a
+// volume (KEP-4639); the caller mounts them. name tells the container's volumes apart. The image's layers stay until RemoveRootfs, by
+// when the mounts must be gone. errdefs.ErrNotFound: the image or the container's root is gone; errdefs.ErrAlreadyExists: there is a
+// volume of that name; errdefs.ErrInvalidArgument: name can't be a file's.
 func (s *Store) PrepareImageVolume(ctx context.Context, containerID, name string, img Image) ([]mount.Mount, error) {
 	return s.rootfs.prepareVolume(s.context(ctx), containerID, name, img.ChainID)
 }

@@ -49,7 +49,7 @@ func (k *rootfsKeeper) claimVolume(id, chainID string) error {
 
 // view returns what mounts layers read-only.
 func (k *rootfsKeeper) view(below layers) []mount.Mount {
-	options := []string{"ro", "noexec"}
+	options := []string{"ro"}
 	switch {
 	case len(below.dirs) == 0:
 		return []mount.Mount{{Type: "tmpfs", Source: "tmpfs", Options: append(options, "mode=755")}}

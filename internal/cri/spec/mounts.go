@@ -115,20 +115,22 @@ func (b *builder) bind(i int, m *runtimeapi.Mount) (specs.Mount, error) {
 	}, nil
 }
 
-// imageVolume is read-only, and nothing in it can be executed, whatever the
-// mount asks for (KEP-4639).
+// imageVolume is an image's files, never to be written (KEP-4639). As in an
+// image's own root, programs among them can be executed.
 func imageVolume(m *runtimeapi.Mount, source string) (specs.Mount, error) {
 	switch {
 	case source == "":
 		return specs.Mount{}, fmt.Errorf("the image %s isn't mounted on the host", m.GetImage().GetImage())
 	case m.GetHostPath() != "":
 		return specs.Mount{}, fmt.Errorf("%w: both an image and a host path", ErrInvalid)
+	case !m.GetReadonly():
+		return specs.Mount{}, fmt.Errorf("%w: an image volume must be read-only", ErrInvalid)
 	case m.GetPropagation() != runtimeapi.MountPropagation_PROPAGATION_PRIVATE:
 		return specs.Mount{}, fmt.Errorf("%w: mounts don't propagate to and from an image volume", ErrInvalid)
 	}
 	return specs.Mount{
 		Destination: filepath.Clean(m.GetContainerPath()), Type: "bind", Source: source,
-		Options: []string{"rbind", "rprivate", "ro", "noexec"},
+		Options: []string{"rbind", "rprivate", "ro"},
 	}, nil
 }
 

@@ -448,20 +448,25 @@ func TestRuns32(t *testing.T) {
 	}
 }
 
-// An image volume is read-only and not to be executed even if the mount isn't said to be.
+// An image volume is read-only, or refused; nobody says that it isn't to be executed.
 func TestImageVolume(t *testing.T) {
 	f := makeInput(t)
 	f.Config.Mounts = []*runtimeapi.Mount{
 		{ContainerPath: "/other", HostPath: t.TempDir()},
-		{ContainerPath: "/x/../data/", Image: &runtimeapi.ImageSpec{Image: "i"}},
+		{ContainerPath: "/x/../data/", Image: &runtimeapi.ImageSpec{Image: "i"}, Readonly: true},
 	}
 	f.ImageVolumes = map[int]string{1: "/host/image"}
-	want := specs.Mount{Destination: "/data", Type: "bind", Source: "/host/image", Options: []string{"rbind", "rprivate", "ro", "noexec"}}
+	want := specs.Mount{Destination: "/data", Type: "bind", Source: "/host/image", Options: []string{"rbind", "rprivate", "ro"}}
 	if got := f.build(t).Mounts; !slices.ContainsFunc(got, func(m specs.Mount) bool { return cmp.Equal(m, want) }) {
 		t.Errorf("no %v in %v", want, got)
 	}
 	f.ImageVolumes = nil
 	if _, err := Build(t.Context(), f.Input); err == nil || !strings.Contains(err.Error(), "isn't mounted") {
 		t.Errorf("an image that nobody mounted: %v", err)
+	}
+	f.ImageVolumes = map[int]string{1: "/host/image"}
+	f.Config.Mounts[1].Readonly = false
+	if _, err := Build(t.Context(), f.Input); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "must be read-only") {
+		t.Errorf("an image to be written: %v", err)
 	}
 }
