@@ -11,8 +11,9 @@ import (
 	"slices"
 	"strings"
 
-	"errand.dev/errand/test/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"errand.dev/errand/test/registry"
 )
 
 // pushStandIns puts a stand-in into the registry for each image that the tests name and that there is one for, and leads every
@@ -65,9 +66,9 @@ func imageNames(ctx context.Context, tools string) ([]string, error) {
 
 // makeStandIns makes the stand-ins, by the last part of an image's name. docs/conformance.md says what each is.
 func makeStandIns(tools string) (map[string]v1.Image, error) {
-	busybox, err := registry.BusyboxImage(registry.Owner{})
+	busybox, err := busyboxImage(tools)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a stand-in for the image busybox: %w", err)
 	}
 	nginx, err := registry.WebServer(busybox, 80)
 	if err != nil {
@@ -75,7 +76,7 @@ func makeStandIns(tools string) (map[string]v1.Image, error) {
 	}
 	standIns := map[string]v1.Image{"busybox": busybox, "glibc-dns-testing": busybox, "nginx": nginx}
 	for name, make := range map[string]func(v1.Image, string) (v1.Image, error){
-		"agnhost": agnhost, "pause": pause, "nonewprivs": nonewprivs, "nonroot": nonroot,
+		"agnhost": agnhost, "kitten": kitten, "pause": pause, "nonewprivs": nonewprivs, "nonroot": nonroot,
 	} {
 		if standIns[name], err = make(busybox, tools); err != nil {
 			return nil, fmt.Errorf("make a stand-in for the image %s: %w", name, err)
@@ -84,29 +85,56 @@ func makeStandIns(tools string) (map[string]v1.Image, error) {
 	return standIns, nil
 }
 
-// curl is as much of it as hooks of the tests use: it asks for one address.
-const curl = "#!/bin/sh\nfor url; do :; done\nexec wget -q -O - \"$url\"\n"
+// busyboxImage is the host's, with a shell in which no environment variable gets lost (standin/sh.c).
+func busyboxImage(tools string) (v1.Image, error) {
+	sh, err := os.ReadFile(filepath.Join(tools, "sh"))
+	if err != nil {
+		return nil, err
+	}
+	image, err := registry.BusyboxImage(registry.Owner{})
+	if err != nil {
+		return nil, err
+	}
+	return registry.Extend(image, func(*v1.Config) {}, registry.File{Name: "bin/sh", Mode: 0o755, Body: sh})
+}
+
+// What agnhost's image has besides programs: as much of curl as hooks of the tests use, which ask for one address, and the users and
+// groups that tests name.
+const (
+	curl   = "#!/bin/sh\nfor url; do :; done\nexec wget -q -O - \"$url\"\n"
+	passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nuser-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n"
+	group  = "root:x:0:\nnobody:x:65534:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"
+)
 
 func agnhost(busybox v1.Image, tools string) (v1.Image, error) {
-	var bodies [3][]byte
-	for i, name := range []string{"agnhost", "localhost.crt", "localhost.key"} {
-		var err error
-		if bodies[i], err = os.ReadFile(filepath.Join(tools, name)); err != nil {
+	files, err := fakeRegistry(busybox, tools)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range []registry.File{
+		{Name: "agnhost", Mode: 0o755}, {Name: "localhost.crt"}, {Name: "localhost.key"},
+		{Name: "usr/bin/nc", Mode: 0o755}, {Name: "usr/bin/nsenter", Mode: 0o755},
+	} {
+		if file.Body, err = os.ReadFile(filepath.Join(tools, path.Base(file.Name))); err != nil {
 			return nil, err
 		}
+		files = append(files, file)
 	}
-	return registry.Extend(busybox, func(c *v1.Config) {
-		c.Entrypoint, c.Cmd = []string{"/agnhost"}, []string{"pause"}
-	}, registry.File{Name: "agnhost", Mode: 0o755, Body: bodies[0]},
-		registry.File{Name: "localhost.crt", Body: bodies[1]},
-		registry.File{Name: "localhost.key", Body: bodies[2]},
+	files = append(files,
 		registry.File{Name: "usr/bin/curl", Mode: 0o755, Body: []byte(curl)},
 		registry.File{Name: "bin/bash", Mode: 0o755, Body: []byte("#!/bin/sh\nexec sh \"$@\"\n")},
 		registry.File{Name: "agnhost-2", Link: "agnhost"},
 		registry.File{Name: "uploads/"},
-		registry.File{Name: "etc/passwd", Body: []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\nuser-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n")},
-		registry.File{Name: "etc/group", Body: []byte("root:x:0:\nnobody:x:65534:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n")},
-	)
+		registry.File{Name: "etc/passwd", Body: []byte(passwd)},
+		registry.File{Name: "etc/group", Body: []byte(group)})
+	return registry.Extend(busybox, func(c *v1.Config) { c.Entrypoint, c.Cmd = []string{"/agnhost"}, []string{"pause"} }, files...)
+}
+
+// kitten is mounted as a volume by tests that look for what upstream's has of its own, and of Alpine.
+func kitten(busybox v1.Image, _ string) (v1.Image, error) {
+	return registry.Extend(busybox, func(*v1.Config) {},
+		registry.File{Name: "data.json", Body: []byte("{\"image\": \"kitten.jpg\"}\n")},
+		registry.File{Name: "etc/os-release", Body: []byte("NAME=\"Alpine Linux\"\n")})
 }
 
 // pause has a shell, which upstream's hasn't: no test cares.

@@ -14,11 +14,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/test/ginkgoreport"
 	"errand.dev/errand/test/harness"
@@ -165,9 +168,13 @@ func withErrand(ctx context.Context, s settings, dir string, do func(context.Con
 		return err
 	}
 	defer log.Close()
+	runtime, err := ociRuntime(s.bin)
+	if err != nil {
+		return err
+	}
 	cfg := harness.Config{
 		Bin: s.bin, DataDir: filepath.Join(dir, "data"), RegistriesConf: filepath.Join(dir, "registries.conf"), Log: log,
-		Args: append([]string{"-v=2"}, s.serve...),
+		Args: append([]string{"-v=2", "--runtime", "runc=" + runtime, "--runtime", testHandler + "=" + runtime, "--default-runtime", "runc"}, s.serve...),
 	}
 	e, err := harness.Launch(cfg)
 	if err != nil {
@@ -183,6 +190,21 @@ func withErrand(ctx context.Context, s settings, dir string, do func(context.Con
 	defer cancel()
 	_, stopErr := e.Stop(ending)
 	return errors.Join(err, stopErr, e.TakeOff(ctx))
+}
+
+// testHandler is the handler that upstream's tests of RuntimeClasses count on.
+const testHandler = "test-handler"
+
+// ociRuntime finds the runc that errand would.
+func ociRuntime(bin string) (string, error) {
+	if path := filepath.Join(bin, "runc"); unix.Access(path, unix.X_OK) == nil {
+		return path, nil
+	}
+	path, err := exec.LookPath("runc")
+	if err != nil {
+		return "", fmt.Errorf("%w: run make conformance", err)
+	}
+	return filepath.Abs(path)
 }
 
 // serveImages starts the registry that stands in for upstream's, and writes the registries.conf that leads there.

@@ -87,9 +87,7 @@ func (s *suite) args(kubeconfig string) []string {
 		"--focus", s.focus.String(),
 	}
 	if !s.all {
-		for _, e := range outOfScope {
-			args = append(args, "--skip", e.Pattern())
-		}
+		args = append(args, outOfScope.Args("--skip")...)
 	}
 	return append(args, filepath.Join(s.tools, "e2e.test"), "--",
 		"--kubeconfig", kubeconfig,

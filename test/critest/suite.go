@@ -73,9 +73,7 @@ func (s *suite) args() []string {
 		args = append(args, "-ginkgo.focus", focus)
 	}
 	if !s.all {
-		for _, e := range outOfScope {
-			args = append(args, "-ginkgo.skip", e.Pattern())
-		}
+		args = append(args, outOfScope.Args("-ginkgo.skip")...)
 	}
 	return args
 }

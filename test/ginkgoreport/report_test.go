@@ -42,11 +42,15 @@ func summarize(out io.Writer, r Report, focus string, outOfScope ...Exclusion) e
 
 func TestSummary(t *testing.T) {
 	var out strings.Builder
-	err := summarize(&out, report(t), `\[sig-apps\]`, Exclusion{"[sig-apps] Job never", "it can't"}, Exclusion{"[sig-apps] Job is gone", "it has gone"})
+	err := summarize(&out, report(t), `\[sig-apps\]`,
+		Exclusion{Begins: "[sig-apps] Job", Has: "ever ran", Why: "not here", Lacks: func() string { return "a fourth dimension" }},
+		Exclusion{Begins: "[sig-apps] Job is gone", Why: "it has gone"},
+		Exclusion{Begins: "[sig-apps] Job", Has: "passes", Why: "not everywhere", Lacks: func() string { return "" }})
 	for _, want := range []string{
 		"[sig-apps] Job within fails\n    timed out (job.go:7)",
 		"[sig-apps] Job skips itself\n    needs two nodes",
-		"no test has such a name:\n  [sig-apps] Job is gone",
+		"no test has such a name:\n  [sig-apps] Job is gone …",
+		"Not run on this machine:\n  [sig-apps] Job … ever ran: a fourth dimension",
 		"[sig-apps] Job                                1      1       1            1",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -93,21 +97,6 @@ func TestUnreadableReport(t *testing.T) {
 		}
 		if _, err := Read(filepath.Join(dir, "report.json"), "the log"); err == nil {
 			t.Errorf("%q: no error", content)
-		}
-	}
-}
-
-func TestExclusionsFitNamesAlone(t *testing.T) {
-	e := Exclusion{Test: "[sig-apps] Job should (not) do"}
-	for name, want := range map[string]bool{
-		"[sig-apps] Job should (not) do this [Slow]": true,
-		"[sig-apps] Job should do":                   false,
-	} {
-		if got := e.Fits(name); got != want {
-			t.Errorf("fits %q: %v", name, got)
-		}
-		if got := regexp.MustCompile(e.Pattern()).MatchString("Kubernetes e2e suite " + name); got != want {
-			t.Errorf("%s matches %q: %v", e.Pattern(), name, got)
 		}
 	}
 }

@@ -9,32 +9,23 @@ import (
 	"strings"
 )
 
-// Exclusion takes tests out of scope.
-type Exclusion struct {
-	// Test is how the test's full name begins.
-	Test string
-	Why  string
-}
-
-// Pattern fits the test, as a regular expression for ginkgo, which matches it against the suite's name and the test's.
-func (e Exclusion) Pattern() string { return " " + regexp.QuoteMeta(e.Test) }
-
-// Fits says whether the test with that full name is meant.
-func (e Exclusion) Fits(name string) bool { return strings.HasPrefix(name, e.Test) }
-
 // Scope says which tests count.
 type Scope struct {
 	// Focus fits the tests that were asked for, as ginkgo matches it; but those that Skip fits, unless it is nil.
 	Focus, Skip *regexp.Regexp
 	// OutOfScope are those that were left out of the run, with All those that were to be.
-	OutOfScope []Exclusion
+	OutOfScope Exclusions
 	All        bool
 	// File is where OutOfScope stands, for the message about those that fit no test.
 	File string
 }
 
-func (s Scope) excludes(name string) bool {
-	return !s.All && slices.ContainsFunc(s.OutOfScope, func(e Exclusion) bool { return e.Fits(name) })
+// excludes is what takes a test out of scope in this run, nil for nothing.
+func (s Scope) excludes(name string) *Exclusion {
+	if s.All {
+		return nil
+	}
+	return s.OutOfScope.Of(name)
 }
 
 // counts are a group's results.
@@ -53,7 +44,9 @@ type Summary struct {
 	broken []string
 	// stale are exclusions that fit no test of upstream's: it has renamed it, or it has gone.
 	stale []string
-	ran   int
+	// lacking are exclusions that hold because of what this machine lacks, with that.
+	lacking []string
+	ran     int
 }
 
 // Summarize counts the tests that were asked for.
@@ -73,11 +66,13 @@ func (r Report) Summarize(scope Scope) Summary {
 	}
 	for _, e := range scope.OutOfScope {
 		if !slices.ContainsFunc(r.SpecReports, func(test Spec) bool { return test.LeafNodeType == "It" && e.Fits(test.name()) }) {
-			s.stale = append(s.stale, e.Test)
+			s.stale = append(s.stale, e.Name())
 		}
 	}
 	slices.Sort(s.failed)
 	slices.Sort(s.skipped)
+	slices.Sort(s.lacking)
+	s.lacking = slices.Compact(s.lacking)
 	return s
 }
 
@@ -88,9 +83,13 @@ func (s *Summary) add(test Spec) {
 		s.groups[test.group()] = g
 	}
 	line := fmt.Sprintf("%s\n    %s", test.name(), test.why())
+	out := s.scope.excludes(test.name())
 	switch {
-	case s.scope.excludes(test.name()):
+	case out != nil:
 		g.outOfScope++
+		if out.Lacks != nil {
+			s.lacking = append(s.lacking, out.Name()+": "+out.Lacks())
+		}
 	case test.State == "passed":
 		g.passed++
 		s.ran++
@@ -112,6 +111,7 @@ func (s Summary) Print(out io.Writer) {
 			fmt.Fprintf(out, "\n%s:\n  %s\n", title, strings.Join(lines, "\n  "))
 		}
 	}
+	list("Not run on this machine", s.lacking)
 	list("Skipped themselves", s.skipped)
 	list("Failed", s.failed)
 	list("Broken", s.broken)
