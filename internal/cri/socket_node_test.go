@@ -31,7 +31,8 @@ func TestContractOverASocket(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx, l.Service, m.store.Service()) }()
 	defer func() { cancel(); must(t, <-ended) }()
-	remote, err := criclient.NewRemoteRuntimeService(t.Context(), endpoint, time.Minute, nil, true)
+	remote, err := criclient.NewRemoteRuntimeServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(time.Minute).
+		WithUseStreaming(true).Build(t.Context())
 	must(t, err)
 	defer remote.Close(ctx)
 	env := l.env()

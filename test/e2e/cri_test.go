@@ -73,10 +73,14 @@ func (e *criErrand) start() {
 		return
 	}
 	endpoint := "unix://" + e.cfg.CRI
-	if e.runtime, err = criclient.NewRemoteRuntimeService(e.t.Context(), endpoint, patience, nil, true); err != nil {
+	e.runtime, err = criclient.NewRemoteRuntimeServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(patience).
+		WithUseStreaming(true).Build(e.t.Context())
+	if err != nil {
 		e.t.Fatal(err)
 	}
-	if e.images, err = criclient.NewRemoteImageService(e.t.Context(), endpoint, patience, nil, true); err != nil {
+	e.images, err = criclient.NewRemoteImageServiceBuilder().WithEndpoint(endpoint).WithConnectionTimeout(patience).
+		WithUseStreaming(true).Build(e.t.Context())
+	if err != nil {
 		e.t.Fatal(err)
 	}
 	e.t.Cleanup(func() {
