@@ -175,7 +175,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.cri = newCRI(w.log)
-	server, err := New(Config{Socket: w.socket, NodeName: "n", Machine: machine{}, Metrics: testMetrics(), Pods: onePod{runningPod()}, Runtime: w.cri, LogDir: logDir})
+	server, err := New(Config{Socket: w.socket, NodeName: "n", Machine: busyMachine{}, Metrics: testMetrics(), Pods: onePod{runningPod()}, Runtime: w.cri, LogDir: logDir})
 	if err != nil {
 		t.Fatal(err)
 	}

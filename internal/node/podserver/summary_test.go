@@ -30,10 +30,10 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// machine uses 3 s of CPU and 20 bytes of memory.
-type machine struct{}
+// busyMachine uses 3 s of CPU and 20 bytes of memory.
+type busyMachine struct{}
 
-func (machine) Usage() (MachineUsage, error) {
+func (busyMachine) Usage() (MachineUsage, error) {
 	return MachineUsage{At: time.Unix(8, 0), CPUNanos: 3e9, Used: 30, WorkingSet: 20}, nil
 }
 

@@ -1,8 +1,6 @@
 package registration
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/node/machine"
 )
 
 // Host knows the machine. Facts is called once.
@@ -41,7 +41,7 @@ func LinuxHost(dataDir string) Host { return &linux{root: "/", dataDir: dataDir}
 type linux struct{ root, dataDir string }
 
 func (l *linux) Facts() (Facts, error) {
-	memory, err := l.meminfo()
+	memory, err := machine.Linux(l.root).Meminfo()
 	if err != nil {
 		return Facts{}, err
 	}
@@ -67,31 +67,6 @@ func (l *linux) Facts() (Facts, error) {
 		OSImage:    l.osImage(),
 	}
 	return f, nil
-}
-
-// meminfo is /proc/meminfo in bytes.
-func (l *linux) meminfo() (map[string]int64, error) {
-	path := filepath.Join(l.root, "proc/meminfo")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	values := map[string]int64{}
-	for scanner := bufio.NewScanner(bytes.NewReader(data)); scanner.Scan(); {
-		fields := strings.Fields(scanner.Text())
-		if len(fields) != 3 || fields[2] != "kB" {
-			continue
-		}
-		n, err := strconv.ParseInt(fields[1], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		values[strings.TrimSuffix(fields[0], ":")] = n * 1024
-	}
-	if values["MemTotal"] == 0 {
-		return nil, fmt.Errorf("%s has no MemTotal", path)
-	}
-	return values, nil
 }
 
 // cpuLimit and memoryLimit are the limits of the outermost cgroup that we can

@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// machine writes the files of a machine below a temporary root.
-func machine(t *testing.T, files map[string]string) *linux {
+// host writes the files of a machine below a temporary root.
+func host(t *testing.T, files map[string]string) *linux {
 	t.Helper()
 	root := t.TempDir()
 	for name, text := range files {
@@ -27,7 +27,7 @@ func machine(t *testing.T, files map[string]string) *linux {
 const meminfo = "MemTotal:       16000000 kB\nMemFree:  1 kB\nMemAvailable:    8000000 kB\nHugePages_Total:       0\nSwapTotal:       2000000 kB\n"
 
 func TestFacts(t *testing.T) {
-	l := machine(t, map[string]string{
+	l := host(t, map[string]string{
 		"proc/meminfo":                   meminfo,
 		"proc/sys/kernel/random/boot_id": "boot\n",
 		"etc/machine-id":                 "machine\n",
@@ -64,7 +64,7 @@ func TestFactsWithinACgroup(t *testing.T) {
 		},
 	} {
 		files["proc/meminfo"] = meminfo
-		f, err := machine(t, files).Facts()
+		f, err := host(t, files).Facts()
 		if err != nil || f.MilliCPU != 500 || f.Memory != 1<<20 {
 			t.Errorf("%s: %+v, %v", name, f, err)
 		}
@@ -73,7 +73,7 @@ func TestFactsWithinACgroup(t *testing.T) {
 		"proc/meminfo": meminfo, "sys/fs/cgroup/cpu.max": "max 100000\n", "sys/fs/cgroup/memory.max": "max\n",
 		"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
 	}
-	if f, err := machine(t, unlimited).Facts(); err != nil || f.Memory != 16000000*1024 || f.MilliCPU < 1000 {
+	if f, err := host(t, unlimited).Facts(); err != nil || f.Memory != 16000000*1024 || f.MilliCPU < 1000 {
 		t.Errorf("unlimited: %+v, %v", f, err)
 	}
 }
