@@ -48,7 +48,7 @@ func TestImageVolumes(t *testing.T) {
       cat /two/etc/version /one/etc/version /weights/weights /version
       ls /none | wc -l
       touch /two/new /one/new 2>&1
-      /one/bin/run 2>&1 || true
+      /one/bin/run
       ls /two
     volumeMounts:
     - {name: two, mountPath: /two}
@@ -69,7 +69,7 @@ func TestImageVolumes(t *testing.T) {
 			0
 			touch: /two/new: Read-only file system
 			touch: /one/new: Read-only file system
-			sh: /one/bin/run: Permission denied
+			ran
 			bin
 			etc
 			model
