@@ -271,7 +271,7 @@ func TestEvictionFails(t *testing.T) {
 		return w.queue.pods["uid-high"].failures > 0
 	}
 	for !failed() {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // the binder tells nobody that it will try again
 	}
 	w.clock.Step(firstRetry)
 	w.wantEvent(t, found)

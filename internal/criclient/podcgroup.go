@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 
@@ -47,23 +48,17 @@ func (s runtimeService) RunPodSandbox(ctx context.Context, config *runtimeapi.Po
 // StopPodSandbox implements internalapi.RuntimeService. It removes the pod's
 // cgroup with the last sandbox that uses it.
 func (s runtimeService) StopPodSandbox(ctx context.Context, id string) error {
-	l, err := s.current()
-	if err != nil {
-		return err
-	}
-	p, err := s.podOf(ctx, l, id)
-	if err != nil {
-		return err
-	}
-	if err := l.runtime.StopPodSandbox(quiet(ctx), id); err != nil {
-		return err
-	}
-	return s.release(ctx, p, id)
+	return s.end(ctx, id, internalapi.RuntimeService.StopPodSandbox)
 }
 
 // RemovePodSandbox implements internalapi.RuntimeService. A sandbox that ended by
 // itself was never stopped by anyone.
 func (s runtimeService) RemovePodSandbox(ctx context.Context, id string) error {
+	return s.end(ctx, id, internalapi.RuntimeService.RemovePodSandbox)
+}
+
+// end stops or removes a sandbox, and then releases its pod's cgroup.
+func (s runtimeService) end(ctx context.Context, id string, call func(internalapi.RuntimeService, context.Context, string) error) error {
 	l, err := s.current()
 	if err != nil {
 		return err
@@ -72,7 +67,7 @@ func (s runtimeService) RemovePodSandbox(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.runtime.RemovePodSandbox(quiet(ctx), id); err != nil {
+	if err := call(l.runtime, quiet(ctx), id); err != nil {
 		return err
 	}
 	return s.release(ctx, p, id)

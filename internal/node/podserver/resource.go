@@ -19,25 +19,25 @@ var (
 // kubelet's own collector isn't used: it brings half of the kubelet along.
 var (
 	nodeCPUDesc = metrics.NewDesc("node_cpu_usage_seconds_total",
-		"Cumulative cpu time consumed by the node in core-seconds", nil, nil, metrics.STABLE, "")
+		"CPU time that the whole node has used, in seconds of one core", nil, nil, metrics.STABLE, "")
 	nodeMemoryDesc = metrics.NewDesc("node_memory_working_set_bytes",
-		"Current working set of the node in bytes", nil, nil, metrics.STABLE, "")
+		"Memory of the whole node that is in use and not easily given back, in bytes", nil, nil, metrics.STABLE, "")
 	nodeSwapDesc = metrics.NewDesc("node_swap_usage_bytes",
-		"Current swap usage of the node in bytes", nil, nil, metrics.ALPHA, "")
+		"Swap that the whole node uses, in bytes", nil, nil, metrics.ALPHA, "")
 	podCPUDesc = metrics.NewDesc("pod_cpu_usage_seconds_total",
-		"Cumulative cpu time consumed by the pod in core-seconds", podLabels, nil, metrics.STABLE, "")
+		"CPU time that the pod has used, in seconds of one core", podLabels, nil, metrics.STABLE, "")
 	podMemoryDesc = metrics.NewDesc("pod_memory_working_set_bytes",
-		"Current working set of the pod in bytes", podLabels, nil, metrics.STABLE, "")
+		"Memory of the pod that is in use and not easily given back, in bytes", podLabels, nil, metrics.STABLE, "")
 	containerCPUDesc = metrics.NewDesc("container_cpu_usage_seconds_total",
-		"Cumulative cpu time consumed by the container in core-seconds", containerLabels, nil, metrics.STABLE, "")
+		"CPU time that the container has used, in seconds of one core", containerLabels, nil, metrics.STABLE, "")
 	containerMemoryDesc = metrics.NewDesc("container_memory_working_set_bytes",
-		"Current working set of the container in bytes", containerLabels, nil, metrics.STABLE, "")
+		"Memory of the container that is in use and not easily given back, in bytes", containerLabels, nil, metrics.STABLE, "")
 	containerSwapDesc = metrics.NewDesc("container_swap_usage_bytes",
-		"Current amount of the container swap usage in bytes", containerLabels, nil, metrics.ALPHA, "")
+		"Swap that the container uses, in bytes", containerLabels, nil, metrics.ALPHA, "")
 	containerStartDesc = metrics.NewDesc("container_start_time_seconds",
-		"Start time of the container since unix epoch in seconds", containerLabels, nil, metrics.STABLE, "")
+		"When the container was started, in seconds since 1970", containerLabels, nil, metrics.STABLE, "")
 	resourceErrorDesc = metrics.NewDesc("resource_scrape_error",
-		"1 if there was an error while getting container metrics, 0 otherwise", nil, nil, metrics.STABLE, "")
+		"1 if something could not be measured, else 0", nil, nil, metrics.STABLE, "")
 )
 
 // resourceCollector measures whenever it is asked.
