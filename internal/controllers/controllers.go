@@ -47,6 +47,8 @@ type Config struct {
 	// Nodes says whether this process has a node: without one, pods of nodes
 	// that are gone are left to whoever brought the nodes.
 	Nodes bool
+	// TerminatedPodGCThreshold is how many pods that have ended are kept; 0 or less is all.
+	TerminatedPodGCThreshold int
 	// VolumesDir holds the volumes that are made for claims; "" makes none.
 	VolumesDir string
 }
@@ -90,7 +92,6 @@ func New(ctx context.Context, c Config) (*Set, error) {
 	list := []struct {
 		name, account string
 		build         builder
-		skip          bool
 	}{
 		{name: "namespace", account: "namespace-controller", build: namespaces},
 		{name: "serviceaccount", account: "service-account-controller", build: serviceAccounts},
@@ -104,14 +105,11 @@ func New(ctx context.Context, c Config) (*Set, error) {
 		{name: "persistentvolumeclaim-protection", account: "pvc-protection-controller", build: claimProtection},
 		{name: "persistentvolume-protection", account: "pv-protection-controller", build: volumeProtection},
 		{name: "ephemeral-volume", account: "ephemeral-volume-controller", build: ephemeralVolumes},
-		{name: "pod-garbage-collector", account: "pod-garbage-collector", build: podGC, skip: !c.Nodes},
+		{name: "pod-garbage-collector", account: "pod-garbage-collector", build: podGC},
 	}
 	s := &Set{started: d.started}
 	var errs []error
 	for _, l := range list {
-		if l.skip {
-			continue
-		}
 		run, err := build(ctx, d, l.account, l.build)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("controller %s: %w", l.name, err))

@@ -18,11 +18,13 @@ import (
 	"k8s.io/kubernetes/pkg/controller/cronjob"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 	"k8s.io/kubernetes/pkg/controller/namespace"
-	"k8s.io/kubernetes/pkg/controller/podgc"
+	upstreampodgc "k8s.io/kubernetes/pkg/controller/podgc"
 	"k8s.io/kubernetes/pkg/controller/resourcequota"
 	"k8s.io/kubernetes/pkg/controller/serviceaccount"
 	"k8s.io/kubernetes/pkg/quota/v1/evaluator/core"
 	"k8s.io/kubernetes/pkg/quota/v1/install"
+
+	"errand.dev/errand/internal/podgc"
 )
 
 // How much each does at once. Upstream's defaults serve thousands of nodes;
@@ -40,9 +42,6 @@ const (
 	// collectorFirstSync bounds the wait for the garbage collector's view of
 	// all kinds; after it, it works with what it has.
 	collectorFirstSync = 30 * time.Second
-	// terminatedPods is upstream's threshold above which ended pods, oldest
-	// first, are collected even if nobody asks for it.
-	terminatedPods = 12500
 )
 
 func namespaces(ctx context.Context, d *dependencies) (func(context.Context), error) {
@@ -136,8 +135,16 @@ func cronJobs(ctx context.Context, d *dependencies) (func(context.Context), erro
 }
 
 func podGC(ctx context.Context, d *dependencies) (func(context.Context), error) {
-	c := podgc.NewPodGC(ctx, d.client, d.Informers.Core().V1().Pods(), d.Informers.Core().V1().Nodes(), terminatedPods)
-	return c.Run, nil
+	c, err := podgc.New(d.client, d.Informers.Core().V1().Pods(), d.TerminatedPodGCThreshold)
+	if err != nil {
+		return nil, err
+	}
+	if !d.Nodes {
+		return c.Run, nil
+	}
+	// With a threshold of 0 upstream's leaves pods alone that have ended on a node that there is.
+	orphans := upstreampodgc.NewPodGC(ctx, d.client, d.Informers.Core().V1().Pods(), d.Informers.Core().V1().Nodes(), 0)
+	return both(c.Run, orphans.Run), nil
 }
 
 // both runs two loops of one controller until both have ended.

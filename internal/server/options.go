@@ -18,6 +18,7 @@ import (
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
+	"errand.dev/errand/internal/podgc"
 	"errand.dev/errand/internal/podtrace/otlp"
 )
 
@@ -91,6 +92,9 @@ type Options struct {
 	EvictionMinimumReclaim           map[string]string `yaml:"evictionMinimumReclaim"`
 	EvictionPressureTransitionPeriod time.Duration     `yaml:"evictionPressureTransitionPeriod"`
 	EvictionMaxPodGracePeriod        int64             `yaml:"evictionMaxPodGracePeriod"`
+	// TerminatedPodGCThreshold is how many pods that have ended are kept; the
+	// oldest of more are deleted. 0 or less keeps all.
+	TerminatedPodGCThreshold int `yaml:"terminatedPodGCThreshold"`
 	// PodFailureBackoff is the delay after a Job's first failed pod; it doubles
 	// with each further one up to MaxPodFailureBackoff.
 	PodFailureBackoff    time.Duration `yaml:"podFailureBackoff"`
@@ -137,6 +141,8 @@ func DefaultOptions() Options {
 		ImageMaximumGCAge:           gc.MaxAge,
 
 		EvictionPressureTransitionPeriod: eviction.DefaultPressureTransitionPeriod,
+
+		TerminatedPodGCThreshold: podgc.DefaultThreshold,
 
 		PodFailureBackoff:    10 * time.Second,
 		MaxPodFailureBackoff: 10 * time.Minute,

@@ -185,6 +185,8 @@ func (s *serve) startControllers(ctx context.Context) error {
 		REST:      s.api.DirectConfig(),
 		RootCA:    s.api.CA(),
 		Nodes:     s.options.Node,
+
+		TerminatedPodGCThreshold: s.options.TerminatedPodGCThreshold,
 	}
 	if s.options.Node {
 		cfg.VolumesDir = s.dir.Path("volumes")

@@ -13,7 +13,7 @@ import (
 // Remembered is how many objects are known by their last version, and owners by
 // the last of what they own. They are held for it, a kilobyte or two each; of
 // more, further versions share only what their owner's have in common.
-const Remembered = 1024
+const Remembered = 16_384
 
 // Versions remembers the last versions of objects. Its methods may be called
 // concurrently.

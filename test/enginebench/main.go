@@ -1,6 +1,6 @@
 // Command enginebench measures the Job engine against errand's own API server, both in one process, with etcd's fsync on: how long Jobs take whose
-// pods end at once, and what they cost. No container runs: a loop says of each new pod that it has succeeded, and upstream's pod garbage collector
-// deletes the oldest that have ended once there are more than 12,500, as in errand serve.
+// pods end at once, and what they cost. No container runs: a loop says of each new pod that it has succeeded, and of more than 12,500 that have ended
+// the oldest are deleted, as in errand serve.
 // Each series of loads has a process and a server of its own. It measures, it doesn't judge.
 package main
 

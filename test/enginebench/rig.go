@@ -16,19 +16,17 @@ import (
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/kubernetes/pkg/controller/podgc"
 	"k8s.io/utils/ptr"
 
 	"errand.dev/errand/internal/apiserver"
 	"errand.dev/errand/internal/jobs"
+	"errand.dev/errand/internal/podgc"
 )
 
 const (
 	namespace = "default"
 	// enders is how many pods are said to have ended at a time.
 	enders = 32
-	// terminatedPods is upstream's and errand's threshold above which ended pods, oldest first, are deleted.
-	terminatedPods = 12_500
 	// collectorWrites is how many pods errand serve lets the collector delete at once.
 	collectorWrites = 32
 )
@@ -58,7 +56,7 @@ func startRig(ctx context.Context) (*rig, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	r := &rig{
-		pods: make(chan *corev1.Pod, 1<<20), finished: make(chan *batchv1.Job, 1<<12), counted: make(chan counted, 1<<17),
+		pods: make(chan *corev1.Pod, 1<<13), finished: make(chan *batchv1.Job, 1<<12), counted: make(chan counted, 1<<13),
 		failed: ctx.Done(),
 	}
 	r.stop = func() error {
@@ -93,7 +91,10 @@ func (r *rig) start(ctx context.Context, group *errgroup.Group, dir string) erro
 	if err != nil {
 		return err
 	}
-	collector := podgc.NewPodGC(ctx, deleter, server.Informers().Core().V1().Pods(), server.Informers().Core().V1().Nodes(), terminatedPods)
+	collector, err := podgc.New(deleter, server.Informers().Core().V1().Pods(), podgc.DefaultThreshold)
+	if err != nil {
+		return err
+	}
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { collector.Run(ctx); return nil })
 	group.Go(func() error { return engine.Run(ctx) })
