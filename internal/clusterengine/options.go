@@ -36,6 +36,8 @@ type Options struct {
 	Lease LeaseOptions
 	// MetricsBindAddress is the host:port of metrics and probes; "0" means none.
 	MetricsBindAddress string
+	// Profiling says whether /debug/pprof is served there, too.
+	Profiling bool
 	// Workers is how many Jobs are synced at a time.
 	Workers int
 	// QPS bounds the requests a second, on average, and Burst those at once; 0

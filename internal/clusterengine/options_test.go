@@ -117,7 +117,7 @@ func TestComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.rest.Host != "https://b:1" || c.rest.QPS >= 0 || c.rest.ContentType != runtime.ContentTypeProtobuf {
+	if c.rest.Host != "https://b:1" || c.rest.QPS >= 0 || c.rest.ContentType != runtime.ContentTypeProtobuf || !c.rest.DisableCompression {
 		t.Errorf("it reaches %s with %g requests a second in %s", c.rest.Host, c.rest.QPS, c.rest.ContentType)
 	}
 	if l := c.options.Lease; l.Namespace != "kube-system" || l.Name != "errand-controller" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"k8s.io/component-base/metrics/legacyregistry"
@@ -19,6 +20,10 @@ const noAddress = "0"
 // requestTimeout bounds what a client of the probes may take to say its request
 // and read the answer.
 const requestTimeout = 10 * time.Second
+
+// profileTimeout does the same where a profile may be asked for, which is taken
+// for as long as its request says.
+const profileTimeout = 10 * time.Minute
 
 // A check returns nil where all is well.
 type check func() error
@@ -37,12 +42,21 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 }
 
 // probes serves metrics, and whether the process lives and is ready.
-func probes(healthy, ready check) http.Handler {
+func probes(healthy, ready check) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", legacyregistry.Handler())
 	mux.Handle("GET /healthz", healthy)
 	mux.Handle("GET /readyz", ready)
 	return mux
+}
+
+// addProfiles serves the process's profiles, too.
+func addProfiles(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 }
 
 // ServeHTTP implements http.Handler.
@@ -54,9 +68,9 @@ func (c check) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// serve serves on the listener until ctx ends.
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: requestTimeout, WriteTimeout: requestTimeout}
+// serve serves on the listener until ctx ends. No answer takes longer than longest.
+func serve(ctx context.Context, l net.Listener, h http.Handler, longest time.Duration) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: requestTimeout, WriteTimeout: longest}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

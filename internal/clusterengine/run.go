@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"time"
 
 	"k8s.io/client-go/informers"
@@ -117,8 +118,20 @@ func (r *replica) startProbes(ctx context.Context, listener net.Listener) {
 	if listener == nil {
 		return
 	}
-	handler := probes(r.healthy, r.ready)
-	r.group.Start(ctx, "metrics and probes", func(ctx context.Context) error { return serve(ctx, listener, handler) })
+	longest := requestTimeout
+	if r.options.Profiling {
+		longest = profileTimeout
+	}
+	r.group.Start(ctx, "metrics and probes", func(ctx context.Context) error { return serve(ctx, listener, r.handler(), longest) })
+}
+
+// handler serves what there is at --metrics-bind-address.
+func (r *replica) handler() http.Handler {
+	mux := probes(r.healthy, r.ready)
+	if r.options.Profiling {
+		addProfiles(mux)
+	}
+	return mux
 }
 
 // healthy fails for a process that should have ended, for want of the lease,

@@ -66,6 +66,20 @@ func TestProbes(t *testing.T) {
 	want("/healthz", http.StatusServiceUnavailable)
 }
 
+// Profiles are served to whoever asks for --profiling, and to nobody else.
+func TestProfiling(t *testing.T) {
+	for _, profiling := range []bool{true, false} {
+		options := DefaultOptions()
+		options.Profiling = profiling
+		r := &replica{Config: &Config{options: options}}
+		w := httptest.NewRecorder()
+		r.handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/debug/pprof/heap", nil))
+		if served := w.Code == http.StatusOK && w.Body.Len() > 0; served != profiling {
+			t.Errorf("with --profiling=%t: %d", profiling, w.Code)
+		}
+	}
+}
+
 func TestPortInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

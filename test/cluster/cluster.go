@@ -87,6 +87,10 @@ func unlimited(kubeconfig string) (kubernetes.Interface, error) {
 		return nil, err
 	}
 	cfg.QPS = -1
+	// As kubelets do; and each event of a watch packed by itself would cost as much as all else.
+	cfg.DisableCompression = true
+	cfg.ContentType = runtime.ContentTypeProtobuf
+	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	return kubernetes.NewForConfig(cfg)
 }
 

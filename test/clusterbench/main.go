@@ -54,7 +54,7 @@ func (c contender) largeRounds(s settings) int {
 var contenders = []contender{
 	{name: "errand controller", start: func(ctx context.Context, c *cluster.Cluster) (*cluster.Process, error) {
 		// Upstream's has no lease; this one shouldn't lose its own on a machine that is busy.
-		p, err := c.StartController("--managed-by", "kubernetes.io/job-controller", "--leader-elect-lease-duration=120s", "--leader-elect-renew-deadline=100s")
+		p, err := c.StartController("--managed-by", "kubernetes.io/job-controller", "-v=0", "--leader-elect-lease-duration=120s", "--leader-elect-renew-deadline=100s")
 		if err != nil {
 			return nil, err
 		}

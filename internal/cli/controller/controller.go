@@ -77,6 +77,7 @@ func addControllerFlags(f *pflag.FlagSet, o *clusterengine.Options) {
 	f.DurationVar(&o.Lease.RenewDeadline, "leader-elect-renew-deadline", o.Lease.RenewDeadline, "how long after the last renewal the leader acts")
 	f.DurationVar(&o.Lease.RetryPeriod, "leader-elect-retry-period", o.Lease.RetryPeriod, "how often the lease is renewed, and asked for")
 	f.StringVar(&o.MetricsBindAddress, "metrics-bind-address", o.MetricsBindAddress, "host:port of /metrics, /healthz and /readyz; 0 for none")
+	f.BoolVar(&o.Profiling, "profiling", o.Profiling, "serve /debug/pprof, too, at --metrics-bind-address")
 	f.IntVar(&o.Workers, "workers", o.Workers, "how many Jobs are synced at a time")
 	f.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "the most requests a second (default no limit: the API server's priority and fairness paces)")
 	f.IntVar(&o.Burst, "kube-api-burst", o.Burst, "the most requests at once, with --kube-api-qps (default twice that)")
