@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/client-go/tools/clientcmd"
+
 	"errand.dev/errand/internal/apiserver/pki"
 )
 
@@ -36,5 +38,26 @@ func TestOthersKubeconfigIsLeftAlone(t *testing.T) {
 				t.Errorf("the file is now %q, %v", b, err)
 			}
 		})
+	}
+}
+
+// On this machine, long lists come unpacked; over a network, packed.
+func TestCompressionFollowsTheAddress(t *testing.T) {
+	certs, err := pki.Open(pki.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for server, want := range map[string]bool{"https://127.0.0.1:1": true, "https://[::1]:1": true, "https://192.0.2.1:1": false} {
+		path := filepath.Join(t.TempDir(), "config")
+		if err := writeKubeconfig(path, server, certs); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := clientcmd.BuildConfigFromFlags("", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cfg.DisableCompression != want {
+			t.Errorf("%s: compression off: %t", server, cfg.DisableCompression)
+		}
 	}
 }
