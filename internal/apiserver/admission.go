@@ -44,7 +44,7 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 	for _, register := range []func(*admission.Plugins){
 		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, podpriority.Register,
 		defaulttolerationseconds.Register, setdefault.Register, storageobjectinuseprotection.Register, resize.Register,
-		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), mutating.Register,
+		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), registerJobAnnotations, mutating.Register,
 		mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
 	} {
 		register(plugins)
@@ -62,6 +62,7 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 		runtimeclass.PluginName,
 		podresize.PluginName,
 		serviceNoticeName,
+		jobAnnotationsName,
 		mutating.PluginName,
 		mutatingwebhook.PluginName,
 		validating.PluginName,

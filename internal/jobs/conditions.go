@@ -23,8 +23,16 @@ func isTrue(conditions []batchv1.JobCondition, kind batchv1.JobConditionType) bo
 }
 
 // isFinished says whether the Job is Complete or Failed, which is for good.
-func isFinished(job *batchv1.Job) bool {
-	return isTrue(job.Status.Conditions, batchv1.JobComplete) || isTrue(job.Status.Conditions, batchv1.JobFailed)
+func isFinished(job *batchv1.Job) bool { return finalCondition(job) != nil }
+
+// finalCondition is that by which the Job is Complete or Failed; nil before.
+func finalCondition(job *batchv1.Job) *batchv1.JobCondition {
+	for _, kind := range []batchv1.JobConditionType{batchv1.JobComplete, batchv1.JobFailed} {
+		if c := findCondition(job.Status.Conditions, kind); c != nil && c.Status == corev1.ConditionTrue {
+			return c
+		}
+	}
+	return nil
 }
 
 func newCondition(kind batchv1.JobConditionType, reason, message string, now time.Time) batchv1.JobCondition {

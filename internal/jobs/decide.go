@@ -56,7 +56,7 @@ type draft struct {
 }
 
 func newDraft(job *batchv1.Job, v *view, now time.Time, lim limits) *draft {
-	d := &draft{job: job, v: v, now: now, lim: lim}
+	d := &draft{job: job, v: v, now: now, lim: lim.wishedBy(job)}
 	job.Status.DeepCopyInto(&d.status)
 	if d.status.UncountedTerminatedPods == nil {
 		d.status.UncountedTerminatedPods = &batchv1.UncountedTerminatedPods{}

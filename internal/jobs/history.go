@@ -4,7 +4,10 @@ import (
 	"slices"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"errand.dev/errand/internal/jobannotations"
 )
 
 // historyDepth is how many failures are remembered: enough for the delay to have doubled from a millisecond beyond any sensible maximum.
@@ -83,4 +86,17 @@ func (d *draft) backoff() time.Duration {
 		return 0
 	}
 	return backoffDelay(d.v.History, d.now, d.lim)
+}
+
+// wishedBy returns the limits with those in their place that the Job asks for.
+func (l limits) wishedBy(job *batchv1.Job) limits {
+	if d, ok := jobannotations.Duration(job.Annotations, jobannotations.MaxPodFailureBackoff); ok {
+		l.MaxPodFailureBackoff = d
+		l.PodFailureBackoff = min(l.PodFailureBackoff, d)
+	}
+	if d, ok := jobannotations.Duration(job.Annotations, jobannotations.PodFailureBackoff); ok {
+		l.PodFailureBackoff = d
+		l.MaxPodFailureBackoff = max(l.MaxPodFailureBackoff, d)
+	}
+	return l
 }

@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
+
+	"errand.dev/errand/internal/jobannotations"
 )
 
 // modelSteps is how many random steps TestModel takes; the environment variable ERRAND_MODEL_STEPS overrides it.
@@ -58,6 +60,7 @@ func TestModel(t *testing.T) {
 			"delete pod":    m.deletePod,
 			"disown pod":    m.disownPod,
 			"disrupt pod":   m.disruptPod,
+			"starve pod":    m.starvePod,
 			"renumber pod":  m.renumberPod,
 			"resize Job":    m.resizeJob,
 			"edit Job":      m.editJob,
@@ -173,11 +176,29 @@ func (m *model) createJob(rt *rapid.T) {
 	if rapid.IntRange(0, 4).Draw(rt, "ttl") == 0 {
 		b.ttl(rapid.Int32Range(0, 60).Draw(rt, "ttl seconds"))
 	}
+	m.annotate(rt, b)
 	job := m.create(b.obj())
 	m.note("create %s completions=%v parallelism=%d", job.Name, ptr.Deref(job.Spec.Completions, -1), *job.Spec.Parallelism)
 }
 
 // index makes the Job Indexed, with some of the policies that go with it.
+// annotate asks for what only errand gives.
+func (m *model) annotate(rt *rapid.T, b *jobBuilder) {
+	for _, a := range []struct {
+		name   string
+		values []string
+	}{
+		{jobannotations.PodFailureBackoff, []string{"0s", "1s", "1h"}},
+		{jobannotations.ImagePullDeadline, []string{"0s", "20s", "soon"}},
+		{jobannotations.TTLAfterSuccess, []string{"0", "30", jobannotations.Never}},
+		{jobannotations.TTLAfterFailure, []string{"5", jobannotations.Never}},
+	} {
+		if rapid.IntRange(0, 7).Draw(rt, "annotated") == 0 {
+			b.annotated(a.name, rapid.SampledFrom(a.values).Draw(rt, a.name))
+		}
+	}
+}
+
 func (m *model) index(rt *rapid.T, b *jobBuilder) {
 	b.indexed(*b.job.Spec.Completions)
 	if rapid.IntRange(0, 1).Draw(rt, "per index") == 0 {
@@ -256,6 +277,13 @@ func alive(p *corev1.Pod) bool { return !stageOf(p.Status.Phase, false).ended() 
 
 func (m *model) runPod(rt *rapid.T) {
 	m.running(m.pick(rt, func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodPending && p.DeletionTimestamp == nil }))
+}
+
+// starvePod has a pod wait for an image that doesn't come; it may run or end all the same, later.
+func (m *model) starvePod(rt *rapid.T) {
+	pod := m.pick(rt, func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodPending })
+	m.note("%s gets no image", pod.Name)
+	m.imageless(pod, "ImagePullBackOff", "no such image")
 }
 
 func (m *model) endPod(rt *rapid.T) {

@@ -72,6 +72,8 @@ type pod struct {
 	end        podEnd
 	verdict    verdict
 	failsIndex bool
+	// pull is what keeps an active pod from its image.
+	pull failingPull
 	// surplus says that the pod is active and the Job has no use for it: another has its index, or its index isn't needed.
 	surplus bool
 	// seen is set once the informer has delivered this version or a newer one: nothing older can follow.
@@ -106,6 +108,10 @@ func (p *pod) read(obj *corev1.Pod) {
 	p.end = podEnd{}
 	if p.stage == stageFailed {
 		p.end = readEnd(obj)
+	}
+	p.pull = failingPull{}
+	if p.stage == stageActive {
+		p.pull = readPull(obj)
 	}
 }
 

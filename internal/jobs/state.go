@@ -46,6 +46,7 @@ type jobState struct {
 	waiting   list.List              // of *pod: ended, tracked and not in uncounted
 	misfits   map[types.UID]*pod     // controlled by the Job, but not selected
 	orphans   map[types.UID]*corev1.Pod
+	imageless map[types.UID]*pod // active, and an image can't be pulled
 	sum       sums
 	history   failureHistory
 	// indexes is nil unless the Job is Indexed.
@@ -85,6 +86,8 @@ func newJobState(uid types.UID, namespace, name string) *jobState {
 		pods:     map[types.UID]*pod{},
 		misfits:  map[types.UID]*pod{},
 		orphans:  map[types.UID]*corev1.Pod{},
+
+		imageless: map[types.UID]*pod{},
 	}
 }
 

@@ -147,6 +147,7 @@ func (s *jobState) withdraw(p *pod) {
 	s.unqueue(p)
 	p.outcome, p.failsIndex, p.verdict = notEnded, false, verdict{}
 	delete(s.misfits, p.UID)
+	delete(s.imageless, p.UID)
 	if s.indexes != nil {
 		s.setSurplus(p, false)
 		s.indexes.remove(p)
@@ -168,6 +169,9 @@ func (s *jobState) enter(p *pod) {
 	if p.outcome != notEnded {
 		s.remember(p)
 		p.waiting = s.waiting.PushBack(p)
+	}
+	if p.stage == stageActive && !p.pull.none() {
+		s.imageless[p.UID] = p
 	}
 	s.count(p, 1)
 	if s.indexes != nil {

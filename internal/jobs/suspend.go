@@ -6,7 +6,10 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
+
+	"errand.dev/errand/internal/jobannotations"
 )
 
 // start gives a Job that may run its start time, and ends its suspension (KEP-2232). A resumed Job starts anew: the time it rested doesn't count.
@@ -23,6 +26,10 @@ func (d *draft) start() {
 	}
 	if d.status.StartTime == nil {
 		d.status.StartTime = ptr.To(metav1.NewTime(now))
+		for _, err := range jobannotations.Validate(d.job.Annotations, field.NewPath("metadata", "annotations")) {
+			// errand's own API refuses them before; another's doesn't know them.
+			d.event(corev1.EventTypeWarning, "InvalidAnnotation", "Ignored: "+err.Error())
+		}
 	}
 }
 

@@ -40,9 +40,9 @@ func decidedEnd(conditions []batchv1.JobCondition) *batchv1.JobCondition {
 	return nil
 }
 
-// failure returns FailureTarget if the Job has to fail.
+// failure returns FailureTarget if the Job has to fail: for upstream's reasons, then for errand's own.
 func (d *draft) failure() *batchv1.JobCondition {
-	for _, check := range []func() *batchv1.JobCondition{d.failedByPolicy, d.failedTooOften, d.ranTooLong, d.tooManyIndexesFailed} {
+	for _, check := range []func() *batchv1.JobCondition{d.failedByPolicy, d.failedTooOften, d.ranTooLong, d.tooManyIndexesFailed, d.imageMissing} {
 		if c := check(); c != nil {
 			return c
 		}

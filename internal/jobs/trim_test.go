@@ -35,13 +35,34 @@ func TestTrimPodKeepsWhatIsRead(t *testing.T) {
 	if trimmed.Annotations["other"] != "" || trimmed.Spec.InitContainers[0].Image != "" {
 		t.Errorf("it isn't trimmed: %+v", trimmed)
 	}
-	var want, got pod
-	want.read(whole)
-	got.read(trimmed)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(pod{})); diff != "" {
-		t.Error(diff)
-	}
+	want := readsTheSame(t, whole, trimmed)
 	if want.index != 3 || want.before != (indexFailures{2, 1}) || len(want.end.Exits) != 2 || !want.endedAt.Equal(epoch.Add(time.Hour)) {
 		t.Errorf("the pod isn't read as it should be: %+v", want)
 	}
+}
+
+// So it does from one that waits for an image.
+func TestTrimPodKeepsWhyThereIsNoImage(t *testing.T) {
+	whole := makePod("p").obj()
+	whole.Status.StartTime = &metav1.Time{Time: epoch.Add(time.Minute)}
+	whole.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", Image: "nowhere", State: corev1.ContainerState{
+		Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: "not found"},
+	}}}
+	trimmed := whole.DeepCopy()
+	TrimPod(trimmed)
+	if want := readsTheSame(t, whole, trimmed); want.pull.none() || !want.pull.since.Equal(epoch.Add(time.Minute)) {
+		t.Errorf("the pod isn't read as it should be: %+v", want)
+	}
+}
+
+// readsTheSame checks that the engine reads the same from two versions of a pod, and returns what.
+func readsTheSame(t *testing.T, whole, trimmed *corev1.Pod) pod {
+	t.Helper()
+	var want, got pod
+	want.read(whole)
+	got.read(trimmed)
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(pod{}, failingPull{})); diff != "" {
+		t.Error(diff)
+	}
+	return want
 }

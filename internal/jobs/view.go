@@ -17,6 +17,8 @@ type view struct {
 	Waiting []ended
 	History failureHistory
 	Claims  []claim
+	// Pull is what has kept a pod from its image for longest; the zero value if nothing does.
+	Pull failingPull
 	// Indexes of an Indexed Job; else nil.
 	Indexes *indexes
 
@@ -69,6 +71,11 @@ func (s *jobState) view(now time.Time) *view {
 	for e := s.waiting.Front(); e != nil && len(v.Waiting) < maxUncounted; e = e.Next() {
 		p := e.Value.(*pod)
 		v.Waiting = append(v.Waiting, ended{p.podRef, p.outcome, p.verdict, p.index, p.failsIndex})
+	}
+	for _, p := range s.imageless {
+		if v.Pull.none() || p.pull.since.Before(v.Pull.since) || p.pull.since.Equal(v.Pull.since) && p.pull.message < v.Pull.message {
+			v.Pull = p.pull
+		}
 	}
 	for _, p := range s.misfits {
 		v.Claims = append(v.Claims, claim{podRef: p.podRef})

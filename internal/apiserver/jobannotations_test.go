@@ -1,0 +1,44 @@
+package apiserver
+
+import (
+	"strings"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Annotations for the engine that it couldn't read are refused, with their names: in Jobs, in CronJobs' templates, and when they are added later.
+func TestJobAnnotations(t *testing.T) {
+	ns, client := namespace(t, nil), clientFor(t, shared.config).BatchV1()
+	spec := batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "main", Image: "busybox"}},
+	}}}
+	bad := map[string]string{"errand.dev/image-pull-deadline": "5 minutes", "errand.dev/ttl-seconds-after-success": "never"}
+	refused := func(err error, path string) {
+		t.Helper()
+		want := path + `[errand.dev/image-pull-deadline]: Invalid value: "5 minutes": must be a duration such as 500ms`
+		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "ttl") {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	job := &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: "j", Annotations: bad}, Spec: spec}
+	_, err := client.Jobs(ns).Create(t.Context(), job, metav1.CreateOptions{})
+	refused(err, "metadata.annotations")
+	cron := &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: batchv1.CronJobSpec{
+		Schedule: "* * * * *", JobTemplate: batchv1.JobTemplateSpec{ObjectMeta: metav1.ObjectMeta{Annotations: bad}, Spec: spec},
+	}}
+	_, err = client.CronJobs(ns).Create(t.Context(), cron, metav1.CreateOptions{})
+	refused(err, "spec.jobTemplate.metadata.annotations")
+
+	job.Annotations = map[string]string{"errand.dev/image-pull-deadline": "5m"}
+	if _, err := client.Jobs(ns).Create(t.Context(), job, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	patch := []byte(`{"metadata":{"annotations":{"errand.dev/image-pull-deadline":"5 minutes"}}}`)
+	_, err = client.Jobs(ns).Patch(t.Context(), "j", types.MergePatchType, patch, metav1.PatchOptions{})
+	refused(err, "metadata.annotations")
+}

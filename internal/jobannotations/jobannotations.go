@@ -1,0 +1,104 @@
+// Package jobannotations has the annotations by which a Job asks for what
+// Kubernetes' API has no field for: their names, what they mean, and what is
+// wrong with one. The Job engine reads them, and errand's API refuses what it
+// couldn't.
+package jobannotations
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Without them a Job is run as Kubernetes has it.
+const (
+	// PodFailureBackoff is the delay before the Job's first failed pod is replaced, which doubles with each failure up to
+	// MaxPodFailureBackoff: durations such as 500ms; 0s is no delay.
+	PodFailureBackoff    = "errand.dev/pod-failure-backoff"
+	MaxPodFailureBackoff = "errand.dev/max-pod-failure-backoff"
+	// ImagePullDeadline is how long after a pod's start an image that can't be pulled fails the Job: a duration; 0s is at once.
+	ImagePullDeadline = "errand.dev/image-pull-deadline"
+	// TTLAfterSuccess and TTLAfterFailure take the place of spec.ttlSecondsAfterFinished for a Job that ends that way: seconds,
+	// or "never".
+	TTLAfterSuccess = "errand.dev/ttl-seconds-after-success"
+	TTLAfterFailure = "errand.dev/ttl-seconds-after-failure"
+)
+
+// Never is the TTL of a Job that is kept.
+const Never = "never"
+
+// checks say of each annotation what is wrong with its value.
+var checks = map[string]func(value string) error{
+	PodFailureBackoff:    checkDuration,
+	MaxPodFailureBackoff: checkDuration,
+	ImagePullDeadline:    checkDuration,
+	TTLAfterSuccess:      checkTTL,
+	TTLAfterFailure:      checkTTL,
+}
+
+// Validate returns all that is wrong with a Job's annotations for the engine.
+func Validate(annotations map[string]string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		if value, ok := annotations[name]; ok {
+			if err := checks[name](value); err != nil {
+				errs = append(errs, field.Invalid(path.Key(name), value, err.Error()))
+			}
+		}
+	}
+	return errs
+}
+
+func checkDuration(value string) error {
+	_, err := parseDuration(value)
+	return err
+}
+
+func checkTTL(value string) error {
+	_, _, err := parseTTL(value)
+	return err
+}
+
+func parseDuration(value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("must be a duration such as 500ms, 30s or 1h, or 0s")
+	}
+	return d, nil
+}
+
+// parseTTL returns how long a finished Job is kept; limited is false if it is kept for ever.
+func parseTTL(value string) (ttl time.Duration, limited bool, err error) {
+	if value == Never {
+		return 0, false, nil
+	}
+	seconds, err := strconv.ParseInt(value, 10, 32)
+	if err != nil || seconds < 0 {
+		return 0, false, fmt.Errorf("must be a number of seconds, or %q", Never)
+	}
+	return time.Duration(seconds) * time.Second, true, nil
+}
+
+// Duration is what one of the annotations says that are durations; ok is false if it says nothing, or nothing that Validate lets pass.
+func Duration(annotations map[string]string, name string) (d time.Duration, ok bool) {
+	value, ok := annotations[name]
+	if !ok {
+		return 0, false
+	}
+	d, err := parseDuration(value)
+	return d, err == nil
+}
+
+// TTL is what one of the annotations says that are TTLs; limited is false for Never. ok is as Duration's.
+func TTL(annotations map[string]string, name string) (ttl time.Duration, limited, ok bool) {
+	value, ok := annotations[name]
+	if !ok {
+		return 0, false, false
+	}
+	ttl, limited, err := parseTTL(value)
+	return ttl, limited, err == nil
+}
