@@ -372,7 +372,6 @@ func TestCloseEndsPulls(t *testing.T) {
 }
 
 func TestAuth(t *testing.T) {
-	image := &runtimeapi.ImageSpec{Image: "private:1"}
 	basic := base64.StdEncoding.EncodeToString([]byte("me:secret"))
 	for _, scheme := range []string{"basic", "token"} {
 		srv := startRegistry(t)
@@ -382,6 +381,7 @@ func TestAuth(t *testing.T) {
 		} else {
 			srv.AddFault(registry.Any, registry.Always, srv.TokenAuth("me", "secret"))
 		}
+		image := &runtimeapi.ImageSpec{Image: srv.Addr() + "/library/private:1"}
 		authFile := fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, srv.Addr(), basic)
 		for _, tc := range []struct {
 			name     string
@@ -431,9 +431,9 @@ func TestRegistryToken(t *testing.T) {
 	push(t, srv, "library/private:1", small("private"))
 	srv.AddFault(registry.Any, registry.Always, srv.TokenAuth("me", "secret"))
 	s := newStore(t, srv)
-	_, err := s.Pull(context.Background(), "private:1", &runtimeapi.AuthConfig{RegistryToken: "test-token"})
+	_, err := s.Pull(context.Background(), srv.Addr()+"/library/private:1", &runtimeapi.AuthConfig{RegistryToken: "test-token"})
 	must(t, err)
-	_, err = s.Pull(context.Background(), "private:1", &runtimeapi.AuthConfig{RegistryToken: "stale"})
+	_, err = s.Pull(context.Background(), srv.Addr()+"/library/private:1", &runtimeapi.AuthConfig{RegistryToken: "stale"})
 	if err == nil {
 		t.Error("a stale token was taken")
 	}
