@@ -84,6 +84,8 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim (default beside errand, then $PATH)")
 	f.StringVar(&o.RegistriesConf, "registries-conf", o.RegistriesConf, "containers-registries.conf(5) (default its usual places)")
 	f.StringVar(&o.AuthFile, "authfile", o.AuthFile, "containers-auth.json(5) (default its usual places)")
+	f.StringVar(&o.ImagePullCredentialsVerificationPolicy, "image-pull-credentials-verification-policy", o.ImagePullCredentialsVerificationPolicy, "when a pod must show by its imagePullSecrets that it may have an image that is present: NeverVerify, NeverVerifyPreloadedImages (if a pod has brought it), NeverVerifyAllowlistedImages or AlwaysVerify")
+	f.StringSliceVar(&o.PreloadedImagesVerificationAllowlist, "preloaded-images-verification-allowlist", nil, "the images that are everybody's with NeverVerifyAllowlistedImages, such as registry.example/team/*")
 	f.StringVar(&o.ContainerLogMaxSize, "container-log-max-size", o.ContainerLogMaxSize, "the size at which a container's log goes on in a new file, such as 10Mi; 0 lets logs grow")
 	f.IntVar(&o.ContainerLogMaxFiles, "container-log-max-files", o.ContainerLogMaxFiles, "how many files of a container's log are kept, the current one included")
 	f.IntVar(&o.ImageGCHighThresholdPercent, "image-gc-high-threshold-percent", o.ImageGCHighThresholdPercent, "the use of the disk at which images that no pod needs are removed; 100 is never")

@@ -33,13 +33,15 @@ func TestValidateTellsEverything(t *testing.T) {
 	o.ImageGCLowThresholdPercent = 102
 	o.ImageMinimumGCAge = -1
 	o.ImageMaximumGCAge = -1
+	o.ImagePullCredentialsVerificationPolicy = "Sometimes"
 	o.PodFailureBackoff = 0
 	err := o.Validate()
 	if err == nil {
 		t.Fatal("nothing was found wrong")
 	}
 	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-max-pids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files",
-		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age"} {
+		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age",
+		"--image-pull-credentials-verification-policy"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not speak of %s:\n%v", want, err)
 		}

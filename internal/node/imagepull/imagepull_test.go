@@ -58,7 +58,7 @@ func fixture() (*Puller, *registry, func(image string, p v1.PullPolicy) Request,
 			},
 		}
 	}
-	return New(reg, clk), reg, request, events
+	return New(reg, nil, clk), reg, request, events
 }
 
 func TestLocal(t *testing.T) {
@@ -169,4 +169,10 @@ func TestCancelled(t *testing.T) {
 	if _, err := p.Pull(ctx, request("img", v1.PullAlways)); !errors.Is(err, context.Canceled) || len(p.backoff) != 0 {
 		t.Error(err)
 	}
+}
+
+// present makes an image present that nobody has pulled.
+func present(r *registry, name string) {
+	image := &runtimeapi.Image{Id: "id-" + name, Size: 77}
+	r.local[name], r.local[image.Id] = image, image
 }
