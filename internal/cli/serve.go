@@ -84,6 +84,7 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim (default beside errand, then $PATH)")
 	f.StringVar(&o.RegistriesConf, "registries-conf", o.RegistriesConf, "containers-registries.conf(5) (default its usual places)")
 	f.StringVar(&o.AuthFile, "authfile", o.AuthFile, "containers-auth.json(5) (default its usual places)")
+	f.StringVar(&o.SignaturePolicy, "signature-policy", o.SignaturePolicy, "containers-policy.json(5): which images may be pulled; one that wants a signature is refused (default its usual places)")
 	f.StringVar(&o.ImagePullCredentialsVerificationPolicy, "image-pull-credentials-verification-policy", o.ImagePullCredentialsVerificationPolicy, "when a pod must show by its imagePullSecrets that it may have an image that is present: NeverVerify, NeverVerifyPreloadedImages (if a pod has brought it), NeverVerifyAllowlistedImages or AlwaysVerify")
 	f.StringSliceVar(&o.PreloadedImagesVerificationAllowlist, "preloaded-images-verification-allowlist", nil, "the images that are everybody's with NeverVerifyAllowlistedImages, such as registry.example/team/*")
 	f.StringVar(&o.ContainerLogMaxSize, "container-log-max-size", o.ContainerLogMaxSize, "the size at which a container's log goes on in a new file, such as 10Mi; 0 lets logs grow")

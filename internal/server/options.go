@@ -75,6 +75,8 @@ type Options struct {
 	// containers-auth.json(5); empty means their usual places.
 	RegistriesConf string `yaml:"registriesConf"`
 	AuthFile       string `yaml:"authFile"`
+	// SignaturePolicy is containers-policy.json(5); empty means its usual places.
+	SignaturePolicy string `yaml:"signaturePolicy"`
 	// Which pods may have an image that is present, as in KubeletConfiguration.
 	ImagePullCredentialsVerificationPolicy string   `yaml:"imagePullCredentialsVerificationPolicy"`
 	PreloadedImagesVerificationAllowlist   []string `yaml:"preloadedImagesVerificationAllowlist"`

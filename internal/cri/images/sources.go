@@ -115,5 +115,6 @@ func (s *Store) checkConfig() error {
 	if _, err := sysregistriesv2.UnqualifiedSearchRegistries(s.systemContext()); err != nil {
 		return fmt.Errorf("read the registries' configuration: %w", err)
 	}
-	return nil
+	_, err := s.readPolicy()
+	return err
 }

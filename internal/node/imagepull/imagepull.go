@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	internalapi "k8s.io/cri-api/pkg/apis"
@@ -323,6 +325,11 @@ func (p *Puller) Forget(uid types.UID) {
 
 // classify gives the errors that the CRI names their reasons.
 func classify(image string, err error) *Error {
+	said := err.Error()
+	// As cri-client does for a runtime behind a socket.
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unknown {
+		said = s.Message()
+	}
 	for _, known := range []struct {
 		err  error
 		what string
@@ -330,7 +337,7 @@ func classify(image string, err error) *Error {
 		{crierrors.ErrRegistryUnavailable, "the registry is unavailable"},
 		{crierrors.ErrSignatureValidationFailed, "the signature validation failed"},
 	} {
-		if rest, ok := strings.CutPrefix(err.Error(), known.err.Error()); ok {
+		if rest, ok := strings.CutPrefix(said, known.err.Error()); ok {
 			return &Error{Reason: known.err.Error(), Message: fmt.Sprintf("image pull failed for %s because %s%s", image, known.what, rest)}
 		}
 	}

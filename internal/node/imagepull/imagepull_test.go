@@ -132,12 +132,18 @@ func TestBackOff(t *testing.T) {
 }
 
 func TestKnownErrors(t *testing.T) {
-	p, reg, request, _ := fixture()
-	reg.err = errors.New("RegistryUnavailable: connection refused")
-	var e *Error
-	if _, err := p.Pull(t.Context(), request("img", v1.PullAlways)); !errors.As(err, &e) ||
-		e.Error() != "RegistryUnavailable: image pull failed for img because the registry is unavailable: connection refused" {
-		t.Error(err)
+	for text, want := range map[string]string{
+		"RegistryUnavailable: connection refused":      "RegistryUnavailable: image pull failed for img because the registry is unavailable: connection refused",
+		"SignatureValidationFailed: policy rejects it": "SignatureValidationFailed: image pull failed for img because the signature validation failed: policy rejects it",
+	} {
+		for _, err := range []error{errors.New(text), status.Error(codes.Unknown, text)} {
+			p, reg, request, _ := fixture()
+			reg.err = err
+			var e *Error
+			if _, err := p.Pull(t.Context(), request("img", v1.PullAlways)); !errors.As(err, &e) || e.Error() != want {
+				t.Error(err)
+			}
+		}
 	}
 }
 
