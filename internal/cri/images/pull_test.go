@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"errand.dev/errand/test/registry"
 )
@@ -366,8 +367,16 @@ func TestCloseEndsPulls(t *testing.T) {
 	if err := <-result; err == nil {
 		t.Fatal("pulled")
 	}
-	// What the pull left is gone with the next start.
+	// What the pull left is the next start's to go on with, for a while.
+	clk := clocktesting.NewFakeClock(time.Now())
+	cfg.Clock = clk
 	s = openStore(t, cfg)
+	if s.parked.waiting() != 1 {
+		t.Errorf("%d pulls can be gone on with, want 1", s.parked.waiting())
+	}
+	clk.Step(parkedLife)
+	waitFor(t, func() bool { return s.parked.waiting() == 0 })
+	s.parked.expired.Wait()
 	assertEmpty(t, s)
 }
 
