@@ -140,6 +140,29 @@ func TestVerifiedOnce(t *testing.T) {
 	}
 }
 
+// A secret that can't be read opens nothing, and the pod says so.
+func TestBrokenSecret(t *testing.T) {
+	p, reg, request, events := fixture()
+	recordsOf(t, p, t.TempDir(), kubeletconfig.NeverVerifyPreloadedImages)
+	reg.needs = "right"
+	r := request(private+":1", v1.PullIfNotPresent)
+	r.Secrets = func(context.Context) ([]v1.Secret, error) { return secretOfPod("mine", "right"), nil }
+	use(t, p, r)
+	r.Secrets = func(context.Context) ([]v1.Secret, error) {
+		broken := secretOfPod("mine", "right")
+		broken[0].Data[v1.DockerConfigJsonKey] = []byte("{")
+		return broken, nil
+	}
+	*events = nil
+	if got := use(t, p, r); got != ReasonPull {
+		t.Errorf("%s, want %s", got, ReasonPull)
+	}
+	want := `Warning Failed: Failed to check whether the pod may use image "reg.example/app:1": read the pod's image pull secrets: unexpected end of JSON input`
+	if len(*events) != 1 || (*events)[0] != want {
+		t.Errorf("events %q, want %q", *events, want)
+	}
+}
+
 // Killed after the image was there and before it was recorded: it is nobody's
 // until a registry has been asked, whatever the pod left out of its name.
 func TestKilledWhileRecording(t *testing.T) {
