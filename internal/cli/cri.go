@@ -67,4 +67,5 @@ func addCRIFlags(f *pflag.FlagSet, o *server.CRIOptions) {
 	f.StringVar(&o.Shim, "shim", o.Shim, "path of errand-shim (default beside errand, then $PATH)")
 	f.StringVar(&o.RegistriesConf, "registries-conf", o.RegistriesConf, "containers-registries.conf(5) (default its usual places)")
 	f.StringVar(&o.AuthFile, "authfile", o.AuthFile, "containers-auth.json(5) (default its usual places)")
+	f.StringVar(&o.SignaturePolicy, "signature-policy", o.SignaturePolicy, "containers-policy.json(5): which images may be pulled; one that wants a signature is refused (default its usual places)")
 }

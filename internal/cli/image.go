@@ -33,6 +33,7 @@ serve running it does the work; otherwise the image store is opened directly.`,
 	f.StringVar(&o.DataDir, "data-dir", defaultDataDir(), "errand's data directory; $"+dataDirEnv+" changes the default")
 	f.StringVar(&o.RegistriesConf, "registries-conf", "", "containers-registries.conf(5), where errand serve isn't running (default its usual places)")
 	f.StringVar(&o.AuthFile, "authfile", "", "containers-auth.json(5), where errand serve isn't running (default its usual places)")
+	f.StringVar(&o.SignaturePolicy, "signature-policy", "", "containers-policy.json(5), where errand serve isn't running (default its usual places)")
 	cmd.AddCommand(newImageList(&o), newImagePull(&o), newImageLoad(&o), newImageRemove(&o))
 	return cmd
 }

@@ -13,6 +13,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/record"
 	internalapi "k8s.io/cri-api/pkg/apis"
+	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
 	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/node/crispec"
@@ -30,6 +31,8 @@ type Config struct {
 	// Runtime and Images are the CRI.
 	Runtime internalapi.RuntimeService
 	Images  internalapi.ImageManagerService
+	// PullRecords say which pods may have an image that is present; nil: all.
+	PullRecords pullmanager.ImagePullManager
 	// RootDir has a directory per pod, by UID; MemoryDir too, on a tmpfs, for what
 	// may hold secrets ("": below RootDir). LogDir has one per pod for logs. All are
 	// absolute.

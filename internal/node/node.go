@@ -61,7 +61,7 @@ func New(cfg Config) (*Node, error) {
 		cfg:     cfg,
 		spec:    cfg.spec(),
 		objects: newObjects(cfg),
-		puller:  imagepull.New(cfg.Images, cfg.Clock),
+		puller:  imagepull.New(cfg.Images, cfg.PullRecords, cfg.Clock),
 		pods:    core.Pods().Informer(),
 		lister:  core.Pods().Lister(),
 		metrics: newMetrics(cfg.Runtime),

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -109,7 +110,7 @@ func (w *worker) image(ctx context.Context, pod *v1.Pod, wanted want) (img image
 		}
 		return p.image, p.err == nil, p.err
 	}
-	r := w.pullRequest(pod, wanted)
+	r := w.pullRequest(ctx, pod, wanted)
 	img, ok, err := w.n.puller.Local(ctx, r)
 	if err != nil {
 		return image{}, false, err
@@ -143,7 +144,16 @@ func (w *worker) prefetch(ctx context.Context, pod *v1.Pod) {
 	}
 }
 
-func (w *worker) pullRequest(pod *v1.Pod, wanted want) imagepull.Request {
+func (w *worker) pullRequest(ctx context.Context, pod *v1.Pod, wanted want) imagepull.Request {
+	// Looked up no more than once, lest the event about missing ones comes twice.
+	pullSecrets := sync.OnceValue(func() []v1.Secret {
+		found, missing := w.n.objects.pullSecrets(ctx, pod)
+		if len(missing) > 0 {
+			w.n.podEvent(pod, v1.EventTypeWarning, eventPullSecret,
+				"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", "))
+		}
+		return found
+	})
 	sandbox, err := w.n.spec.Sandbox(pod, 0)
 	if err != nil {
 		sandbox = nil // only a hint for the runtime; the error shows elsewhere
@@ -153,15 +163,8 @@ func (w *worker) pullRequest(pod *v1.Pod, wanted want) imagepull.Request {
 		Image:   wanted.image,
 		Policy:  wanted.policy,
 		Sandbox: sandbox,
-		Secrets: func(ctx context.Context) ([]v1.Secret, error) {
-			found, missing := w.n.objects.pullSecrets(ctx, pod)
-			if len(missing) > 0 {
-				w.n.podEvent(pod, v1.EventTypeWarning, eventPullSecret,
-					"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", "))
-			}
-			return found, nil
-		},
-		Event: wanted.event,
+		Secrets: func(context.Context) ([]v1.Secret, error) { return pullSecrets(), nil },
+		Event:   wanted.event,
 	}
 }
 

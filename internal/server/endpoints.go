@@ -62,6 +62,7 @@ func (o *Options) validateEndpoints() error {
 		{o.Shim != "", "--shim", "leave it out: errand-shim isn't used"},
 		{o.PodCIDR != "", "--pod-cidr", "configure its CNI plugins"},
 		{o.RegistriesConf != "", "--registries-conf", "configure registries there (containerd: hosts.toml)"},
+		{o.SignaturePolicy != "", "--signature-policy", "configure it there (CRI-O: signature_policy)"},
 		{o.AuthFile != "", "--authfile", "configure credentials there, or use imagePullSecrets"},
 	} {
 		if f.set {

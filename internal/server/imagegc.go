@@ -8,13 +8,14 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
 
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
 )
 
 // newImageCollector makes what removes images when the disk is nearly full.
-func (s *serve) newImageCollector(ctx context.Context, client kubernetes.Interface) (*imagegc.Collector, error) {
+func (s *serve) newImageCollector(ctx context.Context, client kubernetes.Interface, records pullmanager.ImagePullManager) (*imagegc.Collector, error) {
 	return imagegc.New(imagegc.Config{
 		Policy:     s.options.imageGCPolicy(),
 		Runtime:    s.runtime.Runtime(),
@@ -22,6 +23,7 @@ func (s *serve) newImageCollector(ctx context.Context, client kubernetes.Interfa
 		Containers: s.runtime.allContainers,
 		Pods:       s.podsHere,
 		Disk:       s.imageDisk,
+		Records:    records,
 		Recorder:   s.recorder(ctx, client, "kubelet", s.nodeName.current),
 		NodeName:   s.nodeName.current,
 	})

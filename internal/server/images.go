@@ -16,9 +16,10 @@ import (
 // openStore opens the image store of a data directory that this process holds.
 func openStore(ctx context.Context, o Options, dir *datadir.Dir) (*images.Store, error) {
 	return images.New(ctx, images.Config{
-		Root:           dir.Path("images"),
-		RegistriesConf: o.RegistriesConf,
-		AuthFile:       o.AuthFile,
+		Root:            dir.Path("images"),
+		RegistriesConf:  o.RegistriesConf,
+		AuthFile:        o.AuthFile,
+		SignaturePolicy: o.SignaturePolicy,
 	})
 }
 

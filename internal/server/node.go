@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
+	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
 
 	"errand.dev/errand/internal/binder"
 	"errand.dev/errand/internal/control"
@@ -105,7 +106,11 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err != nil {
 		return fmt.Errorf("read the machine's size: %w", err)
 	}
-	collector, err := s.newImageCollector(ctx, client)
+	records, err := s.openPullRecords(ctx)
+	if err != nil {
+		return err
+	}
+	collector, err := s.newImageCollector(ctx, client, records)
 	if err != nil {
 		return err
 	}
@@ -120,10 +125,10 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err := s.runtime.start(ctx, s, reg); err != nil {
 		return err
 	}
-	if err := s.startControl(ctx); err != nil {
+	if err := s.startControl(ctx, collector); err != nil {
 		return err
 	}
-	agent, err := s.newAgent(ctx, client, reg, collector, evictor)
+	agent, err := s.newAgent(ctx, client, reg, collector, evictor, records)
 	if err != nil {
 		return err
 	}
@@ -158,8 +163,9 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	return nil
 }
 
-func (s *serve) startControl(ctx context.Context) error {
-	server, err := control.Listen(s.names.RuntimeDir, s.runtime.imageCommands(), traceCommand{s.traces})
+func (s *serve) startControl(ctx context.Context, collector *imagegc.Collector) error {
+	images := recordedCommands{s.runtime.imageCommands(), collector}
+	server, err := control.Listen(s.names.RuntimeDir, images, traceCommand{s.traces})
 	if err != nil {
 		return err
 	}
@@ -196,7 +202,7 @@ func (s *serve) newRegistration(ctx context.Context, client kubernetes.Interface
 	})
 }
 
-func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration, collector *imagegc.Collector, evictor *eviction.Manager) (*node.Node, error) {
+func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration, collector *imagegc.Collector, evictor *eviction.Manager, records pullmanager.ImagePullManager) (*node.Node, error) {
 	drained, err := drainedContainers(s.dir)
 	if err != nil {
 		return nil, err
@@ -207,6 +213,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		NodeName:       s.nodeName.current,
 		Runtime:        collector.Runtime(),
 		Images:         collector.Images(),
+		PullRecords:    records,
 		RootDir:        s.dir.Path("pods"),
 		MemoryDir:      filepath.Join(s.names.RuntimeDir, "pods"),
 		LogDir:         s.logDir(),

@@ -18,6 +18,7 @@ import (
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
+	"errand.dev/errand/internal/node/imagepull"
 	"errand.dev/errand/internal/podgc"
 	"errand.dev/errand/internal/podtrace/otlp"
 )
@@ -75,6 +76,11 @@ type Options struct {
 	// containers-auth.json(5); empty means their usual places.
 	RegistriesConf string `yaml:"registriesConf"`
 	AuthFile       string `yaml:"authFile"`
+	// SignaturePolicy is containers-policy.json(5); empty means its usual places.
+	SignaturePolicy string `yaml:"signaturePolicy"`
+	// Which pods may have an image that is present, as in KubeletConfiguration.
+	ImagePullCredentialsVerificationPolicy string   `yaml:"imagePullCredentialsVerificationPolicy"`
+	PreloadedImagesVerificationAllowlist   []string `yaml:"preloadedImagesVerificationAllowlist"`
 	// ContainerLogMaxSize is the size, a quantity such as 10Mi, at which a
 	// container's log is rotated; 0 lets logs grow. ContainerLogMaxFiles is how
 	// many files of a log there are, the current one included.
@@ -139,6 +145,8 @@ func DefaultOptions() Options {
 		ImageGCLowThresholdPercent:  gc.LowPercent,
 		ImageMinimumGCAge:           gc.MinAge,
 		ImageMaximumGCAge:           gc.MaxAge,
+
+		ImagePullCredentialsVerificationPolicy: imagepull.DefaultVerification,
 
 		EvictionPressureTransitionPeriod: eviction.DefaultPressureTransitionPeriod,
 
@@ -239,6 +247,9 @@ func (o *Options) validateNode() error {
 		errs = append(errs, err)
 	}
 	if err := o.imageGCPolicy().Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := imagepull.ValidateVerification(o.ImagePullCredentialsVerificationPolicy, o.PreloadedImagesVerificationAllowlist); err != nil {
 		errs = append(errs, err)
 	}
 	if err := o.evictionPolicy().Validate(); err != nil {

@@ -33,13 +33,15 @@ func TestValidateTellsEverything(t *testing.T) {
 	o.ImageGCLowThresholdPercent = 102
 	o.ImageMinimumGCAge = -1
 	o.ImageMaximumGCAge = -1
+	o.ImagePullCredentialsVerificationPolicy = "Sometimes"
 	o.PodFailureBackoff = 0
 	err := o.Validate()
 	if err == nil {
 		t.Fatal("nothing was found wrong")
 	}
 	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-max-pids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files",
-		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age"} {
+		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age",
+		"--image-pull-credentials-verification-policy"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not speak of %s:\n%v", want, err)
 		}
@@ -91,6 +93,7 @@ func TestValidateEndpoints(t *testing.T) {
 	o.PodCIDR = "10.0.0.0/16"
 	o.RegistriesConf = "/etc/containers/registries.conf"
 	o.AuthFile = "/root/auth.json"
+	o.SignaturePolicy = "/etc/containers/policy.json"
 	err := o.Validate()
 	if err == nil {
 		t.Fatal("nothing was found wrong")
@@ -98,7 +101,7 @@ func TestValidateEndpoints(t *testing.T) {
 	for _, want := range []string{
 		`--container-runtime-endpoint: "/run/containerd/containerd.sock" is not`, `--image-service-endpoint: "tcp://127.0.0.1:1" is not`,
 		"--runtime doesn't go with", "--default-runtime doesn't go with", "--native-launcher=false doesn't go with", "--shim doesn't go with",
-		"--pod-cidr doesn't go with", "--registries-conf doesn't go with", "--authfile doesn't go with",
+		"--pod-cidr doesn't go with", "--registries-conf doesn't go with", "--authfile doesn't go with", "--signature-policy doesn't go with",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error doesn't say %q:\n%v", want, err)

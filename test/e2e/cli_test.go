@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/creack/pty"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -205,6 +207,46 @@ func TestDrainTakesVolumesDown(t *testing.T) {
 		t.Errorf("the user's file holds %q, %v", b, err)
 	}
 	e.Errand = nil // nothing to end
+}
+
+// On a terminal, a pull shows how far it is in one line, and takes it off at the end.
+func TestPullOnATerminal(t *testing.T) {
+	big, err := registry.Big(registry.Owner{}, 1, 1_500_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := images.Push("library/watched:1", big); err != nil {
+		t.Fatal(err)
+	}
+	images.AddFault(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/watched/blobs/") }, registry.Always, registry.Slow(1_000_000))
+	t.Cleanup(images.ClearFaults)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "errand"), "image", "pull", "watched:1",
+		"--data-dir", filepath.Join(shortDir(t), "data"), "--registries-conf", registriesConf)
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	shown, _ := io.ReadAll(terminal) // it ends with an error when the terminal hangs up
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %q", err, shown)
+	}
+	line, rest, _ := strings.Cut(string(shown), "\n")
+	steps := strings.Split(line, "\r")
+	var amounts []string
+	for _, step := range steps {
+		if _, amount, ok := strings.Cut(step, "pulling watched:1: "); ok {
+			amounts = append(amounts, strings.TrimSpace(amount))
+		}
+	}
+	amounts = slices.Compact(amounts)
+	if len(amounts) < 3 || amounts[len(amounts)-1] != "1.5 MB of 1.5 MB" {
+		t.Errorf("shown are %q, want several amounts up to the whole", amounts)
+	}
+	// Before the result the line is blank again.
+	if rest != "" || len(steps) < 3 || steps[len(steps)-2] != "pulled docker.io/library/watched:1" || strings.TrimSpace(steps[len(steps)-3]) != "" {
+		t.Errorf("it ends with %q", steps[max(0, len(steps)-4):])
+	}
 }
 
 func TestImageCommands(t *testing.T) {

@@ -4,11 +4,32 @@ package e2e
 
 import (
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"errand.dev/errand/test/registry"
 )
+
+// What the machine's policy.json doesn't let in is refused, and the pod says why.
+func TestSignaturePolicy(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "policy.json")
+	if err := os.WriteFile(policy, []byte(`{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": {
+		"signed.example": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/etc/key"}]}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := start(t, "--signature-policy="+policy)
+	e.kubectl("run", "signed", "--image=signed.example/team/x:1", "--restart=Never", "--", "true")
+	e.wait(`jsonpath={.status.containerStatuses[0].state.waiting.reason}=SignatureValidationFailed`, "pod/signed")
+	out := e.kubectl("describe", "pod", "signed")
+	if want := policy + ` wants a signature of signed.example/team/x:1 (transport docker, scope "signed.example": signedBy), and errand verifies none`; !strings.Contains(out, want) {
+		t.Errorf("kubectl describe does not say %q:\n%s", want, out)
+	}
+	wantLines(t, e.runPod("unsigned", `
+  containers: [{name: work, image: "busybox:latest", command: [echo, ran]}]
+`), "ran")
+}
 
 // Images and commands that can't be had or run: what a user sees of them.
 func TestBadImages(t *testing.T) {

@@ -214,11 +214,11 @@ func TestPodLife(t *testing.T) {
 		images.AddFault(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/private/") }, registry.Always, registry.BasicAuth("me", "my-password"))
 		t.Cleanup(images.ClearFaults)
 		for secret, password := range map[string]string{"right": "my-password", "wrong": "guess"} {
-			e.kubectl("create", "secret", "docker-registry", secret, "--docker-server=https://index.docker.io/v1/", "--docker-username=me", "--docker-password="+password)
+			e.kubectl("create", "secret", "docker-registry", secret, "--docker-server="+images.Addr(), "--docker-username=me", "--docker-password="+password)
 		}
 		spec := `
   imagePullSecrets: [{name: %s}]
-  containers: [{name: work, image: "private/busybox:latest", imagePullPolicy: Always, command: [echo, pulled]}]
+  containers: [{name: work, image: "` + images.Addr() + `/private/busybox:latest", imagePullPolicy: Always, command: [echo, pulled]}]
 `
 		e.applyPod("stranger", fmt.Sprintf(spec, "wrong"))
 		e.wait("jsonpath={.status.containerStatuses[0].state.waiting.reason}=ImagePullBackOff", "pod/stranger")

@@ -53,6 +53,8 @@ var ofTheEmbedded = map[string]string{
 	"TestSlowKillServeMixed":           "it looks into errand-shim",
 	"TestDrainWithoutTheDataDirectory": "without it nothing tells in which runtime the pods are",
 	"TestImageCommands":                "it loads archives, for which the CRI has no call",
+	"TestLoadedImages":                 "likewise",
+	"TestSignaturePolicy":              "the policy is the runtime's own",
 	"TestWhoHoldsTheImages":            "it uses the image store without errand serve",
 	"TestImagesMakeRoom":               "it fills the embedded image store's disk",
 	"TestBadImages":                    "what is told of broken images is the embedded store's",

@@ -23,7 +23,8 @@ type credentials struct {
 	ref     imageref.Named
 	host    string
 	request *runtimeapi.AuthConfig
-	mirror  bool
+	// elsewhere is set where registries.conf has the image come from another host than its name says.
+	elsewhere bool
 }
 
 // authorizer adds the credentials to requests.
@@ -60,15 +61,15 @@ func (c *credentials) lookup(host string) (user, secret string, err error) {
 	return found.Username, found.Password, nil
 }
 
-// meant reports whether the request's credentials are for this host. Those that name no server are for the image's own registry;
-// a mirror doesn't get to see them.
+// meant reports whether the request's credentials are for this host. Those that name no server are for the registry that the image's
+// name says, as in containers/image: a mirror doesn't get to see them, nor what registries.conf puts in the registry's place.
 func (c *credentials) meant() bool {
 	if c.request == nil {
 		return false
 	}
 	server := c.request.GetServerAddress()
 	if server == "" {
-		return !c.mirror
+		return !c.elsewhere
 	}
 	if !strings.Contains(server, "://") {
 		server = "https://" + server

@@ -38,6 +38,9 @@ type Config struct {
 	// AuthFile is an auth.json or a docker config.json with the credentials of registries. "" means the user's, in the places
 	// of containers-auth.json(5).
 	AuthFile string
+	// SignaturePolicy is the containers-policy.json(5) to obey. "" means the user's or the system's, in its usual places; where there
+	// is none, anything goes.
+	SignaturePolicy string
 	// CertDirs hold, per registry, a directory <host>[:<port>] of CA (*.crt) and client (*.cert with *.key) certificates.
 	// Nil means /etc/containers/certs.d and /etc/docker/certs.d.
 	CertDirs []string

@@ -9,7 +9,7 @@
 // Three promises hold it together:
 //
 //   - An image has a name only when it is whole: its content verified, unpacked and flushed to disk. Whatever a crash, a full
-//     disk or a bad registry leaves behind has no name, hence is collected.
+//     disk or a bad registry leaves behind has no name, hence is collected; what an interrupted pull has fetched, half an hour later.
 //   - What a pull in progress or an existing container needs is never collected: the first holds a lease, the second is a root
 //     of the collection (see rootfs.go).
 //   - Making and removing a container's root touches no database and waits for no disk.

@@ -171,6 +171,10 @@ func (s *Store) name(ctx context.Context, target ocispec.Descriptor, names []str
 	}
 	s.nameMu.Lock()
 	defer s.nameMu.Unlock()
+	// Who has given up was told that there is no image.
+	if err := ctx.Err(); err != nil {
+		return Image{}, err
+	}
 	if err := s.setNames(ctx, img, names); err != nil {
 		return Image{}, err
 	}

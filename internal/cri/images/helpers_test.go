@@ -37,3 +37,10 @@ func waiters(g *flightGroup) int {
 func links(info fs.FileInfo) string {
 	return fmt.Sprint(info.Sys().(*syscall.Stat_t).Nlink)
 }
+
+// waiting is how many interrupted pulls can be gone on with.
+func (p *parkingLot) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.spots)
+}

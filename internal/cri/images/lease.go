@@ -4,19 +4,24 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strings"
 	"sync"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata/boltutil"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
 
-// parkingLot keeps the leases of pulls that were interrupted (cancelled, or the network failed), so that the next attempt goes
-// on where they stopped. It is of this process only: after a restart everything unfinished is dropped, since what a crash left
-// on disk is not to be trusted.
+// labelKey is a lease's label that says what a later attempt at the same asks for.
+const labelKey = "errand.dev/pull"
+
+// parkingLot keeps the leases of pulls that were interrupted (cancelled, the network failed, or errand was killed), so that the next
+// attempt goes on where they stopped.
 type parkingLot struct {
 	mu      sync.Mutex
 	closed  bool
@@ -93,7 +98,11 @@ func (s *Store) withLease(ctx context.Context, key string, fn func(context.Conte
 		id = s.parked.take(key)
 	}
 	if id == "" {
-		lease, err := s.leases.Create(ctx, leases.WithID(rand.Text()))
+		opts := []leases.Opt{leases.WithID(rand.Text())}
+		if key != "" {
+			opts = append(opts, leases.WithLabel(labelKey, key))
+		}
+		lease, err := s.leases.Create(ctx, opts...)
 		if err != nil {
 			return fmt.Errorf("create lease: %w", err)
 		}
@@ -127,9 +136,9 @@ func (s *Store) endLease(ctx context.Context, id string, collect bool) {
 	}
 }
 
-// forgetUnfinished drops what pulls of an earlier process left unfinished. Nobody else uses the database, so every lease in it is
-// such a pull's.
-func (s *Store) forgetUnfinished(ctx context.Context) error {
+// takeUpUnfinished parks what pulls of an earlier process have fetched, and drops what they have unpacked. Nobody else uses the
+// database, so every lease in it is such a pull's.
+func (s *Store) takeUpUnfinished(ctx context.Context) error {
 	stale, err := s.leases.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
@@ -137,19 +146,83 @@ func (s *Store) forgetUnfinished(ctx context.Context) error {
 	if len(stale) == 0 {
 		return nil
 	}
+	kept := map[string]string{} // key → ID
 	err = s.update(ctx, func(ctx context.Context) error {
 		for _, l := range stale {
-			if err := s.leases.Delete(ctx, l); err != nil {
+			key, fetched := l.Labels[labelKey], false
+			if key != "" && kept[key] == "" {
+				if fetched, err = s.keepFetched(ctx, l); err != nil {
+					return err
+				}
+			}
+			if fetched {
+				kept[key] = l.ID
+			} else if err := s.leases.Delete(ctx, l); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("delete stale leases: %w", err)
+		return fmt.Errorf("take up what was left unfinished: %w", err)
 	}
 	// At once, not later: a layer that a crash left half on disk must be gone before a pull finds its snapshot.
-	return s.collect(ctx)
+	if err := s.collect(ctx); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	for key, id := range kept {
+		s.parked.put(key, id, s.cfg.Clock, func() { s.endLease(ctx, id, true) })
+	}
+	return nil
+}
+
+// keepFetched lets go of a lease's unpacked layers, whose files nobody has flushed, and tells whether it holds anything else. Blobs are
+// flushed before they count as fetched, and of a part of one the digest is computed anew when it is gone on with.
+func (s *Store) keepFetched(ctx context.Context, lease leases.Lease) (bool, error) {
+	held, err := s.leases.ListResources(ctx, lease)
+	if err != nil {
+		return false, err
+	}
+	fetched := false
+	for _, r := range held {
+		switch {
+		case strings.HasPrefix(r.Type, "snapshots/"):
+			err = s.leases.DeleteResource(ctx, lease, r)
+		case r.Type == "content":
+			fetched = true
+			err = s.forgetUnpacked(ctx, digest.Digest(r.ID))
+		default:
+			fetched = true
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return fetched, nil
+}
+
+// forgetUnpacked has a configuration that is no image's yet hold no layers: the unpacker writes at its end which those are.
+func (s *Store) forgetUnpacked(ctx context.Context, dgst digest.Digest) error {
+	if _, err := s.names.Get(ctx, dgst.String()); !errdefs.IsNotFound(err) {
+		return err // an image's
+	}
+	info, err := s.content.Info(ctx, dgst)
+	if err != nil {
+		if errdefs.IsNotFound(err) {
+			return nil // lost; it will be fetched anew
+		}
+		return err
+	}
+	for label := range info.Labels {
+		if strings.HasPrefix(label, "containerd.io/gc.ref.snapshot.") {
+			change := content.Info{Digest: dgst, Labels: map[string]string{label: ""}}
+			if _, err := s.content.Update(ctx, change, "labels."+label); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // update runs fn within one write transaction: all of its changes reach the disk together, with one flush.

@@ -35,6 +35,9 @@ func (s *Store) Load(ctx context.Context, r io.Reader, progress func(Progress)) 
 	if progress == nil {
 		progress = func(Progress) {}
 	}
+	if err := s.mayLoad(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(s.context(ctx))
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()

@@ -35,14 +35,16 @@ func testConfig(t testing.TB, srv *registry.Server, edit func(*Config)) Config {
 	t.Helper()
 	dir := t.TempDir()
 	cfg := Config{
-		Root:           filepath.Join(dir, "store"),
-		RegistriesConf: filepath.Join(dir, "registries.conf"),
-		AuthFile:       filepath.Join(dir, "auth.json"),
-		CertDirs:       []string{},
-		Snapshotter:    SnapshotterOverlay,
-		StallTimeout:   10 * time.Second,
-		retryDelay:     time.Millisecond,
+		Root:            filepath.Join(dir, "store"),
+		RegistriesConf:  filepath.Join(dir, "registries.conf"),
+		AuthFile:        filepath.Join(dir, "auth.json"),
+		SignaturePolicy: filepath.Join(dir, "policy.json"),
+		CertDirs:        []string{},
+		Snapshotter:     SnapshotterOverlay,
+		StallTimeout:    10 * time.Second,
+		retryDelay:      time.Millisecond,
 	}
+	writeFile(t, cfg.SignaturePolicy, `{"default": [{"type": "insecureAcceptAnything"}]}`)
 	must(t, srv.WriteRegistriesConf(cfg.RegistriesConf))
 	if edit != nil {
 		edit(&cfg)

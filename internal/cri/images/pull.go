@@ -16,7 +16,7 @@ import (
 )
 
 // Pull brings the image that name means now, from its registry or a mirror of it, and returns it. What is here already isn't fetched
-// again; if nothing is new it costs one request. auth may be nil; it comes before the user's auth.json.
+// again; if nothing is new it costs one request. What the machine's signature policy doesn't let in isn't asked for. auth may be nil; it comes before the user's auth.json.
 //
 // Pulls of the same image with the same credentials at the same time are one. A broken connection is taken up where it stopped. When
 // Pull fails, it leaves nothing, save what the next attempt can go on with. ctx's end ends it.
@@ -30,6 +30,9 @@ func (s *Store) Pull(ctx context.Context, name string, auth *runtimeapi.AuthConf
 func (s *Store) PullWithProgress(ctx context.Context, name string, auth *runtimeapi.AuthConfig, progress func(Progress)) (Image, error) {
 	named, err := parseRef(name)
 	if err != nil {
+		return Image{}, err
+	}
+	if err := s.mayPull(named); err != nil {
 		return Image{}, err
 	}
 	img, err := s.flights.do(ctx, s.ctx, flightKey(named, auth), progress, func(ctx context.Context, m *meter) (Image, error) {

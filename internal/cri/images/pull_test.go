@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"errand.dev/errand/test/registry"
 )
@@ -125,13 +127,14 @@ func TestPullErrors(t *testing.T) {
 	srv := startRegistry(t)
 	self := registry.Self()
 	push(t, srv, "library/elsewhere:1", func() (v1.ImageIndex, error) { return registry.WrongArch(self) })
-	for _, name := range []string{"corrupt", "corrupt-config", "denied", "broken", "gone"} {
+	for _, name := range []string{"corrupt", "corrupt-manifest", "denied", "broken", "gone"} {
 		push(t, srv, "library/"+name+":1", small(name))
 	}
 	repo := func(name string, match func(*registryRequest) bool) func(*registryRequest) bool {
 		return func(r *registryRequest) bool { return strings.Contains(r.URL.Path, "/"+name+"/") && match(r) }
 	}
 	srv.AddFault(repo("corrupt", registry.Blob("")), registry.Always, registry.Corrupt(20))
+	srv.AddFault(repo("corrupt-manifest", func(r *registryRequest) bool { return registry.Manifest(r) && r.Method == "GET" }), registry.Always, registry.Corrupt(20))
 	srv.AddFault(repo("denied", registry.Any), registry.Always, registry.BasicAuth("u", "p"))
 	srv.AddFault(repo("broken", registry.Any), registry.Always, registry.Status(500))
 	srv.AddFault(repo("gone", registry.Blob("")), registry.Always, registry.Status(404))
@@ -151,6 +154,7 @@ func TestPullErrors(t *testing.T) {
 		{refused + "/a:1", codes.Unknown, fmt.Sprintf(`failed to pull and unpack image "%[1]s/a:1": failed to resolve image: failed to do request: Head "https://%[1]s/v2/a/manifests/1": dial tcp %[1]s: connect: connection refused`, refused)},
 		{"elsewhere:1", codes.NotFound, `failed to pull and unpack image "docker.io/library/elsewhere:1": no match for platform in manifest: not found`},
 		{"corrupt:1", codes.FailedPrecondition, "unexpected commit digest sha256:"},
+		{"corrupt-manifest:1", codes.FailedPrecondition, "unexpected commit digest sha256:"},
 		{"denied:1", codes.Unknown, "failed to resolve image: pull access denied, repository does not exist or may require authorization: "},
 		{"broken:1", codes.Unknown, "500 Internal Server Error"},
 		{"gone:1", codes.NotFound, "could not fetch content descriptor sha256:"},
@@ -366,13 +370,20 @@ func TestCloseEndsPulls(t *testing.T) {
 	if err := <-result; err == nil {
 		t.Fatal("pulled")
 	}
-	// What the pull left is gone with the next start.
+	// What the pull left is the next start's to go on with, for a while.
+	clk := clocktesting.NewFakeClock(time.Now())
+	cfg.Clock = clk
 	s = openStore(t, cfg)
+	if s.parked.waiting() != 1 {
+		t.Errorf("%d pulls can be gone on with, want 1", s.parked.waiting())
+	}
+	clk.Step(parkedLife)
+	waitFor(t, func() bool { return s.parked.waiting() == 0 })
+	s.parked.expired.Wait()
 	assertEmpty(t, s)
 }
 
 func TestAuth(t *testing.T) {
-	image := &runtimeapi.ImageSpec{Image: "private:1"}
 	basic := base64.StdEncoding.EncodeToString([]byte("me:secret"))
 	for _, scheme := range []string{"basic", "token"} {
 		srv := startRegistry(t)
@@ -382,6 +393,7 @@ func TestAuth(t *testing.T) {
 		} else {
 			srv.AddFault(registry.Any, registry.Always, srv.TokenAuth("me", "secret"))
 		}
+		image := &runtimeapi.ImageSpec{Image: srv.Addr() + "/library/private:1"}
 		authFile := fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, srv.Addr(), basic)
 		for _, tc := range []struct {
 			name     string
@@ -431,11 +443,39 @@ func TestRegistryToken(t *testing.T) {
 	push(t, srv, "library/private:1", small("private"))
 	srv.AddFault(registry.Any, registry.Always, srv.TokenAuth("me", "secret"))
 	s := newStore(t, srv)
-	_, err := s.Pull(context.Background(), "private:1", &runtimeapi.AuthConfig{RegistryToken: "test-token"})
+	_, err := s.Pull(context.Background(), srv.Addr()+"/library/private:1", &runtimeapi.AuthConfig{RegistryToken: "test-token"})
 	must(t, err)
-	_, err = s.Pull(context.Background(), "private:1", &runtimeapi.AuthConfig{RegistryToken: "stale"})
+	_, err = s.Pull(context.Background(), srv.Addr()+"/library/private:1", &runtimeapi.AuthConfig{RegistryToken: "stale"})
 	if err == nil {
 		t.Error("a stale token was taken")
+	}
+}
+
+// Of an index, this machine's image is fetched and nothing of the others'.
+func TestIndexIsChosenFrom(t *testing.T) {
+	srv := startRegistry(t)
+	self := registry.Self()
+	var imgs []v1.Image
+	for _, arch := range []string{"s390x", "", "riscv64"} {
+		layer, err := registry.Layer(self, registry.File{Name: "arch", Body: []byte(arch)})
+		must(t, err)
+		img, err := registry.ImageOf(arch, nil, layer)
+		must(t, err)
+		imgs = append(imgs, img)
+	}
+	idx := push(t, srv, "library/many:1", func() (v1.ImageIndex, error) { return registry.IndexOf(imgs...) })
+	s := newStore(t, srv)
+	img, err := s.Pull(t.Context(), "many:1", nil)
+	must(t, err)
+	want, err := imgs[1].ConfigName()
+	must(t, err)
+	digest, err := idx.Digest()
+	must(t, err)
+	if img.ID != want.String() || !slices.Equal(img.RepoDigests, []string{"docker.io/library/many@" + digest.String()}) {
+		t.Errorf("image %s of %q, want %s of the index", img.ID, img.RepoDigests, want)
+	}
+	if manifests, blobs := srv.Count("GET", "/manifests/"), srv.Count("GET", "/blobs/"); manifests != 2 || blobs != 2 {
+		t.Errorf("%d manifests and %d blobs were fetched, want the index, one manifest, its configuration and layer", manifests, blobs)
 	}
 }
 

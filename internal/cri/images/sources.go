@@ -20,7 +20,6 @@ type source struct {
 	// ref is the image's name there.
 	ref      string
 	host     string
-	mirror   bool
 	resolver remotes.Resolver
 }
 
@@ -62,8 +61,9 @@ func (s *Store) sources(named reference.Named, auth *runtimeapi.AuthConfig) ([]s
 		return nil, fmt.Errorf("apply the registries' configuration to %s: %w", named, err)
 	}
 	out := make([]source, 0, len(pulls))
-	for i, pull := range pulls {
-		src, err := s.newSource(sys, pull, i < len(pulls)-1, auth)
+	for _, pull := range pulls {
+		elsewhere := imageref.Domain(pull.Reference) != imageref.Domain(parsed)
+		src, err := s.newSource(sys, pull, elsewhere, auth)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +72,7 @@ func (s *Store) sources(named reference.Named, auth *runtimeapi.AuthConfig) ([]s
 	return out, nil
 }
 
-func (s *Store) newSource(sys *types.SystemContext, pull sysregistriesv2.PullSource, mirror bool, auth *runtimeapi.AuthConfig) (source, error) {
+func (s *Store) newSource(sys *types.SystemContext, pull sysregistriesv2.PullSource, elsewhere bool, auth *runtimeapi.AuthConfig) (source, error) {
 	domain := imageref.Domain(pull.Reference)
 	host, err := docker.DefaultHost(domain)
 	if err != nil {
@@ -83,9 +83,9 @@ func (s *Store) newSource(sys *types.SystemContext, pull sysregistriesv2.PullSou
 		return source{}, err
 	}
 	if ns := pull.Endpoint.NamespaceProxy; ns != "" {
-		client = &http.Client{Transport: namespaceTransport{client.Transport, host, ns}}
+		client = &http.Client{Transport: namespaceTransport{client.Transport, host, ns}, CheckRedirect: client.CheckRedirect}
 	}
-	creds := &credentials{sys: sys, ref: pull.Reference, host: host, request: auth, mirror: mirror}
+	creds := &credentials{sys: sys, ref: pull.Reference, host: host, request: auth, elsewhere: elsewhere}
 	endpoint := docker.RegistryHost{
 		Client:       client,
 		Authorizer:   creds.authorizer(client),
@@ -98,7 +98,7 @@ func (s *Store) newSource(sys *types.SystemContext, pull sysregistriesv2.PullSou
 	resolver := docker.NewResolver(docker.ResolverOptions{
 		Hosts: func(string) ([]docker.RegistryHost, error) { return []docker.RegistryHost{endpoint}, nil },
 	})
-	return source{ref: pull.Reference.String(), host: domain, mirror: mirror, resolver: resolver}, nil
+	return source{ref: pull.Reference.String(), host: domain, resolver: resolver}, nil
 }
 
 // userAgent is how errand introduces itself to registries.
@@ -115,5 +115,6 @@ func (s *Store) checkConfig() error {
 	if _, err := sysregistriesv2.UnqualifiedSearchRegistries(s.systemContext()); err != nil {
 		return fmt.Errorf("read the registries' configuration: %w", err)
 	}
-	return nil
+	_, err := s.readPolicy()
+	return err
 }

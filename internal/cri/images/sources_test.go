@@ -150,24 +150,6 @@ func TestBrokenConfigShowsAtStart(t *testing.T) {
 	}
 }
 
-// Pull secrets are for the image's registry; a mirror doesn't get to see them.
-func TestMirrorGetsNoPullSecret(t *testing.T) {
-	primary, mirror := startRegistry(t), startRegistry(t)
-	push(t, primary, "a:1", small("a"))
-	push(t, mirror, "a:1", small("a"))
-	mirror.AddFault(func(r *registryRequest) bool {
-		if r.Header.Get("Authorization") != "" {
-			t.Error("the mirror was sent credentials")
-		}
-		return false
-	}, registry.Always, registry.Status(500))
-	mirror.AddFault(registry.Any, registry.Always, registry.BasicAuth("me", "secret"))
-	primary.AddFault(registry.Any, registry.Always, registry.BasicAuth("me", "secret"))
-	s := withConf(t, primary, fmt.Sprintf("[[registry]]\nlocation = %q\n[[registry.mirror]]\nlocation = %q\n", primary.Addr(), mirror.Addr()))
-	_, err := s.Pull(context.Background(), primary.Addr()+"/a:1", &runtimeapi.AuthConfig{Username: "me", Password: "secret"})
-	must(t, err)
-}
-
 // A loopback registry may speak TLS with whatever certificate.
 func TestLoopbackTLS(t *testing.T) {
 	srv := startRegistry(t)

@@ -61,7 +61,7 @@ type Store struct {
 	cancel context.CancelFunc
 }
 
-// New opens the store in cfg.Root, making it if need be, and removes what earlier pulls left unfinished. ctx carries the
+// New opens the store in cfg.Root, making it if need be, and takes up what earlier pulls left unfinished. ctx carries the
 // logger and bounds only the opening.
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	cfg, err := cfg.complete()
@@ -117,7 +117,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.db.RegisterCollectibleResource(resourceRootfs, s.rootfs)
-	if err := s.forgetUnfinished(ctx); err != nil {
+	if err := s.takeUpUnfinished(ctx); err != nil {
 		return err
 	}
 	if s.index, err = s.loadIndex(ctx); err != nil {

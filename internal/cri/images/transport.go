@@ -67,7 +67,7 @@ func (c *httpClients) get(host string, insecure bool) (*http.Client, error) {
 	} else {
 		rt = secureTransport{rt}
 	}
-	client := &http.Client{Transport: closeIdler{rt, base}}
+	client := &http.Client{Transport: closeIdler{rt, base}, CheckRedirect: leaveCredentials}
 	c.clients[key] = client
 	return client, nil
 }
@@ -78,6 +78,21 @@ func (c *httpClients) close() {
 	for _, client := range c.clients {
 		client.CloseIdleConnections()
 	}
+}
+
+// maxRedirects is how often in a row a registry may send a request elsewhere, as with net/http.
+const maxRedirects = 10
+
+// leaveCredentials implements http.Client.CheckRedirect: what a registry redirects to, a store of blobs mostly, gets no credentials
+// unless it is the registry itself. net/http would send them to any port of the same host, and to its subdomains.
+func leaveCredentials(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("the registry %s redirected %d times in a row", via[0].URL.Host, len(via))
+	}
+	if req.URL.Host != via[0].URL.Host {
+		req.Header.Del("Authorization")
+	}
+	return nil
 }
 
 // secureTransport sends nothing in the clear. The first request never is; a registry may redirect another.

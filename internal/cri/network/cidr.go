@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoFreeRange says that every candidate range overlaps a route or an
@@ -25,14 +28,25 @@ var ErrNoFreeRange = errors.New("no free range of pod addresses")
 //	libvirt, minikube     192.168.122.0/24, 192.168.49.0/24, 192.168.39.0/24
 //	OpenShift, AWS, GCE   10.128.0.0/9, 172.30.0.0/16, 172.31.0.0/16
 //
-// The last one is for hosts with a route to all of 10.0.0.0/8.
+// Each errand of a machine has one. Those from 172.16.0.0 on are for hosts with
+// a route to all of 10.0.0.0/8: there is one large range, and small ones for further
+// errands.
 func DefaultCIDRs() []netip.Prefix {
-	return []netip.Prefix{
+	ranges := []netip.Prefix{
 		netip.MustParsePrefix("10.57.0.0/16"),
 		netip.MustParsePrefix("10.71.0.0/16"),
 		netip.MustParsePrefix("10.83.0.0/16"),
-		netip.MustParsePrefix("172.16.0.0/16"),
 	}
+	for second := byte(59); second < 83; second += 2 {
+		if second != 71 {
+			ranges = append(ranges, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, second}), 16))
+		}
+	}
+	ranges = append(ranges, netip.MustParsePrefix("172.16.0.0/17"))
+	for third := 128; third < 256; third += 16 {
+		ranges = append(ranges, netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(third)}), 20))
+	}
+	return ranges
 }
 
 // SelectCIDR returns the first candidate that overlaps no prefix in use, or an
@@ -43,11 +57,11 @@ func SelectCIDR(candidates, inUse []netip.Prefix) (netip.Prefix, error) {
 			return c.Masked(), nil
 		}
 	}
-	detail := ""
+	var detail strings.Builder
 	for _, c := range candidates {
-		detail += fmt.Sprintf("; %s overlaps the host's %s", c, overlapped(c, inUse))
+		fmt.Fprintf(&detail, "; %s overlaps the host's %s", c, overlapped(c, inUse))
 	}
-	return netip.Prefix{}, fmt.Errorf("%w%s: configure a range that the host doesn't use", ErrNoFreeRange, detail)
+	return netip.Prefix{}, fmt.Errorf("%w%s: configure a range that the host doesn't use", ErrNoFreeRange, detail.String())
 }
 
 func overlapped(c netip.Prefix, inUse []netip.Prefix) netip.Prefix {
@@ -82,4 +96,18 @@ func hostPrefixes(h *netlink.Handle, own int) ([]netip.Prefix, error) {
 		}
 	}
 	return out, nil
+}
+
+// lockRanges keeps others of this network namespace from choosing a range, until
+// unlock: a range is seen to be taken only once its bridge has it. The lock is the
+// namespace's own file, and leaves nothing behind.
+func lockRanges() (unlock func(), err error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the choice of a pod range: %w", err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
 }

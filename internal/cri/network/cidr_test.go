@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -29,6 +30,40 @@ func TestDefaultsAreNobodyElses(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Each errand of a machine takes the next range, in an order that is always the
+// same, and none that overlaps another's or a route of the host's.
+func TestManyErrandsFindRanges(t *testing.T) {
+	for name, tc := range map[string]struct {
+		host  []string
+		first []string
+		room  int
+	}{
+		"a bare host":                    {nil, []string{"10.57.0.0/16", "10.71.0.0/16", "10.83.0.0/16", "10.59.0.0/16", "10.61.0.0/16"}, 23},
+		"a VPN to all of 10.0.0.0/8":     {[]string{"10.0.0.0/8"}, []string{"172.16.0.0/17", "172.16.128.0/20", "172.16.144.0/20"}, 9},
+		"a network of the host's inside": {[]string{"10.71.3.0/24", "172.16.0.0/12"}, []string{"10.57.0.0/16", "10.83.0.0/16", "10.59.0.0/16"}, 13},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var used []netip.Prefix
+			for _, r := range tc.host {
+				used = append(used, netip.MustParsePrefix(r))
+			}
+			for i := range tc.room {
+				got, err := SelectCIDR(DefaultCIDRs(), used)
+				if err != nil {
+					t.Fatalf("errand %d: %v", i, err)
+				}
+				if i < len(tc.first) && got.String() != tc.first[i] {
+					t.Errorf("errand %d has %s, want %s", i, got, tc.first[i])
+				}
+				used = append(used, got)
+			}
+			if got, err := SelectCIDR(DefaultCIDRs(), used); !errors.Is(err, ErrNoFreeRange) {
+				t.Errorf("one more than %d has %s, %v", tc.room, got, err)
+			}
+		})
 	}
 }
 

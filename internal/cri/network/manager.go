@@ -99,35 +99,8 @@ func (c *Config) complete() error {
 }
 
 func (m *Manager) start(ctx context.Context) error {
-	link, cidr, err := existingBridge(m.host, m.cfg.Bridge)
+	cidr, err := m.claimRange(ctx)
 	if err != nil {
-		return err
-	}
-	if !cidr.IsValid() {
-		own := -1
-		if link != nil {
-			own = link.Attrs().Index
-		}
-		used, err := hostPrefixes(m.host, own)
-		if err != nil {
-			return err
-		}
-		if cidr, err = SelectCIDR(m.cfg.CIDRs, used); err != nil {
-			return err
-		}
-	}
-	if note := ignored(m.cfg, cidr); note != "" {
-		klog.FromContext(ctx).Info(note)
-	}
-	if m.ipam, err = newIPAM(cidr, m.cfg.Clock, cursorFile(filepath.Join(m.cfg.StateDir, "cursor"))); err != nil {
-		return err
-	}
-	if m.mtu = m.cfg.MTU; m.mtu == 0 {
-		if m.mtu, err = uplinkMTU(m.host); err != nil {
-			return err
-		}
-	}
-	if m.bridge, err = ensureBridge(m.host, m.cfg.Bridge, m.ipam.gateway(), m.mtu); err != nil {
 		return err
 	}
 	if err := ensureAddress(m.host, m.bridge, m.APIAddr(), m.cfg.APIPort != 0); err != nil {
@@ -141,6 +114,46 @@ func (m *Manager) start(ctx context.Context) error {
 	}
 	klog.FromContext(ctx).V(2).Info("Pod network is up", "bridge", m.cfg.Bridge, "cidr", cidr, "mtu", m.mtu)
 	return nil
+}
+
+// claimRange makes the bridge in the first range that is free, or takes it over with
+// the one that it has.
+func (m *Manager) claimRange(ctx context.Context) (netip.Prefix, error) {
+	unlock, err := lockRanges()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	defer unlock()
+	link, cidr, err := existingBridge(m.host, m.cfg.Bridge)
+	if err != nil {
+		return cidr, err
+	}
+	if !cidr.IsValid() {
+		own := -1
+		if link != nil {
+			own = link.Attrs().Index
+		}
+		used, err := hostPrefixes(m.host, own)
+		if err != nil {
+			return cidr, err
+		}
+		if cidr, err = SelectCIDR(m.cfg.CIDRs, used); err != nil {
+			return cidr, err
+		}
+	}
+	if note := ignored(m.cfg, cidr); note != "" {
+		klog.FromContext(ctx).Info(note)
+	}
+	if m.ipam, err = newIPAM(cidr, m.cfg.Clock, cursorFile(filepath.Join(m.cfg.StateDir, "cursor"))); err != nil {
+		return cidr, err
+	}
+	if m.mtu = m.cfg.MTU; m.mtu == 0 {
+		if m.mtu, err = uplinkMTU(m.host); err != nil {
+			return cidr, err
+		}
+	}
+	m.bridge, err = ensureBridge(m.host, m.cfg.Bridge, m.ipam.gateway(), m.mtu)
+	return cidr, err
 }
 
 // ignored says that the bridge keeps a range other than those that were asked

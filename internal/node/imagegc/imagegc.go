@@ -31,7 +31,7 @@ const (
 	respite = time.Minute
 )
 
-// Config is what a Collector needs; all of it but Containers and Clock.
+// Config is what a Collector needs; all of it but Containers, Records and Clock.
 type Config struct {
 	Policy  Policy
 	Runtime internalapi.RuntimeService
@@ -44,6 +44,10 @@ type Config struct {
 	Pods func() []*v1.Pod
 	// Disk reads the state of the file system that images are on.
 	Disk func() (Disk, error)
+	// Records, if set, are told which images are left, so that they forget the others.
+	Records interface {
+		PruneUnknownRecords(ctx context.Context, imageIDs []string, asOf time.Time)
+	}
 	// Recorder and NodeName are for events about the Node.
 	Recorder record.EventRecorder
 	NodeName string
@@ -87,11 +91,8 @@ func New(cfg Config) (*Collector, error) {
 
 // Run collects until ctx ends.
 func (c *Collector) Run(ctx context.Context) error {
-	if c.cfg.Policy.never() {
-		<-ctx.Done()
-		return nil
-	}
-	// Images age from here on.
+	// Images age from here on, and some may have gone while nobody was here.
+	c.prune(ctx)
 	if _, err := c.look(ctx); err != nil {
 		klog.FromContext(ctx).Error(err, "Cannot list images yet")
 	}
@@ -102,12 +103,21 @@ func (c *Collector) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C():
+			c.prune(ctx)
 		case <-c.wake:
 			if c.failed.times > 0 && c.cfg.Clock.Since(c.failed.last) < respite {
 				continue
 			}
 		}
-		c.note(ctx, c.collect(ctx))
+		if !c.cfg.Policy.never() {
+			c.note(ctx, c.collect(ctx))
+		}
+	}
+}
+
+func (c *Collector) prune(ctx context.Context) {
+	if err := c.Prune(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "Records of images that are gone stay for now")
 	}
 }
 

@@ -62,7 +62,13 @@ type world struct {
 	other      int64 // bytes that others take
 	broken     error // what removing an image fails with
 	events     *record.FakeRecorder
+	pruned     [][]string // what PruneUnknownRecords was told is left
 	c          *Collector
+}
+
+// PruneUnknownRecords implements Config.Records.
+func (w *world) PruneUnknownRecords(_ context.Context, left []string, _ time.Time) {
+	w.pruned = append(w.pruned, left)
 }
 
 func (w *world) ListImages(context.Context, *runtimeapi.ImageFilter) ([]*runtimeapi.Image, error) {
@@ -117,7 +123,7 @@ func play(t *testing.T, policy Policy, script func(w *world)) {
 		w := &world{events: record.NewFakeRecorder(100)}
 		var err error
 		w.c, err = New(Config{
-			Policy: policy, Runtime: w, Images: imagesOf{w}, Recorder: w.events, NodeName: "n",
+			Policy: policy, Runtime: w, Images: imagesOf{w}, Recorder: w.events, NodeName: "n", Records: w,
 			Containers: func(ctx context.Context) ([]*runtimeapi.Container, error) {
 				list, err := w.ListContainers(ctx, nil)
 				for _, image := range w.others {
@@ -318,4 +324,29 @@ func TestDeleteUnusedImages(t *testing.T) {
 		}
 		w.want(t, "pinned", "used", "new")
 	})
+}
+
+// The records of pulls are told what is left: at the start, every few minutes,
+// also where images are never collected, and when somebody removes one.
+func TestRecordsFollow(t *testing.T) {
+	never := DefaultPolicy()
+	never.HighPercent = 100
+	for name, policy := range map[string]Policy{"by thresholds": DefaultPolicy(), "never": never} {
+		t.Run(name, func(t *testing.T) {
+			play(t, policy, func(w *world) {
+				w.images = []string{"a", "b"}
+				if len(w.pruned) != 1 || len(w.pruned[0]) != 0 {
+					t.Errorf("at the start: %q", w.pruned)
+				}
+				if err := w.c.Prune(t.Context()); err != nil || !slices.Equal(w.pruned[1], w.images) {
+					t.Errorf("%q, %v", w.pruned, err)
+				}
+				time.Sleep(period + time.Second)
+				synctest.Wait()
+				if len(w.pruned) != 3 || !slices.Equal(w.pruned[2], w.images) {
+					t.Errorf("after %s: %q", period, w.pruned)
+				}
+			})
+		})
+	}
 }

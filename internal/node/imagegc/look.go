@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -47,6 +48,25 @@ func (c *Collector) look(ctx context.Context) ([]image, error) {
 		}
 	}
 	return images, nil
+}
+
+// Prune has the records forget images that are gone. An image that comes back
+// by other means than a pod's pull has no history.
+func (c *Collector) Prune(ctx context.Context) error {
+	if c.cfg.Records == nil {
+		return nil
+	}
+	asOf := time.Now().Truncate(time.Second) // as exact as the records, whose time is the machine's
+	list, err := c.cfg.Images.ListImages(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	ids := make([]string, 0, len(list))
+	for _, i := range list {
+		ids = append(ids, i.GetId())
+	}
+	c.cfg.Records.PruneUnknownRecords(ctx, ids, asOf)
+	return nil
 }
 
 // needed are the images of all containers, also those that have ended, and of

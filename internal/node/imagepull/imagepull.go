@@ -1,6 +1,8 @@
 // Package imagepull sees to it that a container's image is present: it applies
 // the pull policy, finds credentials, backs off from pulls that fail, and tells
-// of it by events worded as the kubelet's.
+// of it by events worded as the kubelet's. An image that one pod has pulled with
+// a secret is no other pod's for being there: upstream's records, which stand on
+// disk, say who may have it (KEP-2535).
 //
 // It doesn't pull concurrently on its own account: an image that must be fetched
 // is fetched by the caller's goroutine, and merging pulls of the same image is
@@ -15,13 +17,18 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/credentialprovider"
 	"k8s.io/kubernetes/pkg/credentialprovider/secrets"
+	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
 	"k8s.io/kubernetes/pkg/util/parsers"
 	"k8s.io/utils/clock"
 )
@@ -65,8 +72,8 @@ type Request struct {
 	Image   string // as the pod's spec names it
 	Policy  v1.PullPolicy
 	Sandbox *runtimeapi.PodSandboxConfig
-	// Secrets returns the pod's image pull secrets. It is called only if something
-	// is pulled.
+	// Secrets returns the pod's image pull secrets. It is called if something is
+	// pulled, or a present image isn't everybody's.
 	Secrets func(ctx context.Context) ([]v1.Secret, error)
 	// Event records an event on the container.
 	Event func(eventType, reason, message string)
@@ -74,8 +81,9 @@ type Request struct {
 
 // Puller applies pull policies. Its methods may be called concurrently.
 type Puller struct {
-	images internalapi.ImageManagerService
-	clock  clock.PassiveClock
+	images  internalapi.ImageManagerService
+	records pullmanager.ImagePullManager
+	clock   clock.PassiveClock
 
 	mu      sync.Mutex
 	backoff map[key]backoff
@@ -92,13 +100,17 @@ type backoff struct {
 	message string
 }
 
-// New returns a Puller.
-func New(images internalapi.ImageManagerService, clk clock.PassiveClock) *Puller {
-	return &Puller{images: images, clock: clk, backoff: map[key]backoff{}}
+// New returns a Puller. Without records, an image that is present is everybody's.
+func New(images internalapi.ImageManagerService, records pullmanager.ImagePullManager, clk clock.PassiveClock) *Puller {
+	if records == nil {
+		records = &pullmanager.NoopImagePullManager{}
+	}
+	return &Puller{images: images, records: records, clock: clk, backoff: map[key]backoff{}}
 }
 
-// Local returns the image if the policy lets the container run without asking a
-// registry. ok is false if it has to be pulled; err is an *Error if it may not be.
+// Local returns the image if the policy and the records let the container run
+// without asking a registry. ok is false if it has to be pulled; err is an *Error
+// if it may not be.
 func (p *Puller) Local(ctx context.Context, r Request) (image Image, ok bool, err error) {
 	name, err := withTag(r.Image)
 	if err != nil {
@@ -115,17 +127,35 @@ func (p *Puller) Local(ctx context.Context, r Request) (image Image, ok bool, er
 		r.Event(v1.EventTypeWarning, "InspectFailed", message)
 		return Image{}, false, &Error{Reason: ReasonInspect, Message: message}
 	}
+	verify := false
 	if info != nil {
+		if verify, err = p.mustVerify(ctx, r, name, info.GetId()); err != nil {
+			message := fmt.Sprintf("Failed to check whether the pod may use image %q: %v", r.Image, err)
+			r.Event(v1.EventTypeWarning, "Failed", message)
+			return Image{}, false, &Error{Reason: ReasonPull, Message: message}
+		}
+	}
+	if info != nil && !verify {
 		r.Event(v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Image))
 		p.forget(key{r.Pod.UID, r.Image})
 		return Image{Ref: info.GetId(), Info: info}, true, nil
 	}
 	if r.Policy == v1.PullNever {
+		// Nor does a pod that may not have it learn that it is present.
 		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
 		r.Event(v1.EventTypeWarning, "ErrImageNeverPull", message)
 		return Image{}, false, &Error{Reason: ReasonNever, Message: message}
 	}
 	return Image{}, false, nil
+}
+
+// mustVerify tells whether a registry has to say that the pod may have the image,
+// which is present.
+func (p *Puller) mustVerify(ctx context.Context, r Request, name, id string) (bool, error) {
+	return p.records.MustAttemptImagePull(ctx, r.Image, id, func() ([]kubeletconfig.ImagePullSecret, *kubeletconfig.ImagePullServiceAccount, error) {
+		found, err := lookup(ctx, r, name)
+		return shown(found), nil, err
+	})
 }
 
 // BackedOff returns an *Error as long as the pod may not try to pull the image
@@ -151,7 +181,7 @@ func (p *Puller) Pull(ctx context.Context, r Request) (Image, error) {
 	}
 	r.Event(v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
 	start := p.clock.Now()
-	image, err := p.pull(ctx, r, name)
+	image, err := p.recordedPull(ctx, r, name)
 	if err != nil {
 		if ctx.Err() != nil {
 			return Image{}, ctx.Err()
@@ -166,44 +196,64 @@ func (p *Puller) Pull(ctx context.Context, r Request) (Image, error) {
 	return image, nil
 }
 
-// pull tries the credentials in turn, the pod's own first, or none if there
-// are none.
-func (p *Puller) pull(ctx context.Context, r Request, name string) (Image, error) {
-	credentials, err := lookup(ctx, r, name)
-	if err != nil {
+// recordedPull pulls, and has it on disk before that somebody did: what is here
+// after a crash, nobody else may take for an image that anyone can have.
+func (p *Puller) recordedPull(ctx context.Context, r Request, name string) (Image, error) {
+	if err := p.records.RecordPullIntent(klog.FromContext(ctx), r.Image); err != nil {
 		return Image{}, err
+	}
+	image, used, err := p.pull(ctx, r, name)
+	ctx = context.WithoutCancel(ctx)
+	if err != nil {
+		p.records.RecordImagePullFailed(ctx, r.Image)
+		return Image{}, err
+	}
+	p.records.RecordImagePulled(ctx, r.Image, image.Info.GetId(), recorded(used))
+	return image, nil
+}
+
+// pull tries the credentials in turn, the pod's own first, or none if there
+// are none. It returns those that served.
+func (p *Puller) pull(ctx context.Context, r Request, name string) (Image, *credentialprovider.TrackedAuthConfig, error) {
+	found, err := lookup(ctx, r, name)
+	if err != nil {
+		return Image{}, nil, err
+	}
+	tries := []*credentialprovider.TrackedAuthConfig{nil}
+	if len(found) > 0 {
+		tries = tries[:0]
+		for i := range found {
+			tries = append(tries, &found[i])
+		}
 	}
 	spec := &runtimeapi.ImageSpec{Image: name, Annotations: r.Pod.Annotations}
 	var errs []error
-	for _, auth := range credentials {
-		ref, err := p.images.PullImage(ctx, spec, auth, r.Sandbox)
+	for _, credentials := range tries {
+		ref, err := p.images.PullImage(ctx, spec, authConfig(credentials), r.Sandbox)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		info, err := p.status(ctx, ref)
 		if err != nil {
-			return Image{}, err
+			return Image{}, nil, err
 		}
 		if info == nil {
-			return Image{}, fmt.Errorf("the runtime pulled %s and doesn't have it", ref)
+			return Image{}, nil, fmt.Errorf("the runtime pulled %s and doesn't have it", ref)
 		}
-		return Image{Ref: ref, Info: info}, nil
+		return Image{Ref: ref, Info: info}, credentials, nil
 	}
 	if len(errs) == 1 {
-		return Image{}, errs[0]
+		return Image{}, nil, errs[0]
 	}
-	return Image{}, errors.Join(errs...)
+	return Image{}, nil, errors.Join(errs...)
 }
 
-func lookup(ctx context.Context, r Request, name string) ([]*runtimeapi.AuthConfig, error) {
-	none := []*runtimeapi.AuthConfig{nil}
+// lookup finds the pod's credentials for the image's registry, the best first.
+func lookup(ctx context.Context, r Request, name string) ([]credentialprovider.TrackedAuthConfig, error) {
 	pullSecrets, err := r.Secrets(ctx)
-	if err != nil {
+	if err != nil || len(pullSecrets) == 0 {
 		return nil, err
-	}
-	if len(pullSecrets) == 0 {
-		return none, nil
 	}
 	keyring, err := secrets.MakeDockerKeyring(pullSecrets, &credentialprovider.BasicDockerKeyring{})
 	if err != nil {
@@ -213,22 +263,23 @@ func lookup(ctx context.Context, r Request, name string) ([]*runtimeapi.AuthConf
 	if err != nil {
 		return nil, err
 	}
-	found, ok := keyring.Lookup(repository)
-	if !ok {
-		return none, nil
+	found, _ := keyring.Lookup(repository)
+	return found, nil
+}
+
+// authConfig is what the runtime is given of credentials; nil for none.
+func authConfig(c *credentialprovider.TrackedAuthConfig) *runtimeapi.AuthConfig {
+	if c == nil {
+		return nil
 	}
-	var auths []*runtimeapi.AuthConfig
-	for _, c := range found {
-		auths = append(auths, &runtimeapi.AuthConfig{
-			Username:      c.Username,
-			Password:      c.Password,
-			Auth:          c.Auth,
-			ServerAddress: c.ServerAddress,
-			IdentityToken: c.IdentityToken,
-			RegistryToken: c.RegistryToken,
-		})
+	return &runtimeapi.AuthConfig{
+		Username:      c.Username,
+		Password:      c.Password,
+		Auth:          c.Auth,
+		ServerAddress: c.ServerAddress,
+		IdentityToken: c.IdentityToken,
+		RegistryToken: c.RegistryToken,
 	}
-	return auths, nil
 }
 
 // status returns nil if the image is not present.
@@ -274,6 +325,11 @@ func (p *Puller) Forget(uid types.UID) {
 
 // classify gives the errors that the CRI names their reasons.
 func classify(image string, err error) *Error {
+	said := err.Error()
+	// As cri-client does for a runtime behind a socket.
+	if s, ok := status.FromError(err); ok && s.Code() == codes.Unknown {
+		said = s.Message()
+	}
 	for _, known := range []struct {
 		err  error
 		what string
@@ -281,7 +337,7 @@ func classify(image string, err error) *Error {
 		{crierrors.ErrRegistryUnavailable, "the registry is unavailable"},
 		{crierrors.ErrSignatureValidationFailed, "the signature validation failed"},
 	} {
-		if rest, ok := strings.CutPrefix(err.Error(), known.err.Error()); ok {
+		if rest, ok := strings.CutPrefix(said, known.err.Error()); ok {
 			return &Error{Reason: known.err.Error(), Message: fmt.Sprintf("image pull failed for %s because %s%s", image, known.what, rest)}
 		}
 	}

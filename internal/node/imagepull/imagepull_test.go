@@ -58,7 +58,7 @@ func fixture() (*Puller, *registry, func(image string, p v1.PullPolicy) Request,
 			},
 		}
 	}
-	return New(reg, clk), reg, request, events
+	return New(reg, nil, clk), reg, request, events
 }
 
 func TestLocal(t *testing.T) {
@@ -132,12 +132,18 @@ func TestBackOff(t *testing.T) {
 }
 
 func TestKnownErrors(t *testing.T) {
-	p, reg, request, _ := fixture()
-	reg.err = errors.New("RegistryUnavailable: connection refused")
-	var e *Error
-	if _, err := p.Pull(t.Context(), request("img", v1.PullAlways)); !errors.As(err, &e) ||
-		e.Error() != "RegistryUnavailable: image pull failed for img because the registry is unavailable: connection refused" {
-		t.Error(err)
+	for text, want := range map[string]string{
+		"RegistryUnavailable: connection refused":      "RegistryUnavailable: image pull failed for img because the registry is unavailable: connection refused",
+		"SignatureValidationFailed: policy rejects it": "SignatureValidationFailed: image pull failed for img because the signature validation failed: policy rejects it",
+	} {
+		for _, err := range []error{errors.New(text), status.Error(codes.Unknown, text)} {
+			p, reg, request, _ := fixture()
+			reg.err = err
+			var e *Error
+			if _, err := p.Pull(t.Context(), request("img", v1.PullAlways)); !errors.As(err, &e) || e.Error() != want {
+				t.Error(err)
+			}
+		}
 	}
 }
 
@@ -169,4 +175,10 @@ func TestCancelled(t *testing.T) {
 	if _, err := p.Pull(ctx, request("img", v1.PullAlways)); !errors.Is(err, context.Canceled) || len(p.backoff) != 0 {
 		t.Error(err)
 	}
+}
+
+// present makes an image present that nobody has pulled.
+func present(r *registry, name string) {
+	image := &runtimeapi.Image{Id: "id-" + name, Size: 77}
+	r.local[name], r.local[image.Id] = image, image
 }
