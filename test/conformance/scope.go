@@ -38,8 +38,6 @@ var outOfScope = ginkgoreport.Exclusions{
 	{Begins: "[sig-node] ", Has: "[Feature:DownwardAPIHugePages]", Why: "set aside huge pages of the machine's memory"},
 	{Begins: "[sig-node] Pod garbage collector", Why: "count on the settings of upstream's test clusters"},
 	{Begins: "[sig-node] ", Has: "[Feature:UserNamespacesSupport]", Why: notYet + "user namespaces (`hostUsers: false`)"},
-	{Begins: "[sig-node] Pod InPlace Resize Container (deferred-resize-preemption)", Why: notYet + "preemption for a resize"},
-	{Begins: "[sig-node] Pod InPlace Resize Memory-Backed Volume", Why: notYet + "in-place resize of an emptyDir in memory"},
 	{Begins: "[sig-node] PrivilegedPod", Why: "make a network interface of type dummy", Lacks: dummyInterfaces},
 	{Begins: "[sig-node] Pod InPlace Resize Container guaranteed qos", Has: "restart", Why: "expect a negative oom_score_adj", Lacks: negativeOOMScoreAdj},
 	{Begins: "[sig-node] PLR Pod InPlace Resize [FeatureGate:InPlacePodLevelResourcesVerticalScaling] PLR guaranteed qos", Has: "restart", Why: "expect a negative oom_score_adj", Lacks: negativeOOMScoreAdj},
