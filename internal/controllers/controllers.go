@@ -1,7 +1,7 @@
 // Package controllers runs upstream's controllers beside errand's own: the
 // ones that give namespaces, service accounts, quotas, owner references,
-// CronJobs, PodDisruptionBudgets, PersistentVolumes and their claims their
-// behaviour. They are imported and run as they are.
+// CronJobs, PodDisruptionBudgets, taints, PersistentVolumes and their claims
+// their behaviour. They are imported and run as they are.
 //
 // It owns the list of them and what each is told; it has no behaviour of its
 // own. The Job engine, the binder and the node agent are errand's and stand
@@ -101,6 +101,8 @@ func New(ctx context.Context, c Config) (*Set, error) {
 		{name: "resourcequota", account: "resourcequota-controller", build: resourceQuota},
 		{name: "cronjob", account: "cronjob-controller", build: cronJobs},
 		{name: "disruption", account: "disruption-controller", build: disruptions},
+		// Upstream's has the rights of the controller that it was part of once.
+		{name: "taint-eviction", account: "node-controller", build: taintEvictions},
 		{name: "persistentvolume-binder", account: "persistent-volume-binder", build: persistentVolumes},
 		{name: "persistentvolumeclaim-protection", account: "pvc-protection-controller", build: claimProtection},
 		{name: "persistentvolume-protection", account: "pv-protection-controller", build: volumeProtection},

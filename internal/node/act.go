@@ -76,6 +76,9 @@ func (w *worker) startRegular(ctx context.Context, pod *v1.Pod, rt *runtimepod.P
 // killGrace is how long a container may take that is to be replaced: what the probe
 // says that it failed (KEP-2238), else what the pod does.
 func killGrace(pod *v1.Pod, k plan.Kill) time.Duration {
+	if k.Now {
+		return 0
+	}
 	c := findContainer(pod, k.Container.Name)
 	if c == nil || pod.DeletionGracePeriodSeconds != nil {
 		return grace(pod)
@@ -308,6 +311,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 		Pod:       pod,
 		Container: c,
 		Restarts:  restarts,
+		Round:     plan.Round(pod, rt),
 		ImageRef:  images.own.Ref,
 		User:      crispec.UserOf(images.own.Info),
 		Env:       env,

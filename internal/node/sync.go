@@ -73,6 +73,7 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 		resizeErr := w.enforce(ctx, pod, rt)
 		w.greet(ctx, pod, rt)
 		w.watchProbes(pod, rt)
+		w.announceRound(pod, rt)
 		actions := plan.Compute(w.planInput(pod, rt))
 		if actions.Finished {
 			w.ending = &ending{outcome: w.n.shutdown(rt)}
@@ -114,6 +115,15 @@ func (w *worker) planInput(pod *v1.Pod, rt *runtimepod.Pod) plan.Input {
 	in.Resized = w.resizing.restart
 	in.PostStarting, in.PostStartFailed = w.greeted(rt)
 	return in
+}
+
+// announceRound tells the API, before anything is done about it, that all containers
+// of the pod are to be restarted.
+func (w *worker) announceRound(pod *v1.Pod, rt *runtimepod.Pod) {
+	if round := plan.Round(pod, rt); round > max(rt.Round(), w.round) {
+		w.round = round
+		w.publish(pod, rt, false)
+	}
 }
 
 func starts(a plan.Actions) bool {

@@ -73,6 +73,7 @@ type worker struct {
 	told     map[string]bool                  // events to be told once
 	failures int                              // syncs that failed in a row
 	retryAt  time.Time
+	round    int32     // of all containers, the last that was announced
 	wakeAt   time.Time // when the first hold met in this sync is over
 	timer    clock.Timer
 }

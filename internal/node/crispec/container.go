@@ -16,6 +16,8 @@ type Run struct {
 	Container *v1.Container
 	// Restarts is how many runs came before.
 	Restarts int32
+	// Round is how often all containers of the pod have been restarted together.
+	Round int32
 	// ImageRef is the image as the runtime named it when it was pulled or found.
 	ImageRef string
 	User     ImageUser
@@ -51,7 +53,7 @@ func (n Node) Container(r Run) (*runtimeapi.ContainerConfig, error) {
 		Envs:        env,
 		Mounts:      r.Mounts,
 		Labels:      runtimepod.ContainerLabels(r.Pod, c),
-		Annotations: runtimepod.ContainerAnnotations(r.Pod, c, r.Restarts),
+		Annotations: runtimepod.ContainerAnnotations(r.Pod, c, r.Restarts, r.Round),
 		LogPath:     ContainerLog(c.Name, r.Restarts),
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,

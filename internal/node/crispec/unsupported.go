@@ -40,8 +40,4 @@ func Unsupported(pod *v1.Pod) string {
 
 func unsupportedInContainer(c *v1.Container, at string, add func(set bool, field, instead string)) {
 	add(len(c.VolumeDevices) > 0, at+"volumeDevices", "block volumes are not supported")
-	for i := range c.RestartPolicyRules {
-		add(c.RestartPolicyRules[i].Action == v1.ContainerRestartRuleActionRestartAllContainers,
-			fmt.Sprintf("%srestartPolicyRules[%d].action", at, i), "only Restart is supported")
-	}
 }

@@ -64,6 +64,7 @@ type Kill struct {
 	Container *runtimepod.Container
 	Message   string // for the Killing event; "" is the usual one
 	Probe     string // the probe that failed, if that's why
+	Now       bool   // without a grace period
 }
 
 // How events name the two kinds of containers.
@@ -84,6 +85,9 @@ func Compute(in Input) Actions {
 		if c.State == runtimepod.Created {
 			a.Discard = append(a.Discard, c)
 		}
+	}
+	if a.endEarlierRounds(&in) {
+		return a
 	}
 	if reason := SandboxUnusable(in.Runtime); reason != "" {
 		return a.withoutSandbox(in)

@@ -55,7 +55,7 @@ func notReady(containers ...*runtimepod.Container) *runtimepod.Pod {
 	return p
 }
 
-// brief is a plan with names instead of pointers.
+// brief is a plan with names instead of pointers. Those to be killed without grace have an exclamation mark.
 type brief struct {
 	Finished   bool
 	Kill       []string
@@ -65,6 +65,21 @@ type brief struct {
 	Ephemeral  []int
 	Init       []int
 	Start      []int
+}
+
+func briefly(a Actions) brief {
+	b := brief{Finished: a.Finished, NewSandbox: a.NewSandbox, Attempt: a.Attempt, Ephemeral: a.Ephemeral, Init: a.Init, Start: a.Start}
+	for _, k := range a.Kill {
+		name := k.Container.Name
+		if k.Now {
+			name += "!"
+		}
+		b.Kill = append(b.Kill, name)
+	}
+	for _, d := range a.Discard {
+		b.Discard = append(b.Discard, d.Name)
+	}
+	return b
 }
 
 // debugged is the pod with ephemeral containers in it.
@@ -138,14 +153,7 @@ func TestCompute(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := Compute(Input{Pod: c.pod, Runtime: c.rt})
-			got := brief{Finished: a.Finished, NewSandbox: a.NewSandbox, Attempt: a.Attempt, Ephemeral: a.Ephemeral, Init: a.Init, Start: a.Start}
-			for _, k := range a.Kill {
-				got.Kill = append(got.Kill, k.Container.Name)
-			}
-			for _, d := range a.Discard {
-				got.Discard = append(got.Discard, d.Name)
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
+			if diff := cmp.Diff(c.want, briefly(a)); diff != "" {
 				t.Error(diff)
 			}
 			if idle := cmp.Equal(c.want, brief{}); idle != a.Idle() {

@@ -20,12 +20,14 @@ const (
 	reasonNotInitialized = "ContainersNotInitialized"
 	reasonGates          = "ReadinessGatesNotReady"
 	reasonSandbox        = "PodSandboxNotReady"
+	reasonRestartsAll    = "RestartAllContainersStarted"
 )
 
 // Owned tells whether the node, and nobody else, writes conditions of the type.
 func Owned(t v1.PodConditionType) bool {
 	switch t {
-	case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled, v1.PodResizePending, v1.PodResizeInProgress:
+	case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled,
+		v1.PodResizePending, v1.PodResizeInProgress, v1.AllContainersRestarting:
 		return true
 	}
 	return false
@@ -62,6 +64,7 @@ func conditions(in Input, s *v1.PodStatus) []v1.PodCondition {
 		containersReady,
 		{Type: v1.PodScheduled, Status: v1.ConditionTrue},
 	}
+	ours = append(ours, restarting(in, s)...)
 	for _, c := range append(ours, resizeConditions(in)...) {
 		c.ObservedGeneration = in.Pod.Generation
 		c.LastTransitionTime = in.Now
@@ -71,6 +74,23 @@ func conditions(in Input, s *v1.PodStatus) []v1.PodCondition {
 		all = append(all, c)
 	}
 	return all
+}
+
+// restarting is AllContainersRestarting (KEP-5532), of pods with a rule for that.
+func restarting(in Input, s *v1.PodStatus) []v1.PodCondition {
+	if !podutil.AllContainersCouldRestart(&in.Pod.Spec) {
+		return nil
+	}
+	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse}
+	switch {
+	case s.Phase == v1.PodSucceeded:
+		c.Reason = reasonCompleted
+	case s.Phase == v1.PodFailed:
+		c.Reason = reasonFailed
+	case plan.Round(in.Pod, in.Runtime) > in.Runtime.Round():
+		c.Status, c.Reason, c.Message = v1.ConditionTrue, reasonRestartsAll, "A container ended as a restart rule for all containers has it"
+	}
+	return []v1.PodCondition{c}
 }
 
 // disruption is the condition of a pod that the node disrupts; nil if it doesn't.
@@ -126,6 +146,9 @@ func initialized(in Input, s *v1.PodStatus) v1.PodCondition {
 	if s.Phase == v1.PodSucceeded {
 		c.Reason = reasonCompleted
 		return c
+	}
+	if _, old := podutil.GetPodCondition(in.Previous, c.Type); podutil.AllContainersCouldRestart(&in.Pod.Spec) && old != nil && old.Status == c.Status {
+		return c // once and for all, also if all containers run again
 	}
 	for i := range s.ContainerStatuses {
 		if s.ContainerStatuses[i].State.Waiting == nil {

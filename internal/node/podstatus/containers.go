@@ -13,6 +13,7 @@ import (
 const (
 	reasonCreating     = "ContainerCreating"
 	reasonInitializing = "PodInitializing"
+	reasonRestarting   = "RestartingAllContainers"
 
 	messageLost = "The container could not be located when the pod was terminated"
 )
@@ -49,6 +50,10 @@ func containerStatus(in Input, c *v1.Container, old *v1.ContainerStatus) v1.Cont
 			s.Resources = old.Resources.DeepCopy()
 		}
 		s.LastTerminationState = lastTermination(in, runs, old)
+	}
+	if s.State.Terminated != nil && in.again(runs[0]) {
+		s.LastTerminationState = s.State
+		s.State = v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reasonRestarting, Message: "All containers of the pod are restarted"}}
 	}
 	fillWaiting(in, c, &s, runs)
 	fillProbes(in, c, &s, runs)
@@ -147,7 +152,7 @@ func fillWaiting(in Input, c *v1.Container, s *v1.ContainerStatus, runs []*runti
 		return
 	}
 	if len(runs) > 0 {
-		if runs[0].State == runtimepod.Running || !plan.ShouldRestart(in.Pod, c, runs[0]) {
+		if again := in.again(runs[0]) || plan.ShouldRestart(in.Pod, c, runs[0]); runs[0].State == runtimepod.Running || !again {
 			return
 		}
 		if s.State.Terminated != nil {

@@ -68,9 +68,17 @@ func count(in Input, s *v1.PodStatus) tally {
 	return t
 }
 
+// restarts tells whether the container runs again after this end.
+func (in *Input) restarts(c *v1.Container, end *v1.ContainerStateTerminated) bool {
+	if run := in.Runtime.Latest(c.Name); run != nil && in.again(run) {
+		return true
+	}
+	return podutil.ContainerShouldRestart(*c, in.Pod.Spec, end.ExitCode)
+}
+
 func (t *tally) addEnd(in Input, c *v1.Container, end *v1.ContainerStateTerminated) {
 	t.stopped++
-	if !podutil.ContainerShouldRestart(*c, in.Pod.Spec, end.ExitCode) {
+	if !in.restarts(c, end) {
 		t.final++
 	}
 	if end.ExitCode == 0 {
@@ -91,7 +99,7 @@ func (t *tally) addInit(in Input, c *v1.Container, s *v1.ContainerStatus) {
 	case end == nil:
 		t.initPending++
 	case end.ExitCode == 0 && s.State.Terminated != nil:
-	case end.ExitCode != 0 && !podutil.ContainerShouldRestart(*c, in.Pod.Spec, end.ExitCode):
+	case end.ExitCode != 0 && !in.restarts(c, end):
 		t.initFailed = true
 	case s.State.Terminated == nil || end.ExitCode != 0:
 		t.initPending++

@@ -15,6 +15,7 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 
+	"errand.dev/errand/internal/node/plan"
 	"errand.dev/errand/internal/node/runtimepod"
 )
 
@@ -76,6 +77,10 @@ type Input struct {
 	// RecursiveReadOnly tells that the runtime can mount recursively read-only.
 	RecursiveReadOnly bool
 	Now               metav1.Time
+
+	// again tells whether a run is followed by another, whatever the policies say,
+	// because all containers are restarted.
+	again func(*runtimepod.Container) bool
 }
 
 // maxMessages bounds all termination messages of a pod together, in bytes.
@@ -83,6 +88,10 @@ const maxMessages = 12 * 1024
 
 // Generate makes the status. The result shares nothing with the input.
 func Generate(in Input) *v1.PodStatus {
+	in.again = plan.Earlier(in.Pod, plan.Round(in.Pod, in.Runtime))
+	if in.Ending || in.Ended || slices.ContainsFunc(in.Runtime.Alive(), in.again) {
+		in.again = func(*runtimepod.Container) bool { return false }
+	}
 	s := &v1.PodStatus{
 		QOSClass:           qos.GetPodQOS(in.Pod),
 		ObservedGeneration: in.Pod.Generation,

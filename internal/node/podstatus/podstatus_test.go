@@ -66,6 +66,29 @@ func in(p *v1.Pod, containers ...*runtimepod.Container) Input {
 
 func (i Input) ended() Input { i.Ended, i.Ending = true, true; return i }
 
+func (i Input) was(phase v1.PodPhase) Input {
+	i.Previous = &v1.PodStatus{Phase: phase, Conditions: []v1.PodCondition{{Type: v1.PodInitialized, Status: v1.ConditionTrue, LastTransitionTime: now}}}
+	return i
+}
+
+// whole lets all containers of the pod restart if the regular ones end with code 2.
+func whole(p *v1.Pod) *v1.Pod {
+	for i := range p.Spec.Containers {
+		p.Spec.Containers[i].RestartPolicy = new(v1.ContainerRestartPolicyNever)
+		p.Spec.Containers[i].RestartPolicyRules = []v1.ContainerRestartRule{{
+			Action:    v1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{2}},
+		}}
+	}
+	return p
+}
+
+// second makes it a run after all containers were restarted.
+func second(c *runtimepod.Container) *runtimepod.Container {
+	c.ID, c.RestartCount, c.Round = c.ID+"-2", 1, 1
+	return c
+}
+
 func (i Input) waits(name, reason string) Input {
 	i.Waiting = map[string]Waiting{name: {Reason: reason, Message: "m"}}
 	return i
@@ -136,6 +159,13 @@ func TestPhaseAndStates(t *testing.T) {
 		"sidecar and all":           {in(pod(never, []string{"s"}, "a"), runs("a"), runs("s")), running, "s:R", "a:R"},
 		"sidecar left":              {in(pod(never, []string{"s"}, "a"), ended("a", 0), runs("s")), running, "s:R", "a:T0"},
 		"sidecar killed at the end": {in(pod(never, []string{"s"}, "a"), ended("a", 0), ended("s", 7)).ended(), succeeded, "s:T7", "a:T0"},
+
+		"all to be restarted":       {in(whole(pod(never, []string{"i", "s"}, "a", "b")), ended("a", 2), runs("b"), ended("i", 0), runs("s")).was(running), running, "i:T0 s:R", "a:T2 b:R"},
+		"all others killed":         {in(whole(pod(never, []string{"i"}, "a", "b")), ended("a", 2), ended("b", 9), ended("i", 0)).was(running).waits("i", "CrashLoopBackOff"), pending, "i:W(CrashLoopBackOff)<T0", "a:W(RestartingAllContainers)<T2 b:W(RestartingAllContainers)<T9"},
+		"the first runs again":      {in(whole(pod(never, nil, "a", "b")), second(runs("b")), ended("a", 2), ended("b", 9)).was(running), running, "", "a:W(RestartingAllContainers)<T2 b:R<T9"},
+		"all run again":             {in(whole(pod(never, nil, "a", "b")), second(runs("a")), second(runs("b")), ended("a", 2), ended("b", 9)).was(running), running, "", "a:R<T2 b:R<T9"},
+		"deleted before they run":   {in(whole(pod(never, nil, "a", "b")), ended("a", 2), ended("b", 9)).ended(), failed, "", "a:T2 b:T9"},
+		"ended in the second round": {in(whole(pod(never, nil, "a")), second(ended("a", 0)), ended("a", 2)).ended(), succeeded, "", "a:T0<T2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := Generate(c.in)
@@ -149,6 +179,21 @@ func TestPhaseAndStates(t *testing.T) {
 				t.Errorf("containers %s, want %s", got, c.main)
 			}
 		})
+	}
+}
+
+// A container that somebody added has no part in it when all are restarted.
+func TestRestartingAllLeavesEphemeralContainers(t *testing.T) {
+	p := whole(pod("Never", nil, "a", "b"))
+	for _, name := range []string{"done", "looking"} {
+		p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, v1.EphemeralContainer{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: name}})
+	}
+	s := Generate(in(p, second(runs("b")), ended("a", 2), ended("b", 9), ended("done", 1), runs("looking")).was(v1.PodRunning))
+	if got, want := states(s.EphemeralContainerStatuses), "done:T1 looking:R"; got != want {
+		t.Errorf("ephemeral containers %s, want %s", got, want)
+	}
+	if got, want := states(s.ContainerStatuses), "a:W(RestartingAllContainers)<T2 b:R<T9"; got != want {
+		t.Errorf("containers %s, want %s", got, want)
 	}
 }
 
@@ -192,6 +237,25 @@ func TestConditions(t *testing.T) {
 			"Ready":                     {"False", "ContainersNotReady", "containers with unready status: [a b]"},
 			"ContainersReady":           {"False", "ContainersNotReady", "containers with unready status: [a b]"},
 			"PodScheduled":              yes,
+		}},
+		"all are to be restarted": {in(whole(pod("Never", []string{"i"}, "a", "b")), ended("a", 2), runs("b"), ended("i", 0)).was(v1.PodRunning), map[v1.PodConditionType]brief{
+			"PodReadyToStartContainers": yes, "Initialized": yes, "PodScheduled": yes,
+			"Ready":                   {"False", "ContainersNotReady", "containers with unready status: [a]"},
+			"ContainersReady":         {"False", "ContainersNotReady", "containers with unready status: [a]"},
+			"AllContainersRestarting": {"True", "RestartAllContainersStarted", "A container ended as a restart rule for all containers has it"},
+		}},
+		"all are being restarted": {in(whole(pod("Never", []string{"i"}, "a")), second(runs("i")), ended("a", 2), ended("i", 0)).was(v1.PodRunning), map[v1.PodConditionType]brief{
+			"PodReadyToStartContainers": yes, "Initialized": yes, "PodScheduled": yes,
+			"Ready":                   {"False", "ContainersNotReady", "containers with unready status: [a]"},
+			"ContainersReady":         {"False", "ContainersNotReady", "containers with unready status: [a]"},
+			"AllContainersRestarting": {Status: "False"},
+		}},
+		"ended instead": {in(whole(pod("Never", nil, "a")), ended("a", 2)).ended(), map[v1.PodConditionType]brief{
+			"PodReadyToStartContainers": {"False", "PodSandboxNotReady", "pod sandbox is not ready"},
+			"Initialized":               yes, "PodScheduled": yes,
+			"Ready":                   {"False", "PodFailed", ""},
+			"ContainersReady":         {"False", "PodFailed", ""},
+			"AllContainersRestarting": {"False", "PodFailed", ""},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,6 +47,9 @@ func FromContainer(s *runtimeapi.ContainerStatus, sandboxID string) *Container {
 	if n, err := strconv.ParseInt(s.GetAnnotations()[annotationRestarts], 10, 32); err == nil {
 		c.RestartCount = int32(n)
 	}
+	if n, err := strconv.ParseInt(s.GetAnnotations()[annotationRound], 10, 32); err == nil {
+		c.Round = int32(n)
+	}
 	if c.State != Created {
 		c.StartedAt = timeOf(s.GetStartedAt())
 	}

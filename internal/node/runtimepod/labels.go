@@ -23,6 +23,9 @@ const (
 	annotationMessagePath = "io.kubernetes.container.terminationMessagePath"
 	annotationMessageFrom = "io.kubernetes.container.terminationMessagePolicy"
 	annotationGrace       = "io.kubernetes.pod.terminationGracePeriod"
+
+	// annotationRound is errand's own.
+	annotationRound = "errand.dev/container-round"
 )
 
 // PodLabels are the labels of the pod's sandboxes: the pod's own and those that
@@ -47,13 +50,16 @@ func ContainerLabels(pod *v1.Pod, c *v1.Container) map[string]string {
 }
 
 // ContainerAnnotations are the annotations of the container's run number
-// restarts, counted from 0.
-func ContainerAnnotations(pod *v1.Pod, c *v1.Container, restarts int32) map[string]string {
+// restarts, in the given round of all containers, both counted from 0.
+func ContainerAnnotations(pod *v1.Pod, c *v1.Container, restarts, round int32) map[string]string {
 	annotations := map[string]string{
 		annotationDefinition:  Definition(c),
 		annotationRestarts:    strconv.Itoa(int(restarts)),
 		annotationMessagePath: c.TerminationMessagePath,
 		annotationMessageFrom: string(c.TerminationMessagePolicy),
+	}
+	if round > 0 {
+		annotations[annotationRound] = strconv.Itoa(int(round))
 	}
 	if grace := pod.Spec.TerminationGracePeriodSeconds; grace != nil {
 		annotations[annotationGrace] = strconv.FormatInt(*grace, 10)

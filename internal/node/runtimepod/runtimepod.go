@@ -43,6 +43,9 @@ type Container struct {
 	State     State
 	// RestartCount is how many runs of the container came before this one.
 	RestartCount int32
+	// Round is how often all containers of the pod had been restarted together
+	// before (KEP-5532).
+	Round int32
 	// Definition is the fingerprint of the spec it was made from, "" if unknown.
 	Definition string
 	Image      string // the name that the user gave
@@ -144,6 +147,17 @@ func (p *Pod) Latest(name string) *Container {
 	return nil
 }
 
+// Round returns the newest round of which a container has run.
+func (p *Pod) Round() int32 {
+	var round int32
+	for _, c := range p.Containers {
+		if c.State != Created {
+			round = max(round, c.Round)
+		}
+	}
+	return round
+}
+
 // Alive returns the containers that run or may do so.
 func (p *Pod) Alive() []*Container {
 	var alive []*Container
@@ -178,6 +192,7 @@ func (p *Pod) AddLost(statuses ...v1.ContainerStatus) {
 			continue
 		}
 		if c := lost(s); c != nil {
+			c.Round = p.Round()
 			p.Containers = append(p.Containers, c)
 			added = true
 		}

@@ -56,11 +56,11 @@ func TestLabels(t *testing.T) {
 	got := FromContainer(&runtimeapi.ContainerStatus{
 		Id: "x", State: runtimeapi.ContainerState_CONTAINER_EXITED, ExitCode: 4, Reason: "Error", StartedAt: 5, FinishedAt: 6,
 		Image: &runtimeapi.ImageSpec{Image: "sha256:1", UserSpecifiedImage: "img"}, ImageRef: "ref",
-		Labels: ContainerLabels(pod, spec), Annotations: ContainerAnnotations(pod, spec, 7),
+		Labels: ContainerLabels(pod, spec), Annotations: ContainerAnnotations(pod, spec, 7, 2),
 		User: &runtimeapi.ContainerUser{Linux: &runtimeapi.LinuxContainerUser{Uid: 8}},
 	}, "s")
 	want := &Container{
-		ID: "x", Name: "c", SandboxID: "s", State: Exited, RestartCount: 7, Definition: Definition(spec), Image: "img", ImageRef: "ref",
+		ID: "x", Name: "c", SandboxID: "s", State: Exited, RestartCount: 7, Round: 2, Definition: Definition(spec), Image: "img", ImageRef: "ref",
 		StartedAt: time.Unix(0, 5), FinishedAt: time.Unix(0, 6), ExitCode: 4, Reason: "Error",
 		User: &v1.ContainerUser{Linux: &v1.LinuxContainerUser{UID: 8}},
 	}
