@@ -28,6 +28,12 @@ func (s *Service) runHolder(ctx context.Context, sb *sandbox) error {
 	if err := os.WriteFile(program, nil, 0o555); err != nil {
 		return fmt.Errorf("make the process namespace's holder: %w", err)
 	}
+	// Its root is a directory of the host's, where root of the pod can make nothing.
+	for _, dir := range []string{"proc", "dev"} {
+		if err := os.Mkdir(filepath.Join(bundle, dir), 0o755); err != nil {
+			return fmt.Errorf("make the process namespace's holder: %w", err)
+		}
+	}
 	bind := mount.Mount{Type: "bind", Source: s.cfg.HolderCommand[0], Options: []string{"rbind", "ro"}}
 	if err := s.cfg.Mounter.Mount(program, []mount.Mount{bind}); err != nil {
 		return fmt.Errorf("make the process namespace's holder: %w", err)
@@ -50,6 +56,7 @@ func (s *Service) holderSpec(sb *sandbox, root string) *specs.Spec {
 	ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}}
 	types := map[namespace.Kind]specs.LinuxNamespaceType{
 		namespace.Net: specs.NetworkNamespace, namespace.IPC: specs.IPCNamespace, namespace.UTS: specs.UTSNamespace,
+		namespace.User: specs.UserNamespace,
 	}
 	for _, k := range sb.kinds() {
 		ns = append(ns, specs.LinuxNamespace{Type: types[k], Path: s.cfg.Namespaces.Path(sb.id, k)})

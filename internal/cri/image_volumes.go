@@ -51,7 +51,7 @@ func (s *Service) mountImageVolume(ctx context.Context, c *container, index int,
 	if err := os.MkdirAll(target, 0o711); err != nil {
 		return "", err
 	}
-	if err := s.cfg.Mounter.Mount(target, mounts); err != nil {
+	if err := s.mountFor(c, target, mounts); err != nil {
 		return "", err
 	}
 	return subPathOfImage(target, m.GetImageSubPath())

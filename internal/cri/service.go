@@ -33,7 +33,9 @@ type Service struct {
 	starts chan struct{}
 	// background counts the cleanups that nobody waits for.
 	background tasks
-	failure    runFailure
+	// noUsers says why sandboxes can't have user namespaces.
+	noUsers func() error
+	failure runFailure
 
 	cgroupUsers users
 
@@ -69,6 +71,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		podContainers: byPod[*container]{},
 	}
 	s.cgroupUsers.count = map[string]int{}
+	s.noUsers = sync.OnceValue(func() error { return s.cfg.Namespaces.ProbeUsers(s.cfg.Root, s.cfg.RuntimeDir) })
 	s.events = newHub(s.describe)
 	s.stream = newStreamer(s)
 	if err := s.open(); err != nil {
