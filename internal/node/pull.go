@@ -144,7 +144,7 @@ func (w *worker) prefetch(ctx context.Context, pod *v1.Pod) {
 }
 
 func (w *worker) pullRequest(pod *v1.Pod, wanted want) imagepull.Request {
-	sandbox, err := w.n.spec.Sandbox(pod, 0)
+	sandbox, err := w.n.spec.Sandbox(pod, 0, nil)
 	if err != nil {
 		sandbox = nil // only a hint for the runtime; the error shows elsewhere
 	}

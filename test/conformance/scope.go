@@ -37,7 +37,6 @@ var outOfScope = ginkgoreport.Exclusions{
 	{Begins: "[sig-node] ", Has: "[Feature:KubeletCredentialProviders]", Why: cloud},
 	{Begins: "[sig-node] ", Has: "[Feature:DownwardAPIHugePages]", Why: "set aside huge pages of the machine's memory"},
 	{Begins: "[sig-node] Pod garbage collector", Why: "count on the settings of upstream's test clusters"},
-	{Begins: "[sig-node] ", Has: "[Feature:UserNamespacesSupport]", Why: notYet + "user namespaces (`hostUsers: false`)"},
 	{Begins: "[sig-node] Pod Extended (RestartAllContainers)", Why: notYet + "the restart rules' action RestartAllContainers"},
 	{Begins: "[sig-node] NoExecuteTaintManager", Why: notYet + "eviction by taints of the effect NoExecute"},
 	{Begins: "[sig-node] Pod InPlace Resize Container (deferred-resize-preemption)", Why: notYet + "preemption for a resize"},
