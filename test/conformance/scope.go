@@ -31,6 +31,7 @@ var outOfScope = ginkgoreport.Exclusions{
 	{Begins: "[sig-node] ContainerTerminationMetrics", Why: kubeletPort},
 	{Begins: "[sig-node] [FeatureGate:KubeletFineGrainedAuthz]", Why: kubeletPort},
 	{Begins: "[sig-node] Pod Allocated Endpoint", Why: kubeletPort},
+	{Begins: "[sig-node] Security Context When creating a pod with HostUsers metrics", Why: kubeletPort},
 	{Begins: "[sig-node] Mount propagation", Why: "look on the node for a process called kubelet"},
 	{Begins: "[sig-node] kubelet ", Has: "[Feature:NodeLogQuery]", Why: "a setting of the kubelet that is off by default"},
 	{Begins: "[sig-node] ", Has: "[Feature:KubeletInUserNamespace]", Why: "a kubelet that runs in a user namespace"},
