@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,8 @@ import (
 func (s *Service) runHolder(ctx context.Context, sb *sandbox) error {
 	bundle := filepath.Join(sb.dir, "holder")
 	program := filepath.Join(bundle, "pause")
-	if err := os.MkdirAll(bundle, 0o711); err != nil {
+	// It is the holder's root, too, which crun opens as root of the pod.
+	if err := errors.Join(os.MkdirAll(bundle, 0o755), os.Chmod(bundle, 0o755)); err != nil {
 		return fmt.Errorf("make the process namespace's holder: %w", err)
 	}
 	if err := os.WriteFile(program, nil, 0o555); err != nil {
