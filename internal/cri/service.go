@@ -77,6 +77,8 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.open(); err != nil {
 		return nil, err
 	}
+	// While others start: the first status waits for it.
+	s.background.begin(func() { _ = s.noUsers() })
 	if err := s.reconcile(ctx); err != nil {
 		return nil, fmt.Errorf("take over what the last errand left: %w", err)
 	}
