@@ -63,12 +63,16 @@ func (s *Service) holderSpec(sb *sandbox, root string) *specs.Spec {
 	for _, k := range sb.kinds() {
 		ns = append(ns, specs.LinuxNamespace{Type: types[k], Path: s.cfg.Namespaces.Path(sb.id, k)})
 	}
+	nobody := uint32(65535)
+	if users := sb.users(); users != nil {
+		nobody = min(nobody, users.Users.Length-1, users.Groups.Length-1)
+	}
 	return &specs.Spec{
 		Version: "1.2.0",
 		Root:    &specs.Root{Path: root, Readonly: true},
 		Process: &specs.Process{
 			Args: append([]string{"/pause"}, s.cfg.HolderCommand[1:]...), Cwd: "/",
-			User: specs.User{UID: 65535, GID: 65535}, NoNewPrivileges: true, Capabilities: &specs.LinuxCapabilities{},
+			User: specs.User{UID: nobody, GID: nobody}, NoNewPrivileges: true, Capabilities: &specs.LinuxCapabilities{},
 		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -340,6 +341,29 @@ func TestWithoutUserNamespaces(t *testing.T) {
 	_, err = s.RunPodSandbox(t.Context(), podConfig("pod", inUserNamespace), "")
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "ext3 can't map owners") {
 		t.Errorf("a pod with a user namespace: %v", err)
+	}
+}
+
+// Containers outlive the errand that made them, which may be one whose bundles were
+// open to all who got as far.
+func TestBundlesOfAnOlderErrandAreClosed(t *testing.T) {
+	w := newWorld(t)
+	s := restart(w)
+	pod, err := s.RunPodSandbox(t.Context(), podConfig("pod"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.CreateContainer(t.Context(), pod, containerConfig("c", "sh"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := filepath.Join(s.bundlesDir(), id)
+	if err := os.Chmod(bundle, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	restart(w)
+	if st, err := os.Stat(bundle); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the bundle is %v, %v", st.Mode(), err)
 	}
 }
 

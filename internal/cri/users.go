@@ -93,6 +93,22 @@ func (sb *sandbox) openToRoot(dir string) error {
 	return nil
 }
 
+// closeBundle takes the way through a bundle from others that an older errand left
+// them, because it left them none through the runtime directory.
+func closeBundle(bundle string) error {
+	st, err := os.Stat(bundle)
+	if errors.Is(err, os.ErrNotExist) || err == nil && st.Mode()&0o001 == 0 {
+		return nil
+	}
+	if err == nil {
+		err = os.Chmod(bundle, 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("close a bundle to others: %w", err)
+	}
+	return nil
+}
+
 // scratch is where a bundle's layers are mounted while its root or an image
 // volume is.
 func scratch(bundle string) string { return filepath.Join(bundle, "layers") }

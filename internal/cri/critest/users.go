@@ -101,6 +101,9 @@ func userNamespaceSharedPID(p *Pod) {
 		return
 	}
 	p.inUserNamespace()
+	if !p.Foreign { // containerd's first process is of user 65535
+		p.options().UsernsOptions.Uids[0].Length = 1000
+	}
 	p.options().Pid = runtimeapi.NamespaceMode_POD
 	p.start("exec sleep 1000")
 	if out := p.run("ps -o args; cat /proc/self/uid_map"); !strings.Contains(out, "sleep 1000") || !strings.Contains(out, fmt.Sprint(hostIDs)) {
