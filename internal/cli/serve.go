@@ -68,6 +68,7 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.BoolVar(&o.Node, "node", o.Node, "run pods here; with false, pods stay Pending until a node of your own takes them")
 	f.StringVar(&o.NodeName, "node-name", o.NodeName, "the Node's name (default the host's name)")
 	f.IntVar(&o.MaxPods, "max-pods", o.MaxPods, "how many pods may run at once")
+	f.StringVar(&o.PodUserIDs, "pod-user-ids", o.PodUserIDs, "FIRST:LENGTH, as in /etc/subuid: the host's user and group IDs that pods with hostUsers: false get, 65536 each")
 	f.Int64Var(&o.PodMaxPids, "pod-max-pids", o.PodMaxPids, "how many processes and threads a pod may have at once; -1 is any number")
 	f.StringVar(&o.PodCIDR, "pod-cidr", o.PodCIDR, "the range of the pods' addresses (default the first of a few private ranges that the host doesn't use)")
 	f.BoolVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "answer pods' questions for names, at port 53 of the address that they reach the host by; with false pods ask the host's resolvers and know no names of Services")

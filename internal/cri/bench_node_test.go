@@ -21,8 +21,18 @@ import (
 // latter apart for this process and for the shim with the OCI runtime, and the
 // wall time of each call.
 //
+// The pods of "users" have user namespaces of their own.
+//
 //	go test -tags node ./internal/cri -run xxx -bench Pods -benchtime 200x
 func BenchmarkPods(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { benchmarkPods(b, nil) })
+	b.Run("users", func(b *testing.B) {
+		ids := []*runtimeapi.IDMapping{{HostId: 65536, Length: 65536}}
+		benchmarkPods(b, &runtimeapi.UserNamespace{Uids: ids, Gids: ids})
+	})
+}
+
+func benchmarkPods(b *testing.B, users *runtimeapi.UserNamespace) {
 	const workers = 4
 	m := newMachine(b)
 	l := m.start()
@@ -38,7 +48,7 @@ func BenchmarkPods(b *testing.B) {
 	for range workers {
 		all.Go(func() {
 			for i := range work {
-				if err := echoPod(l, fmt.Sprintf("p%d", i), ends, &calls); err != nil {
+				if err := echoPod(l, fmt.Sprintf("p%d", i), users, ends, &calls); err != nil {
 					b.Error(err)
 				}
 			}
@@ -56,14 +66,16 @@ func BenchmarkPods(b *testing.B) {
 	calls.report(b)
 }
 
-func echoPod(l *life, name string, ends *ender, calls *stopwatch) error {
+func echoPod(l *life, name string, users *runtimeapi.UserNamespace, ends *ender, calls *stopwatch) error {
 	ctx := context.Background()
+	config := l.pod(name)
+	config.Linux.SecurityContext.NamespaceOptions.UsernsOptions = users
 	var pod, id string
 	for _, step := range []struct {
 		name string
 		do   func() error
 	}{
-		{"run-sandbox", func() (err error) { pod, err = l.RunPodSandbox(ctx, l.pod(name), ""); return err }},
+		{"run-sandbox", func() (err error) { pod, err = l.RunPodSandbox(ctx, config, ""); return err }},
 		{"create", func() (err error) {
 			id, err = l.CreateContainer(ctx, pod, shell("c", "echo hello"), nil)
 			return err

@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/cri/cgroups"
+	"errand.dev/errand/internal/cri/idmap"
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/namespace"
 	"errand.dev/errand/internal/cri/network"
@@ -61,7 +62,7 @@ type Config struct {
 // the methods.
 type ImageStore interface {
 	Get(ctx context.Context, ref string) (images.Image, error)
-	PrepareRootfs(ctx context.Context, containerID string, img images.Image) ([]mount.Mount, error)
+	PrepareRootfs(ctx context.Context, containerID string, img images.Image, users *idmap.Mapping) ([]mount.Mount, error)
 	PrepareImageVolume(ctx context.Context, containerID, name string, img images.Image) ([]mount.Mount, error)
 	RemoveRootfs(ctx context.Context, containerID string) error
 	ListRootfs(ctx context.Context) []string
@@ -103,12 +104,18 @@ type Namespaces interface {
 	Remove(id string) error
 	List() ([]string, error)
 	Run(id string, f func() error) error
+	ProbeUsers(files, bundles string) error
 }
 
 // Mounter mounts and unmounts on the host.
 type Mounter interface {
 	// Mount mounts all of mounts at target, which exists.
 	Mount(target string, mounts []mount.Mount) error
+	// MountMapped does the same, but that all files appear with the owners that a
+	// user namespace maps theirs to, whose file is userns. scratch is a path for
+	// mounts in between, of which none is left unless this process ends; it doesn't
+	// exist before and after.
+	MountMapped(target string, mounts []mount.Mount, userns, scratch string) error
 	// Unmount takes everything off target. That nothing is mounted there, or
 	// that it doesn't exist, is no error.
 	Unmount(target string) error

@@ -48,6 +48,9 @@ func (s *Service) createContainer(ctx context.Context, sb *sandbox, config *runt
 	if config.GetMetadata() == nil {
 		return "", fmt.Errorf("%w: the container's metadata is missing", spec.ErrInvalid)
 	}
+	if err := sameUsers(sb, config); err != nil {
+		return "", err
+	}
 	img, err := s.cfg.Images.Get(ctx, config.GetImage().GetImage())
 	if err != nil {
 		return "", fmt.Errorf("failed to resolve image %q: %w", config.GetImage().GetImage(), err)
@@ -98,14 +101,17 @@ func (s *Service) makeContainer(ctx context.Context, c *container, img images.Im
 }
 
 func (s *Service) mountRoot(ctx context.Context, c *container, img images.Image) error {
-	mounts, err := s.cfg.Images.PrepareRootfs(ctx, c.id, img)
+	mounts, err := s.cfg.Images.PrepareRootfs(ctx, c.id, img, c.sandbox.users())
 	if err != nil {
 		return fmt.Errorf("make the container's root: %w", err)
 	}
-	if err := os.MkdirAll(c.rootfs(), 0o711); err != nil {
+	if err := errors.Join(os.Mkdir(c.bundle, 0o700), os.Mkdir(c.rootfs(), 0o711)); err != nil {
 		return fmt.Errorf("make the container's bundle: %w", err)
 	}
-	if err := s.cfg.Mounter.Mount(c.rootfs(), mounts); err != nil {
+	if err := c.sandbox.openToRoot(c.bundle); err != nil {
+		return err
+	}
+	if err := s.mountFor(c, c.rootfs(), mounts); err != nil {
 		return fmt.Errorf("mount the container's root: %w", err)
 	}
 	return nil
@@ -119,6 +125,11 @@ func (s *Service) writeSpec(ctx context.Context, c *container, img images.Image)
 	ns, err := s.namespacesFor(c)
 	if err != nil {
 		return err
+	}
+	for _, m := range c.config.GetMounts() {
+		if err := s.checkMapped(c.sandbox, m); err != nil {
+			return err
+		}
 	}
 	volumes, err := s.mountImageVolumes(ctx, c)
 	if err != nil {
@@ -188,7 +199,7 @@ func (s *Service) filesFor(c *container) (spec.Files, error) {
 	if err := os.WriteFile(files.Hosts, b, 0o644); err != nil {
 		return files, fmt.Errorf("write the sandbox's /etc/hosts: %w", err)
 	}
-	return files, nil
+	return files, c.sandbox.giveToRoot(files.Hosts)
 }
 
 // namespacesFor are those that the container joins.
@@ -204,6 +215,8 @@ func (s *Service) namespacesFor(c *container) (spec.Namespaces, error) {
 			ns.IPC = path
 		case namespace.UTS:
 			ns.UTS = path
+		case namespace.User:
+			ns.User = path
 		}
 	}
 	options := c.config.GetLinux().GetSecurityContext().GetNamespaceOptions()

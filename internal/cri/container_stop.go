@@ -118,6 +118,9 @@ func (s *Service) removeBundle(bundle string) error {
 	if err := s.unmountImageVolumes(bundle); err != nil {
 		return err
 	}
+	if err := s.cfg.Mounter.Unmount(scratch(bundle)); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(bundle); err != nil {
 		return fmt.Errorf("remove the container's bundle: %w", err)
 	}

@@ -100,6 +100,10 @@ func TestDeathAtEveryStep(t *testing.T) {
 	for name, edit := range map[string]func(*runtimeapi.PodSandboxConfig){
 		"plain":      func(*runtimeapi.PodSandboxConfig) {},
 		"shared PID": func(c *runtimeapi.PodSandboxConfig) { namespaceOptions(c).Pid = runtimeapi.NamespaceMode_POD },
+		"users": func(c *runtimeapi.PodSandboxConfig) {
+			inUserNamespace(c)
+			namespaceOptions(c).Pid = runtimeapi.NamespaceMode_POD
+		},
 		"host": func(c *runtimeapi.PodSandboxConfig) {
 			namespaceOptions(c).Network, namespaceOptions(c).Ipc = runtimeapi.NamespaceMode_NODE, runtimeapi.NamespaceMode_NODE
 		},

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/cri/cgroups"
+	"errand.dev/errand/internal/cri/idmap"
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/namespace"
 	"errand.dev/errand/internal/cri/network"
@@ -40,6 +42,7 @@ type world struct {
 	pins       map[string]map[namespace.Kind]bool
 	mounts     map[string]bool
 	cgroups    map[string]bool
+	noUsers    error // why there are no user namespaces
 	// changedCgroups were limited after they were made, killed or removed.
 	changedCgroups []string
 	changed        chan struct{} // closed and replaced when a container ends
@@ -239,7 +242,7 @@ func (i fakeImages) Get(_ context.Context, ref string) (images.Image, error) {
 	return images.Image{ID: "sha256:1", Config: ocispec.ImageConfig{Cmd: []string{"sh"}}}, nil
 }
 
-func (i fakeImages) PrepareRootfs(_ context.Context, id string, _ images.Image) ([]mount.Mount, error) {
+func (i fakeImages) PrepareRootfs(_ context.Context, id string, _ images.Image, _ *idmap.Mapping) ([]mount.Mount, error) {
 	return []mount.Mount{{Type: "bind", Source: "/"}}, i.do(func() error { i.roots[id] = true; return nil })
 }
 
@@ -349,6 +352,9 @@ func (n fakeNamespaces) Create(id string, spec namespace.Spec) error {
 		for _, k := range spec.Kinds {
 			n.pins[id][k] = true
 		}
+		if spec.Users != nil {
+			n.pins[id][namespace.User] = true
+		}
 		return nil
 	})
 	if err == nil && spec.Inside != nil {
@@ -383,6 +389,8 @@ func (n fakeNamespaces) List() ([]string, error) {
 	return slices.Collect(maps.Keys(n.pins)), nil
 }
 
+func (n fakeNamespaces) ProbeUsers(string, string) error { return n.noUsers }
+
 func (n fakeNamespaces) Run(string, func() error) error { return fmt.Errorf("no network in memory") }
 
 type fakeMounter struct{ *fakeLife }
@@ -395,6 +403,14 @@ func (m fakeMounter) Mount(target string, _ []mount.Mount) error {
 		m.mounts[target] = true
 		return nil
 	})
+}
+
+func (m fakeMounter) MountMapped(target string, mounts []mount.Mount, userns, scratch string) error {
+	err := m.do(func() error { m.mounts[scratch] = true; return nil })
+	if err == nil {
+		err = m.Mount(target, mounts)
+	}
+	return errors.Join(err, m.Unmount(scratch))
 }
 
 func (m fakeMounter) Unmount(target string) error {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	continuity "github.com/containerd/continuity/fs"
+	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 )
@@ -18,43 +19,49 @@ const imageVolumes = "image-volumes"
 
 // mountImageVolumes mounts the images that the container has as volumes
 // (KEP-4639), and returns what of them is to be mounted into it, by the index of
-// the mount. The bundle's removal unmounts them.
+// the mount. The container's status tells which images they are (KEP-5365). The
+// bundle's removal unmounts them.
 func (s *Service) mountImageVolumes(ctx context.Context, c *container) (map[int]string, error) {
 	var sources map[int]string
-	for i, m := range c.config.GetMounts() {
+	told := c.settings()
+	for i, m := range told.GetMounts() {
 		if m.GetImage().GetImage() == "" {
 			continue
 		}
-		source, err := s.mountImageVolume(ctx, c, i, m)
+		source, ref, err := s.mountImageVolume(ctx, c, i, m)
 		if err != nil {
 			return nil, fmt.Errorf("%w: image %s at %s: %w", crierrors.ErrImageVolumeMountFailed, imageName(m.GetImage()), m.GetContainerPath(), err)
 		}
 		if sources == nil {
-			sources = map[int]string{}
+			sources, told = map[int]string{}, proto.CloneOf(told)
 		}
-		sources[i] = source
+		sources[i], told.Mounts[i].Image.ImageRef = source, ref
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.config = told
 	return sources, nil
 }
 
-func (s *Service) mountImageVolume(ctx context.Context, c *container, index int, m *runtimeapi.Mount) (string, error) {
+func (s *Service) mountImageVolume(ctx context.Context, c *container, index int, m *runtimeapi.Mount) (source, ref string, err error) {
 	img, err := s.cfg.Images.Get(ctx, m.GetImage().GetImage())
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	name := strconv.Itoa(index)
 	mounts, err := s.cfg.Images.PrepareImageVolume(ctx, c.id, name, img)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	target := filepath.Join(c.bundle, imageVolumes, name)
 	if err := os.MkdirAll(target, 0o711); err != nil {
-		return "", err
+		return "", "", err
 	}
-	if err := s.cfg.Mounter.Mount(target, mounts); err != nil {
-		return "", err
+	if err := s.mountFor(c, target, mounts); err != nil {
+		return "", "", err
 	}
-	return subPathOfImage(target, m.GetImageSubPath())
+	source, err = subPathOfImage(target, m.GetImageSubPath())
+	return source, img.ID, err
 }
 
 // subPathOfImage finds what is to be mounted of an image. A link in it leads where

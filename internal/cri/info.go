@@ -18,6 +18,10 @@ import (
 // Name is the runtime's name, with which container IDs in Kubernetes begin.
 const Name = "errand"
 
+// InfoNoUserNamespaces is the key in a verbose status of why the runtime handlers
+// announce no user namespaces.
+const InfoNoUserNamespaces = "noUserNamespaces"
+
 const criVersion = "v1"
 
 // Version tells the runtime's name and version.
@@ -41,7 +45,7 @@ func (s *Service) Status(_ context.Context, verbose bool) (*runtimeapi.StatusRes
 		}},
 		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true, MountOptions: true},
 	}
-	features := &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}
+	features := &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: s.noUsers() == nil}
 	resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{Features: features})
 	for _, h := range s.cfg.Handlers {
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{Name: h, Features: features})
@@ -52,6 +56,9 @@ func (s *Service) Status(_ context.Context, verbose bool) (*runtimeapi.StatusRes
 			return nil, toStatus(err)
 		}
 		resp.Info = map[string]string{"host": string(info)}
+		if err := s.noUsers(); err != nil {
+			resp.Info[InfoNoUserNamespaces] = err.Error()
+		}
 	}
 	return resp, nil
 }

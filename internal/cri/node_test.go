@@ -109,6 +109,7 @@ func (m *machine) connect() {
 	})
 	must(m.t, err)
 	m.oci = client
+	must(m.t, os.Chmod(m.names.RuntimeDir, 0o711)) // as errand serve makes it
 	m.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()

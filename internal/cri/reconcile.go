@@ -220,7 +220,7 @@ func (s *Service) removeOrphans(ctx context.Context, alive map[string]oci.Status
 	}
 	err = eachEntry(s.bundlesDir(), func(id string) error {
 		if s.containers[id] != nil {
-			return nil
+			return closeBundle(filepath.Join(s.bundlesDir(), id))
 		}
 		return s.removeBundle(filepath.Join(s.bundlesDir(), id))
 	})

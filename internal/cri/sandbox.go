@@ -91,6 +91,9 @@ func (sb *sandbox) kinds() []namespace.Kind {
 	if !sb.hostIPC() {
 		out = append(out, namespace.IPC)
 	}
+	if sb.users() != nil {
+		out = append(out, namespace.User)
+	}
 	return out
 }
 

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
-	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -59,10 +58,11 @@ func (s *Service) checkSandbox(config *runtimeapi.PodSandboxConfig, handler stri
 		return fmt.Errorf("%w: the log directory %q is not an absolute path", spec.ErrInvalid, config.GetLogDirectory())
 	case config.GetWindows() != nil:
 		return fmt.Errorf("%w: Windows sandboxes don't run on Linux", spec.ErrInvalid)
-	case spec.UserNamespace(options):
-		return fmt.Errorf("%w: user namespaces (hostUsers: false) aren't supported by errand's embedded runtime", spec.ErrInvalid)
 	case sharesPID(options) && len(s.cfg.HolderCommand) == 0:
 		return fmt.Errorf("%w: a shared process namespace (shareProcessNamespace) needs errand-shim, which wasn't found", spec.ErrInvalid)
+	}
+	if err := s.checkUsers(options); err != nil {
+		return err
 	}
 	return checkSysctls(config, options)
 }
@@ -125,8 +125,11 @@ func (s *Service) makeSandbox(ctx context.Context, sb *sandbox) error {
 // and mounts their common /dev/shm. /etc/hosts waits for a container that
 // doesn't bring its own.
 func (s *Service) makeFiles(sb *sandbox) error {
-	if err := os.Mkdir(sb.dir, 0o711); err != nil {
+	if err := os.Mkdir(sb.dir, 0o700); err != nil {
 		return fmt.Errorf("make the sandbox's directory: %w", err)
+	}
+	if err := sb.openToRoot(sb.dir); err != nil {
+		return err
 	}
 	_, config := sb.state()
 	hostname := config.GetHostname()
@@ -144,6 +147,9 @@ func (s *Service) makeFiles(sb *sandbox) error {
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			return fmt.Errorf("write the sandbox's files: %w", err)
 		}
+		if err := sb.giveToRoot(path); err != nil {
+			return err
+		}
 	}
 	if sb.hostIPC() {
 		return nil
@@ -152,6 +158,10 @@ func (s *Service) makeFiles(sb *sandbox) error {
 		return fmt.Errorf("make the sandbox's /dev/shm: %w", err)
 	}
 	tmpfs := mount.Mount{Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "noexec", "mode=1777", shmSize}}
+	if users := sb.users(); users != nil {
+		uid, gid := users.Owner()
+		tmpfs.Options = append(tmpfs.Options, fmt.Sprintf("uid=%d", uid), fmt.Sprintf("gid=%d", gid))
+	}
 	if err := s.cfg.Mounter.Mount(sb.shm(), []mount.Mount{tmpfs}); err != nil {
 		return fmt.Errorf("mount the sandbox's /dev/shm: %w", err)
 	}
@@ -182,12 +192,13 @@ func resolvConf(dns *runtimeapi.DNSConfig) (string, error) {
 
 func (s *Service) makeNamespaces(ctx context.Context, sb *sandbox, ports []network.PortMapping) error {
 	_, config := sb.state()
-	kinds := sb.kinds()
+	// The one of users is made first of all, as Users has it.
+	kinds := slices.DeleteFunc(sb.kinds(), func(k namespace.Kind) bool { return k == namespace.User })
 	if len(kinds) == 0 {
 		return nil
 	}
 	var pod *network.Pod
-	ns := namespace.Spec{Kinds: kinds, Hostname: config.GetHostname(), Sysctls: config.GetLinux().GetSysctls()}
+	ns := namespace.Spec{Kinds: kinds, Users: sb.users(), Hostname: config.GetHostname(), Sysctls: config.GetLinux().GetSysctls()}
 	if !sb.hostNetwork() {
 		ns.Inside = func() (err error) {
 			pod, err = network.OpenPod()
@@ -210,24 +221,4 @@ func (s *Service) makeNamespaces(ctx context.Context, sb *sandbox, ports []netwo
 	err = s.cfg.Network.Attach(sb.id, pod, sb.address, ports)
 	step.End(err)
 	return errors.Join(err, pod.Close())
-}
-
-// hostMounter is the host's mounts.
-type hostMounter struct{}
-
-func (hostMounter) Mount(target string, mounts []mount.Mount) error {
-	return mount.All(mounts, target)
-}
-
-func (hostMounter) Unmount(target string) error {
-	for {
-		switch err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); {
-		case err == nil:
-			continue // there may be one below
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-			return nil
-		default:
-			return fmt.Errorf("unmount %s: %w", filepath.Clean(target), err)
-		}
-	}
 }

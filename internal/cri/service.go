@@ -33,7 +33,9 @@ type Service struct {
 	starts chan struct{}
 	// background counts the cleanups that nobody waits for.
 	background tasks
-	failure    runFailure
+	// noUsers says why sandboxes can't have user namespaces.
+	noUsers func() error
+	failure runFailure
 
 	cgroupUsers users
 
@@ -69,11 +71,14 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		podContainers: byPod[*container]{},
 	}
 	s.cgroupUsers.count = map[string]int{}
+	s.noUsers = sync.OnceValue(func() error { return s.cfg.Namespaces.ProbeUsers(s.cfg.Root, s.cfg.RuntimeDir) })
 	s.events = newHub(s.describe)
 	s.stream = newStreamer(s)
 	if err := s.open(); err != nil {
 		return nil, err
 	}
+	// While others start: the first status waits for it.
+	s.background.begin(func() { _ = s.noUsers() })
 	if err := s.reconcile(ctx); err != nil {
 		return nil, fmt.Errorf("take over what the last errand left: %w", err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -316,12 +318,65 @@ func TestUpdateBeforeStart(t *testing.T) {
 	}
 }
 
+// inUserNamespace maps to IDs that files can be given to, by root or by oneself.
+func inUserNamespace(c *runtimeapi.PodSandboxConfig) {
+	from := func(own int) []*runtimeapi.IDMapping {
+		if own == 0 {
+			own = 65536
+		}
+		return []*runtimeapi.IDMapping{{HostId: uint32(own), Length: 65536}}
+	}
+	namespaceOptions(c).UsernsOptions = &runtimeapi.UserNamespace{Uids: from(os.Getuid()), Gids: from(os.Getgid())}
+}
+
+// A machine without user namespaces says so, to who asks first and to who tries.
+func TestWithoutUserNamespaces(t *testing.T) {
+	w := newWorld(t)
+	w.noUsers = errors.New("ext3 can't map owners")
+	s := restart(w)
+	st, err := s.Status(t.Context(), true)
+	if err != nil || st.GetRuntimeHandlers()[0].GetFeatures().GetUserNamespaces() || !strings.Contains(st.GetInfo()[InfoNoUserNamespaces], "ext3 can't map") {
+		t.Errorf("status %v, %v", st, err)
+	}
+	_, err = s.RunPodSandbox(t.Context(), podConfig("pod", inUserNamespace), "")
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "ext3 can't map owners") {
+		t.Errorf("a pod with a user namespace: %v", err)
+	}
+}
+
+// Containers outlive the errand that made them, which may be one whose bundles were
+// open to all who got as far.
+func TestBundlesOfAnOlderErrandAreClosed(t *testing.T) {
+	w := newWorld(t)
+	s := restart(w)
+	pod, err := s.RunPodSandbox(t.Context(), podConfig("pod"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.CreateContainer(t.Context(), pod, containerConfig("c", "sh"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := filepath.Join(s.bundlesDir(), id)
+	if err := os.Chmod(bundle, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	restart(w)
+	if st, err := os.Stat(bundle); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the bundle is %v, %v", st.Mode(), err)
+	}
+}
+
 func TestUnsupportedPodsAreRefused(t *testing.T) {
 	s := restart(newWorld(t))
 	for text, edit := range map[string]func(*runtimeapi.PodSandboxConfig){
 		"metadata is missing": func(c *runtimeapi.PodSandboxConfig) { c.Metadata = nil },
-		"user namespaces": func(c *runtimeapi.PodSandboxConfig) {
+		"must be one range": func(c *runtimeapi.PodSandboxConfig) {
 			namespaceOptions(c).UsernsOptions = &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD}
+		},
+		"the host's IPC namespace": func(c *runtimeapi.PodSandboxConfig) {
+			inUserNamespace(c)
+			namespaceOptions(c).Ipc = runtimeapi.NamespaceMode_NODE
 		},
 		"no IPv4 address": func(c *runtimeapi.PodSandboxConfig) {
 			c.PortMappings = []*runtimeapi.PortMapping{{HostPort: 80, ContainerPort: 80, HostIp: "::1"}}

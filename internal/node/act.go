@@ -114,12 +114,14 @@ func (w *worker) newSandbox(ctx context.Context, pod *v1.Pod, a plan.Actions) (c
 			return false, fmt.Errorf("stop the sandbox that is to be replaced: %w", err)
 		}
 	}
+	w.n.metrics.countUserNamespace(pod, w.n.metrics.users)
 	w.prefetch(ctx, pod)
 	if err := w.setUpVolumes(ctx, pod); err != nil {
 		return false, err
 	}
 	if err := w.createSandbox(ctx, pod, a.Attempt); err != nil {
 		w.n.metrics.sandboxErrors.Inc()
+		w.n.metrics.countUserNamespace(pod, w.n.metrics.userErrors)
 		w.n.podEvent(pod, v1.EventTypeWarning, eventFailedSandbox, "Failed to create pod sandbox: %v", err)
 		return false, fmt.Errorf("create the pod's sandbox: %w", err)
 	}
@@ -128,7 +130,11 @@ func (w *worker) newSandbox(ctx context.Context, pod *v1.Pod, a plan.Actions) (c
 }
 
 func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32) error {
-	config, err := w.n.spec.Sandbox(pod, attempt)
+	users, err := w.userNamespace(pod)
+	if err != nil {
+		return err
+	}
+	config, err := w.n.spec.Sandbox(pod, attempt, users)
 	if err != nil {
 		return err
 	}
@@ -186,6 +192,7 @@ func (w *worker) startContainer(ctx context.Context, pod *v1.Pod, rt *runtimepod
 	}
 	if failure := w.launch(ctx, pod, rt, c, images); failure != nil {
 		w.n.metrics.startErrors.WithLabelValues(containerType(pod, c.Name), failure.Reason).Inc()
+		w.n.metrics.countUserNamespace(pod, w.n.metrics.userErrors)
 		w.waiting[c.Name] = *failure
 		if !w.awaits[c.Name] {
 			w.holdAfterFailure(c.Name)
@@ -261,7 +268,7 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 		return fail("", reasonConfig, err)
 	}
 	sandbox := rt.Sandbox()
-	sandboxConfig, err := w.n.spec.Sandbox(pod, sandbox.Attempt)
+	sandboxConfig, err := w.n.spec.Sandbox(pod, sandbox.Attempt, config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions())
 	if err != nil {
 		return fail("", reasonConfig, err)
 	}
@@ -307,6 +314,10 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 	if err != nil {
 		return nil, err
 	}
+	users, err := w.userNamespace(pod)
+	if err != nil {
+		return nil, err
+	}
 	return w.n.spec.Container(crispec.Run{
 		Pod:       pod,
 		Container: c,
@@ -317,5 +328,6 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, rt *runtimepo
 		Env:       env,
 		Mounts:    mounts,
 		Target:    target,
+		Users:     users,
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/userns"
 	"errand.dev/errand/internal/podtrace"
 )
 
@@ -63,6 +64,9 @@ type Config struct {
 	Services corelisters.ServiceLister
 	// RecursiveReadOnly tells that the runtime can mount recursively read-only.
 	RecursiveReadOnly bool
+	// UserIDs are the host's that pods with hostUsers: false may be allotted; default
+	// userns.DefaultIDs.
+	UserIDs userns.IDs
 	// Admit, if set, says why a pod can't be run now, with a reason for its status;
 	// no message means that it can.
 	Admit func(ctx context.Context, pod *v1.Pod) (reason, message string)
@@ -105,6 +109,9 @@ func (c *Config) complete() error {
 	}
 	if c.StartConcurrency <= 0 {
 		c.StartConcurrency = 2 * runtime.NumCPU()
+	}
+	if c.UserIDs == (userns.IDs{}) {
+		c.UserIDs = userns.DefaultIDs()
 	}
 	if c.DNS.ClusterDomain == "" {
 		c.DNS.ClusterDomain = "cluster.local"

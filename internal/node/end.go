@@ -183,7 +183,7 @@ func (w *worker) freeAll(ctx context.Context, rt *runtimepod.Pod) error {
 		}
 	}
 	if len(errs) == 0 {
-		errs = append(errs, w.n.volumes.Teardown(ctx, w.uid))
+		errs = append(errs, w.n.users.Release(w.uid), w.n.volumes.Teardown(ctx, w.uid))
 		w.vols = nil
 	}
 	return errors.Join(errs...)

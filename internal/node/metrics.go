@@ -20,6 +20,8 @@ type Metrics struct {
 	startErrors   *metrics.CounterVec
 	sandboxes     *metrics.Counter
 	sandboxErrors *metrics.Counter
+	users         *metrics.Counter
+	userErrors    *metrics.Counter
 	runtime       runtimeLister
 }
 
@@ -56,7 +58,18 @@ func newMetrics(runtime runtimeLister) *Metrics {
 			"Cumulative number of pods started")),
 		sandboxErrors: metrics.NewCounter(opts("started_pods_errors_total",
 			"Cumulative number of errors when making the sandboxes of pods")),
+		users: metrics.NewCounter(opts("started_user_namespaced_pods_total",
+			"Cumulative number of sandboxes begun for pods with a user namespace of their own")),
+		userErrors: metrics.NewCounter(opts("started_user_namespaced_pods_errors_total",
+			"Cumulative number of errors when making the sandboxes and containers of such pods")),
 		runtime: runtime,
+	}
+}
+
+// countUserNamespace counts with a counter if the pod has a user namespace.
+func (m *Metrics) countUserNamespace(pod *v1.Pod, counter *metrics.Counter) {
+	if wantsUserNamespace(pod) {
+		counter.Inc()
 	}
 }
 
@@ -70,6 +83,7 @@ type Registry interface {
 func (m *Metrics) Register(registry Registry) error {
 	for _, c := range []metrics.Registerable{
 		m.podStart, m.podStartSLI, m.podStartTotal, m.statusWrite, m.started, m.startErrors, m.sandboxes, m.sandboxErrors,
+		m.users, m.userErrors,
 	} {
 		if err := registry.Register(c); err != nil {
 			return err

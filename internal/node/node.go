@@ -21,6 +21,7 @@ import (
 	"errand.dev/errand/internal/node/imagepull"
 	"errand.dev/errand/internal/node/probe"
 	"errand.dev/errand/internal/node/resize"
+	"errand.dev/errand/internal/node/userns"
 	"errand.dev/errand/internal/node/volumes"
 )
 
@@ -40,6 +41,7 @@ type Node struct {
 	starts chan struct{}
 	ready  chan struct{}
 	ledger *resize.Ledger
+	users  *userns.Allotter
 	work   sync.WaitGroup // goroutines of workers
 
 	mu          sync.Mutex
@@ -75,6 +77,9 @@ func New(cfg Config) (*Node, error) {
 		return n.exec(ctx, id, command, 0)
 	}, cfg.Clock)
 	var err error
+	if n.users, err = userns.New(cfg.RootDir, cfg.UserIDs); err != nil {
+		return nil, err
+	}
 	n.volumes, err = volumes.New(volumes.Config{
 		RootDir:           cfg.RootDir,
 		MemoryDir:         cfg.MemoryDir,

@@ -154,7 +154,7 @@ func (w *worker) pullRequest(ctx context.Context, pod *v1.Pod, wanted want) imag
 		}
 		return found
 	})
-	sandbox, err := w.n.spec.Sandbox(pod, 0)
+	sandbox, err := w.n.spec.Sandbox(pod, 0, nil)
 	if err != nil {
 		sandbox = nil // only a hint for the runtime; the error shows elsewhere
 	}

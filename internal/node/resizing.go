@@ -132,7 +132,7 @@ func (w *worker) updateLimits(ctx context.Context, pod *v1.Pod, rt *runtimepod.P
 	if sandbox == nil || !sandbox.Ready {
 		return nil // the next one is made with them
 	}
-	config, err := w.n.spec.Sandbox(pod, sandbox.Attempt)
+	config, err := w.n.spec.Sandbox(pod, sandbox.Attempt, nil)
 	if err != nil {
 		return err
 	}

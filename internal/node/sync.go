@@ -191,6 +191,9 @@ func (n *Node) refusal(ctx context.Context, pod *v1.Pod) (reason, message string
 		return reason, message
 	}
 	message = crispec.Unsupported(pod)
+	if message == "" {
+		message = n.withoutUserNamespace(ctx, pod)
+	}
 	if err := volumes.Unsupported(pod); err != nil {
 		if message != "" {
 			message += "; "

@@ -207,6 +207,10 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 	if err != nil {
 		return nil, err
 	}
+	userIDs, err := s.options.podUserIDs()
+	if err != nil {
+		return nil, err
+	}
 	return node.New(node.Config{
 		Client:         client,
 		Informers:      s.api.Informers(),
@@ -224,6 +228,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		CgroupV2:       s.runtime.cgroupV2(),
 		DNS:            s.runtime.dns(),
 		SeccompDefault: true,
+		UserIDs:        userIDs,
 		Admit:          evictor.Admit,
 		Drained:        drained,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),

@@ -19,6 +19,7 @@ import (
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
 	"errand.dev/errand/internal/node/imagepull"
+	"errand.dev/errand/internal/node/userns"
 	"errand.dev/errand/internal/podgc"
 	"errand.dev/errand/internal/podtrace/otlp"
 )
@@ -42,6 +43,9 @@ type Options struct {
 	NodeName string `yaml:"nodeName"`
 	// MaxPods is how many pods the node takes at once.
 	MaxPods int `yaml:"maxPods"`
+	// PodUserIDs are the host's user and group IDs that pods with hostUsers: false
+	// get, 65536 each: FIRST:LENGTH.
+	PodUserIDs string `yaml:"podUserIDs"`
 	// PodMaxPids is how many processes and threads a pod may have at once; -1 is
 	// any number (podPidsLimit in KubeletConfiguration).
 	PodMaxPids int64 `yaml:"podMaxPids"`
@@ -135,6 +139,7 @@ func DefaultOptions() Options {
 		Node:                 true,
 		MaxPods:              110,
 		PodMaxPids:           -1,
+		PodUserIDs:           userns.DefaultIDs().String(),
 		ContainerLogMaxSize:  "10Mi",
 		ContainerLogMaxFiles: 5,
 		NativeLauncher:       true,
@@ -243,6 +248,9 @@ func (o *Options) validateNode() error {
 	if o.PodMaxPids < 1 && o.PodMaxPids != -1 {
 		errs = append(errs, fmt.Errorf("--pod-max-pids %d: must be at least 1, or -1 for any number", o.PodMaxPids))
 	}
+	if _, err := o.podUserIDs(); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := o.logMaxSize(); err != nil {
 		errs = append(errs, err)
 	}
@@ -292,6 +300,18 @@ func (o *Options) evictionPolicy() eviction.Policy {
 		SoftGracePeriod: o.EvictionSoftGracePeriod, MinimumReclaim: o.EvictionMinimumReclaim,
 		PressureTransitionPeriod: o.EvictionPressureTransitionPeriod, MaxPodGracePeriod: o.EvictionMaxPodGracePeriod,
 	}
+}
+
+// podUserIDs is PodUserIDs, of which there are enough for all pods.
+func (o *Options) podUserIDs() (userns.IDs, error) {
+	ids, err := userns.ParseIDs(o.PodUserIDs)
+	if err != nil {
+		return userns.IDs{}, fmt.Errorf("--pod-user-ids: %w", err)
+	}
+	if ids.Pods() < o.MaxPods {
+		return userns.IDs{}, fmt.Errorf("--pod-user-ids %s: holds IDs for %d pods (%d each), and --max-pods is %d", o.PodUserIDs, ids.Pods(), userns.IDsPerPod, o.MaxPods)
+	}
+	return ids, nil
 }
 
 // logMaxSize is ContainerLogMaxSize in bytes.

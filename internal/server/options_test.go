@@ -23,6 +23,7 @@ func TestValidateTellsEverything(t *testing.T) {
 	o.NodeName = "Not A Name"
 	o.MaxPods = 0
 	o.PodMaxPids = 0
+	o.PodUserIDs = "1:65536"
 	o.PodCIDR = "10.0.0.0/30"
 	o.Etcd = EtcdOptions{Servers: []string{"10.0.0.1"}, CertFile: "c"}
 	o.Runtimes = map[string]string{"runc": "runc"}
@@ -39,7 +40,7 @@ func TestValidateTellsEverything(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing was found wrong")
 	}
-	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-max-pids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files",
+	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-max-pids", "--pod-user-ids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files",
 		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age",
 		"--image-pull-credentials-verification-policy"} {
 		if !strings.Contains(err.Error(), want) {

@@ -129,18 +129,26 @@ func (s *serve) start(ctx context.Context) error {
 	return s.awaitNode(ctx)
 }
 
+// runtimeDirMode lets others go through the directory to what they may open, and
+// see nothing of it: root of a pod with a user namespace is such another, and its
+// containers' roots are below. All sockets there are for their owner alone.
+const runtimeDirMode = 0o711
+
 // makeRuntimeDir makes the directory of sockets, which nobody else may have a
 // hand in: where it isn't below /run, others could have made it first.
 func makeRuntimeDir(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := os.MkdirAll(path, runtimeDirMode); err != nil {
 		return fmt.Errorf("make the runtime directory: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return fmt.Errorf("make the runtime directory: stat %s: %w", path, err)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
-		return fmt.Errorf("the runtime directory %s must be a directory of this user's alone (mode 0700): remove it, then start again", path)
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o066 != 0 {
+		return fmt.Errorf("the runtime directory %s must be a directory of this user's that others can't read or write (mode 0711): remove it, then start again", path)
+	}
+	if err := os.Chmod(path, runtimeDirMode); err != nil { // whatever the umask, or an older errand
+		return fmt.Errorf("make the runtime directory: %w", err)
 	}
 	return nil
 }

@@ -15,7 +15,6 @@ const (
 	remote       = "storage that isn't this machine's"
 	block        = "block devices: a PersistentVolume here is a directory"
 	kubeletPort  = "ask the kubelet's own port, or measure its process"
-	notYet       = "not yet: "
 )
 
 // outOfScope are the tests within the focus that errand doesn't mean to pass, or not yet, or not on every machine. docs/conformance.md
@@ -31,13 +30,13 @@ var outOfScope = ginkgoreport.Exclusions{
 	{Begins: "[sig-node] ContainerTerminationMetrics", Why: kubeletPort},
 	{Begins: "[sig-node] [FeatureGate:KubeletFineGrainedAuthz]", Why: kubeletPort},
 	{Begins: "[sig-node] Pod Allocated Endpoint", Why: kubeletPort},
+	{Begins: "[sig-node] Security Context When creating a pod with HostUsers metrics", Why: kubeletPort},
 	{Begins: "[sig-node] Mount propagation", Why: "look on the node for a process called kubelet"},
 	{Begins: "[sig-node] kubelet ", Has: "[Feature:NodeLogQuery]", Why: "a setting of the kubelet that is off by default"},
 	{Begins: "[sig-node] ", Has: "[Feature:KubeletInUserNamespace]", Why: "a kubelet that runs in a user namespace"},
 	{Begins: "[sig-node] ", Has: "[Feature:KubeletCredentialProviders]", Why: cloud},
 	{Begins: "[sig-node] ", Has: "[Feature:DownwardAPIHugePages]", Why: "set aside huge pages of the machine's memory"},
 	{Begins: "[sig-node] Pod garbage collector", Why: "count on the settings of upstream's test clusters"},
-	{Begins: "[sig-node] ", Has: "[Feature:UserNamespacesSupport]", Why: notYet + "user namespaces (`hostUsers: false`)"},
 	{Begins: "[sig-node] PrivilegedPod", Why: "make a network interface of type dummy", Lacks: dummyInterfaces},
 	{Begins: "[sig-node] Pod InPlace Resize Container guaranteed qos", Has: "restart", Why: "expect a negative oom_score_adj", Lacks: negativeOOMScoreAdj},
 	{Begins: "[sig-node] PLR Pod InPlace Resize [FeatureGate:InPlacePodLevelResourcesVerticalScaling] PLR guaranteed qos", Has: "restart", Why: "expect a negative oom_score_adj", Lacks: negativeOOMScoreAdj},

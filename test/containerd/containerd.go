@@ -73,6 +73,10 @@ func Start(ctx context.Context, cfg Config) (*Containerd, error) {
 	if err != nil {
 		return nil, err
 	}
+	// As below /run: containers' roots are reached through it by root of a pod with a user namespace.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return nil, err
+	}
 	sum := sha256.Sum256([]byte(dir))
 	c := &Containerd{cfg: cfg, dir: dir, bridge: fmt.Sprintf("ct-%x", sum[:4])}
 	if err = c.configure(sum[4]); err == nil {

@@ -140,6 +140,9 @@ func (m *Member) startAndElect(ctx context.Context, cfg *embed.Config) error {
 	if err := m.start(cfg); err != nil {
 		return explainStartError(m.cfg.Dir, err)
 	}
+	if err := os.Chmod(m.Socket(), 0o600); err != nil { // who may connect may do anything
+		return errors.Join(fmt.Errorf("close the socket of etcd to others: %w", err), m.Close())
+	}
 	if err := m.elect(ctx); err != nil {
 		return errors.Join(err, m.Close())
 	}

@@ -83,6 +83,10 @@ func imageVolume(p *Pod) {
 	if !p.Foreign { // a single file is beyond the KEP
 		p.wantRun("root", "cut -d: -f1 /image | head -1", volume("etc/passwd"))
 	}
+	st := p.status(p.create("true", volume("")))
+	if m := st.GetMounts(); len(m) != 1 || !p.Foreign && m[0].GetImage().GetImageRef() != st.GetImageId() {
+		p.Errorf("a container of the image %s has the mounts %v", st.GetImageId(), m)
+	}
 	_, err := p.Runtime.CreateContainer(p.Ctx, p.ID(), p.container("true", volume("no/such")), p.Config)
 	if err == nil || !strings.Contains(err.Error(), "no/such") {
 		p.Errorf("a path that the image hasn't: %v", err)

@@ -6,16 +6,21 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/core/mount"
+
+	"errand.dev/errand/internal/cri/idmap"
 )
 
 // PrepareRootfs makes a fresh writable root for a container and returns the mounts that make it, for the caller to mount: an
 // overlay, or a bind mount where overlays don't work or the image has no layers. The image's layers stay until RemoveRootfs, even
 // if the image is removed. errdefs.ErrAlreadyExists: the container has a root (see Rootfs); errdefs.ErrNotFound: the image is gone.
 //
+// With users, which are a user namespace's, the caller mounts them with the files' owners mapped to it, which an overlay's upper
+// directory isn't: what is written there belongs to the host's IDs, first of all the directory itself.
+//
 // An overlay is mounted volatile where the kernel can: it must not be mounted a second time after a reboot, but be removed and made
 // anew.
-func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image) ([]mount.Mount, error) {
-	return s.rootfs.prepare(s.context(ctx), containerID, img.ChainID)
+func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image, users *idmap.Mapping) ([]mount.Mount, error) {
+	return s.rootfs.prepare(s.context(ctx), containerID, img.ChainID, users)
 }
 
 // RemoveRootfs deletes a container's root and what was written to it. It must be unmounted. Removing what isn't there is no error. If

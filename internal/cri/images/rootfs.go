@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
+
+	"errand.dev/errand/internal/cri/idmap"
 )
 
 // Names in a container's directory <root>/rootfs/<container ID>.
@@ -94,7 +96,7 @@ func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsK
 const noLayers = "none"
 
 // prepare makes a fresh writable layer over the snapshot chainID.
-func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string) (_ []mount.Mount, err error) {
+func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string, users *idmap.Mapping) (_ []mount.Mount, err error) {
 	if !containerID.MatchString(id) {
 		return nil, fmt.Errorf("container ID %q can't name a directory: %w", id, errdefs.ErrInvalidArgument)
 	}
@@ -115,6 +117,9 @@ func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string) (_ []mou
 	if err != nil {
 		return nil, err
 	}
+	if below.uid, below.gid, err = mappedOwner(below, users); err != nil {
+		return nil, err
+	}
 	upper := filepath.Join(dir, upperDir)
 	// The symlink comes before anything that costs: whoever finds the directory after a crash knows what it is.
 	for _, step := range []func() error{
@@ -127,6 +132,19 @@ func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string) (_ []mou
 		}
 	}
 	return k.mounts(dir, below), nil
+}
+
+// mappedOwner is who owns the root directory on disk, in the upper directory of an overlay.
+func mappedOwner(below layers, users *idmap.Mapping) (uid, gid int, err error) {
+	if users == nil {
+		return below.uid, below.gid, nil
+	}
+	hostUID, okUID := users.Users.ToHost(uint32(below.uid))
+	hostGID, okGID := users.Groups.ToHost(uint32(below.gid))
+	if !okUID || !okGID {
+		return 0, 0, fmt.Errorf("the image's root directory belongs to user %d and group %d, which the pod's user namespace hasn't: %w", below.uid, below.gid, errdefs.ErrFailedPrecondition)
+	}
+	return int(hostUID), int(hostGID), nil
 }
 
 // claim makes chainID's layers safe from collection for the container id.

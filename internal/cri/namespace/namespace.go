@@ -15,9 +15,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
+	"github.com/containerd/containerd/v2/pkg/sys"
 	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/cri/idmap"
 )
 
 // Kind is a kind of namespace that can be pinned.
@@ -29,9 +33,11 @@ const (
 	IPC Kind = "ipc"
 	UTS Kind = "uts"
 	PID Kind = "pid"
+	// User namespaces own the others that are made with them.
+	User Kind = "user"
 )
 
-var kinds = [...]Kind{Net, IPC, UTS, PID}
+var kinds = [...]Kind{Net, IPC, UTS, PID, User}
 
 func (k Kind) flag() int {
 	switch k {
@@ -49,6 +55,9 @@ func (k Kind) flag() int {
 type Spec struct {
 	// Kinds to make. PID can't be made here: it needs a process (PinProcess).
 	Kinds []Kind
+	// Users are the IDs of a new user namespace, to which the others then
+	// belong; nil leaves the host's.
+	Users *idmap.Mapping
 	// Hostname of a new UTS namespace; "" leaves the host's.
 	Hostname string
 	// Sysctls by name ("net.ipv4.ip_forward"), set inside of the namespaces.
@@ -81,24 +90,79 @@ func (d *Dir) Path(id string, k Kind) string {
 
 // Create makes the namespaces and pins them. On failure nothing is left.
 func (d *Dir) Create(id string, spec Spec) error {
-	if err := OnThread(func() error { return d.createHere(id, spec) }); err != nil {
+	create := d.createHere
+	if spec.Users != nil {
+		create = d.createMapped
+	}
+	if err := create(id, spec); err != nil {
 		return errors.Join(fmt.Errorf("make the namespaces of sandbox %s: %w", id, err), d.Remove(id))
 	}
 	return nil
 }
 
 func (d *Dir) createHere(id string, spec Spec) error {
+	flags, err := spec.flags()
+	if err != nil {
+		return err
+	}
+	return OnThread(func() error {
+		if err := unix.Unshare(flags); err != nil {
+			return fmt.Errorf("unshare %v: %w", spec.Kinds, err)
+		}
+		return d.fill(id, spec)
+	})
+}
+
+// createMapped has a process make the namespaces: no thread of a process with
+// others can enter a user namespace, and only in it are made those that belong to
+// it. The process executes nothing and is gone when this returns.
+func (d *Dir) createMapped(id string, spec Spec) error {
+	flags, err := spec.flags()
+	if err != nil {
+		return err
+	}
+	return sys.UnshareAfterEnterUserns(spec.Users.Users.String(), spec.Users.Groups.String(), uintptr(flags), func(pid int) error {
+		if err := pin(fmt.Sprintf("/proc/%d/ns/%s", pid, User), d.Path(id, User)); err != nil {
+			return err
+		}
+		return OnThread(func() error {
+			for _, k := range spec.Kinds {
+				if err := enter(fmt.Sprintf("/proc/%d/ns/%s", pid, k), k); err != nil {
+					return err
+				}
+			}
+			return d.fill(id, spec)
+		})
+	})
+}
+
+// enter moves the calling thread into a namespace.
+func enter(path string, k Kind) error {
+	ns, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open the new %s namespace: %w", k, err)
+	}
+	defer ns.Close() //nolint:errcheck // opened for reading
+	if err := unix.Setns(int(ns.Fd()), k.flag()); err != nil {
+		return fmt.Errorf("enter the new %s namespace: %w", k, err)
+	}
+	return nil
+}
+
+func (s Spec) flags() (int, error) {
 	flags := 0
-	for _, k := range spec.Kinds {
+	for _, k := range s.Kinds {
 		if k.flag() == 0 {
-			return fmt.Errorf("a %s namespace can't be made without a process", k)
+			return 0, fmt.Errorf("a %s namespace can't be made without a process", k)
 		}
 		flags |= k.flag()
 	}
-	if err := unix.Unshare(flags); err != nil {
-		return fmt.Errorf("unshare %v: %w", spec.Kinds, err)
-	}
-	if flags&unix.CLONE_NEWUTS != 0 && spec.Hostname != "" {
+	return flags, nil
+}
+
+// fill sets up and pins the new namespaces, which the calling thread is in.
+func (d *Dir) fill(id string, spec Spec) error {
+	if slices.Contains(spec.Kinds, UTS) && spec.Hostname != "" {
 		if err := unix.Sethostname([]byte(spec.Hostname)); err != nil {
 			return fmt.Errorf("set the hostname %q: %w", spec.Hostname, err)
 		}

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"errand.dev/errand/internal/cri/idmap"
 )
 
 func openDir(t *testing.T) *Dir {
@@ -98,6 +100,80 @@ func TestNamespacesArePinned(t *testing.T) {
 	}
 	if ids, _ := d.List(); len(ids) != 0 {
 		t.Errorf("left %v", ids)
+	}
+}
+
+// The namespaces that come with a user namespace belong to it.
+func TestUserNamespace(t *testing.T) {
+	d := openDir(t)
+	ids := idmap.Range{Host: 7 << 16, Length: 1 << 16}
+	var hostname, sysctl string
+	err := d.Create("u1", Spec{
+		Kinds: []Kind{Net, IPC, UTS}, Users: &idmap.Mapping{Users: ids, Groups: ids}, Hostname: "pod",
+		Sysctls: map[string]string{"net.ipv4.ip_unprivileged_port_start": "80"},
+		Inside: func() error {
+			b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+			var u unix.Utsname
+			uerr := unix.Uname(&u)
+			sysctl, hostname = strings.TrimSpace(string(b)), unix.ByteSliceToString(u.Nodename[:])
+			return errors.Join(err, uerr)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remove(t, d, "u1") })
+	if hostname != "pod" || sysctl != "80" {
+		t.Errorf("hostname %q, sysctl %q", hostname, sysctl)
+	}
+	users := inode(t, d.Path("u1", User))
+	for _, k := range []Kind{Net, IPC, UTS} {
+		ns, err := os.Open(d.Path("u1", k))
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_USERNS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := inode(t, fmt.Sprintf("/proc/self/fd/%d", owner)); got != users {
+			t.Errorf("the %s namespace belongs to the user namespace %d, want %d", k, got, users)
+		}
+		if err := errors.Join(unix.Close(owner), ns.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if own := inode(t, "/proc/self/ns/user"); users == own {
+		t.Error("the user namespace is the host's")
+	}
+	if err := d.Create("u2", Spec{Kinds: []Kind{Net}, Users: &idmap.Mapping{Users: ids, Groups: ids}, Inside: func() error { return errors.New("no") }}); err == nil || d.Pinned("u2", User) {
+		t.Errorf("a failure left its user namespace, or was none: %v", err)
+	}
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+func TestProbeUsers(t *testing.T) {
+	d := openDir(t)
+	if err := d.ProbeUsers("/dev/shm", "/run"); err != nil {
+		t.Errorf("this machine: %v", err)
+	}
+	if err := d.ProbeUsers("/proc", "/run"); err == nil || !strings.Contains(err.Error(), "on proc") {
+		t.Errorf("a file system that can't map owners: %v", err)
+	}
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.ProbeUsers("/dev/shm", closed); err == nil || !strings.Contains(err.Error(), "chmod o+x") {
+		t.Errorf("bundles out of reach: %v", err)
 	}
 }
 

@@ -48,7 +48,7 @@ type Input struct {
 // Namespaces are the paths of the namespaces to join. An empty path means a
 // new namespace for PID, and the host's for the others.
 type Namespaces struct {
-	Net, IPC, UTS, PID string
+	Net, IPC, UTS, PID, User string
 	// HostPID joins the host's PID namespace.
 	HostPID bool
 }
@@ -97,8 +97,6 @@ func (b *builder) refuse(context.Context) error {
 		return fmt.Errorf("%w: CDI devices aren't supported by errand's embedded runtime; run errand on a containerd socket for them", ErrInvalid)
 	case b.Config.GetWindows() != nil:
 		return fmt.Errorf("%w: Windows containers don't run on Linux", ErrInvalid)
-	case UserNamespace(b.security.GetNamespaceOptions()):
-		return fmt.Errorf("%w: user namespaces (hostUsers: false) aren't supported by errand's embedded runtime", ErrInvalid)
 	case b.Host.SELinux && b.security.GetSelinuxOptions() != nil:
 		// The label alone would only lock the container out of its files: the
 		// image's layers and the pod's volumes would have to bear it, too. A host
@@ -106,13 +104,6 @@ func (b *builder) refuse(context.Context) error {
 		return fmt.Errorf("%w: SELinux labels (securityContext.seLinuxOptions) aren't supported by errand's embedded runtime; run errand on a containerd socket for them", ErrInvalid)
 	}
 	return nil
-}
-
-// UserNamespace says whether a user namespace is asked for. Absent options
-// mean none, though their zero value reads as one of the pod's.
-func UserNamespace(o *runtimeapi.NamespaceOption) bool {
-	u := o.GetUsernsOptions()
-	return u != nil && u.GetMode() != runtimeapi.NamespaceMode_NODE
 }
 
 // annotations tell OCI hooks and runtimes whose container this is, under the
@@ -141,6 +132,7 @@ func (b *builder) namespaces() {
 		{specs.NetworkNamespace, b.Namespaces.Net},
 		{specs.IPCNamespace, b.Namespaces.IPC},
 		{specs.UTSNamespace, b.Namespaces.UTS},
+		{specs.UserNamespace, b.Namespaces.User},
 	} {
 		if n.path != "" {
 			add(n.kind, n.path)

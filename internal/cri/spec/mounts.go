@@ -90,8 +90,8 @@ func (b *builder) ownMounts() ([]specs.Mount, error) {
 
 func (b *builder) bind(i int, m *runtimeapi.Mount) (specs.Mount, error) {
 	switch {
-	case len(m.GetUidMappings()) > 0 || len(m.GetGidMappings()) > 0:
-		return specs.Mount{}, fmt.Errorf("%w: id-mapped mounts aren't supported by errand's embedded runtime", ErrInvalid)
+	case b.Namespaces.User == "" && mapped(m):
+		return specs.Mount{}, fmt.Errorf("%w: its owners can't be mapped: the pod has no user namespace", ErrInvalid)
 	case !filepath.IsAbs(m.GetContainerPath()):
 		return specs.Mount{}, fmt.Errorf("%w: the path in the container is not absolute", ErrInvalid)
 	case m.GetImage().GetImage() != "":
@@ -109,6 +109,9 @@ func (b *builder) bind(i int, m *runtimeapi.Mount) (specs.Mount, error) {
 	mode, err := access(m)
 	if err != nil {
 		return specs.Mount{}, err
+	}
+	if mapped(m) {
+		options = append(options, "idmap")
 	}
 	return specs.Mount{
 		Destination: filepath.Clean(m.GetContainerPath()), Type: "bind", Source: source, Options: append(options, mode),
@@ -133,6 +136,10 @@ func imageVolume(m *runtimeapi.Mount, source string) (specs.Mount, error) {
 		Options: []string{"rbind", "rprivate", "ro"},
 	}, nil
 }
+
+// mapped says that the owners of the mount's files are to be mapped, as those of
+// the user namespace are; not of what is mounted below it.
+func mapped(m *runtimeapi.Mount) bool { return len(m.GetUidMappings())+len(m.GetGidMappings()) > 0 }
 
 func access(m *runtimeapi.Mount) (string, error) {
 	switch {

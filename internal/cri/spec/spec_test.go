@@ -358,7 +358,7 @@ func TestMounts(t *testing.T) {
 		"an image volume":            {ContainerPath: "/x", Image: &runtimeapi.ImageSpec{Image: "i"}, Propagation: runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL},
 		"not absolute":               {ContainerPath: "x", HostPath: dir},
 		"recursively read-only":      {ContainerPath: "/x", HostPath: dir, RecursiveReadOnly: true},
-		"id-mapped":                  {ContainerPath: "/x", HostPath: dir, UidMappings: []*runtimeapi.IDMapping{{}}},
+		"the pod has no user":        {ContainerPath: "/x", HostPath: dir, UidMappings: []*runtimeapi.IDMapping{{}}},
 		"the host path \"relative\"": {ContainerPath: "/x", HostPath: "relative"},
 	} {
 		f.Config.Mounts = []*runtimeapi.Mount{m}

@@ -26,12 +26,15 @@ type Run struct {
 	// Target is the ID of the container whose processes this one, an ephemeral
 	// container, is to see; "" for none.
 	Target string
+	// Users is the pod's user namespace, to which the owners of all mounts' files are
+	// mapped; nil means the host's.
+	Users *runtimeapi.UserNamespace
 }
 
 // Container returns the configuration of a container.
 func (n Node) Container(r Run) (*runtimeapi.ContainerConfig, error) {
 	c := r.Container
-	security, err := n.security(r.Pod, c, r.User)
+	security, err := n.security(r.Pod, c, r.User, r.Users)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +46,9 @@ func (n Node) Container(r Run) (*runtimeapi.ContainerConfig, error) {
 	for i, e := range r.Env {
 		values[e.Name] = e.Value
 		env[i] = &runtimeapi.KeyValue{Key: e.Name, Value: []byte(e.Value)}
+	}
+	for _, m := range r.Mounts {
+		m.UidMappings, m.GidMappings = r.Users.GetUids(), r.Users.GetGids()
 	}
 	return &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: uint32(r.Restarts)},

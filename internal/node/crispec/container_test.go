@@ -51,7 +51,7 @@ func TestSecurity(t *testing.T) {
 		RunAsUser: ptr.To[int64](3), RunAsGroup: ptr.To[int64](4), ReadOnlyRootFilesystem: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),
 		Capabilities: &v1.Capabilities{Add: []v1.Capability{"NET_ADMIN"}, Drop: []v1.Capability{"ALL"}},
 	}
-	sc, err := n.security(pod, c, ImageUser{UID: new(int64)})
+	sc, err := n.security(pod, c, ImageUser{UID: new(int64)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestSecurity(t *testing.T) {
 		SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: ptr.To("p.json")},
 		ProcMount:      ptr.To(v1.UnmaskedProcMount),
 	}
-	if sc, err = n.security(pod, c, ImageUser{}); err != nil {
+	if sc, err = n.security(pod, c, ImageUser{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if sc.RunAsUser.Value != 1 || !sc.Privileged || sc.NoNewPrivs || sc.Seccomp.LocalhostRef != "/seccomp/p.json" || len(sc.MaskedPaths) != 0 {
@@ -91,7 +91,7 @@ func TestNonRoot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := testPod()
 			pod.Spec.Containers[0].SecurityContext = &v1.SecurityContext{RunAsNonRoot: ptr.To(true), RunAsUser: c.runAs}
-			_, err := testNode(t).security(pod, &pod.Spec.Containers[0], c.image)
+			_, err := testNode(t).security(pod, &pod.Spec.Containers[0], c.image, nil)
 			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Error(err)
 			}

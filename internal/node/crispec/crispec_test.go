@@ -45,7 +45,7 @@ func testPod() *v1.Pod {
 
 func mustSandbox(t *testing.T, n Node, pod *v1.Pod) *runtimeapi.PodSandboxConfig {
 	t.Helper()
-	config, err := n.Sandbox(pod, 3)
+	config, err := n.Sandbox(pod, 3, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,10 +346,10 @@ func TestUnsupported(t *testing.T) {
 	if m := Unsupported(pod); m != "" {
 		t.Error(m)
 	}
-	pod.Spec.HostUsers = ptr.To(false)
+	pod.Spec.ResourceClaims = []v1.PodResourceClaim{{Name: "r"}}
 	pod.Spec.InitContainers = []v1.Container{{VolumeDevices: []v1.VolumeDevice{{}}}}
 	m := Unsupported(pod)
-	for _, part := range []string{"not supported by errand: ", "spec.hostUsers=false (", "spec.initContainers[0].volumeDevices ("} {
+	for _, part := range []string{"not supported by errand: ", "spec.resourceClaims (", "spec.initContainers[0].volumeDevices ("} {
 		if !strings.Contains(m, part) {
 			t.Error(m)
 		}

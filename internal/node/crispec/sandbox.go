@@ -11,13 +11,14 @@ import (
 	"errand.dev/errand/internal/node/runtimepod"
 )
 
-// Sandbox returns the configuration of the pod's sandbox number attempt.
-func (n Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
+// Sandbox returns the configuration of the pod's sandbox number attempt. users is
+// its user namespace; nil means the host's.
+func (n Node) Sandbox(pod *v1.Pod, attempt uint32, users *runtimeapi.UserNamespace) (*runtimeapi.PodSandboxConfig, error) {
 	dns, err := n.DNS.forPod(pod)
 	if err != nil {
 		return nil, err
 	}
-	linux, err := n.linuxSandbox(pod)
+	linux, err := n.linuxSandbox(pod, users)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +48,7 @@ func (n Node) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig
 	return config, nil
 }
 
-func (n Node) linuxSandbox(pod *v1.Pod) (*runtimeapi.LinuxPodSandboxConfig, error) {
+func (n Node) linuxSandbox(pod *v1.Pod, users *runtimeapi.UserNamespace) (*runtimeapi.LinuxPodSandboxConfig, error) {
 	linux := &runtimeapi.LinuxPodSandboxConfig{
 		CgroupParent: n.CgroupPath(pod),
 		Sysctls:      map[string]string{},
@@ -55,7 +56,7 @@ func (n Node) linuxSandbox(pod *v1.Pod) (*runtimeapi.LinuxPodSandboxConfig, erro
 		Overhead:     linuxResources(pod.Spec.Overhead, pod.Spec.Overhead),
 		SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			Privileged:       anyPrivileged(pod),
-			NamespaceOptions: namespaces(pod),
+			NamespaceOptions: namespaces(pod, users),
 			Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 		},
 	}
@@ -98,7 +99,7 @@ func dotted(name string) string {
 
 // namespaces tells which namespaces of the host, of the pod, or of its own a
 // container has.
-func namespaces(pod *v1.Pod) *runtimeapi.NamespaceOption {
+func namespaces(pod *v1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.NamespaceOption {
 	mode := func(host bool, otherwise runtimeapi.NamespaceMode) runtimeapi.NamespaceMode {
 		if host {
 			return runtimeapi.NamespaceMode_NODE
@@ -113,6 +114,8 @@ func namespaces(pod *v1.Pod) *runtimeapi.NamespaceOption {
 		Network: mode(pod.Spec.HostNetwork, runtimeapi.NamespaceMode_POD),
 		Ipc:     mode(pod.Spec.HostIPC, runtimeapi.NamespaceMode_POD),
 		Pid:     mode(pod.Spec.HostPID, pid),
+
+		UsernsOptions: users,
 	}
 }
 

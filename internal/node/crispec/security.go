@@ -31,7 +31,7 @@ func UserOf(image *runtimeapi.Image) ImageUser {
 	}
 }
 
-func (n Node) security(pod *v1.Pod, c *v1.Container, user ImageUser) (*runtimeapi.LinuxContainerSecurityContext, error) {
+func (n Node) security(pod *v1.Pod, c *v1.Container, user ImageUser, users *runtimeapi.UserNamespace) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	sc := securitycontext.DetermineEffectiveSecurityContext(pod, c)
 	if err := verifyNonRoot(pod, c, sc, user); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (n Node) security(pod *v1.Pod, c *v1.Container, user ImageUser) (*runtimeap
 		RunAsGroup:       int64Value(sc.RunAsGroup),
 		Privileged:       sc.Privileged != nil && *sc.Privileged,
 		ReadonlyRootfs:   sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem,
-		NamespaceOptions: namespaces(pod),
+		NamespaceOptions: namespaces(pod, users),
 		NoNewPrivs:       securitycontext.AddNoNewPrivileges(sc),
 		MaskedPaths:      securitycontext.ConvertToRuntimeMaskedPaths(sc.ProcMount),
 		ReadonlyPaths:    securitycontext.ConvertToRuntimeReadonlyPaths(sc.ProcMount),

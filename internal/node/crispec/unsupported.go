@@ -22,7 +22,6 @@ func Unsupported(pod *v1.Pod) string {
 		}
 	}
 	spec := &pod.Spec
-	add(spec.HostUsers != nil && !*spec.HostUsers, "spec.hostUsers=false", "leave it out: user namespaces are not supported")
 	add(len(spec.ResourceClaims) > 0, "spec.resourceClaims", "dynamic resource allocation is not supported: use limits, or hostPath volumes for devices")
 	for _, l := range []struct {
 		field string
