@@ -14,6 +14,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -22,13 +23,15 @@ import (
 )
 
 // churn makes Jobs of all kinds, one after the other, while the API comes and
-// goes. What their containers did stands in its ledger, on the host.
+// goes. What their containers did stands in its ledger, on the host. Of the Jobs
+// that have ended most are judged and deleted at once, so that there are never many.
 type churn struct {
 	t          *testing.T
 	ledger     string // a directory
 	kubeconfig string
 	rate       float64 // pods a second
 	random     *rand.Rand
+	hits       *hits
 
 	enough func() // makes no more Jobs
 	over   sync.WaitGroup
@@ -38,8 +41,13 @@ type churn struct {
 	client kubernetes.Interface
 	jobs   map[string]churnKind // by name
 	pods   int                  // as many as the Jobs need if nothing is killed
-	// deleted are those of jobs that are gone, or to go.
-	deleted map[string]bool
+	// deleted are those of jobs that are gone, or to go; kept have ended and stay.
+	deleted, kept map[string]bool
+	ended         int
+	// held is for how long the backlog was too long to make more.
+	held time.Duration
+	// lost counts containers that did not end by themselves, by what became of them.
+	lost map[string]int
 }
 
 // churnKind is a kind of Job and what must become of it, whatever is killed.
@@ -122,14 +130,15 @@ func (k churnKind) manifest(name, ledger string) (*batchv1.Job, error) {
 	return job, nil
 }
 
-// startChurn begins with so many pods a second.
-func (e *errand) startChurn(rate float64, seed uint64) *churn {
+// startChurn begins with so many pods a second, some of which are hit.
+func (e *errand) startChurn(rate float64, seed uint64, hits *hits) *churn {
 	e.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	enough := make(chan struct{})
 	c := &churn{
-		t: e.t, ledger: e.t.TempDir(), kubeconfig: e.Kubeconfig(), rate: rate, random: rand.New(rand.NewPCG(seed, 1)),
-		enough: sync.OnceFunc(func() { close(enough) }), jobs: map[string]churnKind{}, deleted: map[string]bool{},
+		t: e.t, ledger: e.t.TempDir(), kubeconfig: e.Kubeconfig(), rate: rate, random: rand.New(rand.NewPCG(seed, 1)), hits: hits,
+		enough: sync.OnceFunc(func() { close(enough) }), jobs: map[string]churnKind{},
+		deleted: map[string]bool{}, kept: map[string]bool{}, lost: map[string]int{},
 	}
 	c.over.Go(func() { c.run(ctx, enough) })
 	e.t.Cleanup(func() {
@@ -145,9 +154,17 @@ func (c *churn) end() {
 	c.over.Wait()
 }
 
-// churnBacklog is how many Jobs may be unfinished: a machine that can't do the
-// rate isn't to drown.
-const churnBacklog = 40
+const (
+	// churnBacklog is for how long the Jobs may have been made that are unfinished:
+	// a machine that can't do the rate isn't to drown, but errand may be away for a
+	// while.
+	churnBacklog = 8 * time.Second
+	// churnLook is how often that is looked at.
+	churnLook = time.Second / 2
+	// churnKeeps: one in so many of the Jobs that have ended stays to the end, through
+	// all the restarts.
+	churnKeeps = 8
+)
 
 func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 	perJob := 0.0
@@ -158,17 +175,21 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 	next := time.NewTimer(0)
 	defer next.Stop()
 	var sleeping []string
-	for n, due := 0, time.Now(); ; {
+	for n, due, looked := 0, time.Now(), time.Now(); ; {
 		select {
 		case <-next.C:
 		case <-enough:
 			return
 		}
 		// What was due while the API was away is made up for, what the machine can't do isn't.
-		if n%10 == 9 && !c.keepsUp(ctx) {
-			due = time.Now()
-			next.Reset(time.Second)
-			continue
+		if time.Since(looked) > churnLook {
+			looked = time.Now()
+			if backlog := c.look(ctx); time.Duration(backlog)*every > churnBacklog {
+				c.held += churnLook
+				due = time.Now().Add(churnLook)
+				next.Reset(time.Until(due))
+				continue
+			}
 		}
 		due = due.Add(every)
 		next.Reset(time.Until(due))
@@ -212,23 +233,56 @@ func (c *churn) delete(ctx context.Context, job string) {
 	})
 }
 
-// keepsUp says whether the backlog is short enough.
-func (c *churn) keepsUp(ctx context.Context) bool {
-	unfinished := 0
-	c.insist(ctx, func(ctx context.Context) error {
-		list, err := c.client.BatchV1().Jobs("default").List(ctx, metav1.ListOptions{LabelSelector: "churn", ResourceVersion: "0"})
-		if err != nil {
-			return err
-		}
-		unfinished = 0
-		for _, j := range list.Items {
-			if !finished(&j) && c.jobs[j.Name].ends != "" {
-				unfinished++
-			}
-		}
-		return nil
+// look settles what has ended, and says how many Jobs have yet to.
+func (c *churn) look(ctx context.Context) (backlog int) {
+	var jobs *batchv1.JobList
+	c.insist(ctx, func(ctx context.Context) (err error) {
+		jobs, err = c.client.BatchV1().Jobs("default").List(ctx, metav1.ListOptions{LabelSelector: "churn"})
+		return err
 	})
-	return unfinished < churnBacklog
+	if jobs == nil {
+		return 0 // the test is over
+	}
+	var ended []*batchv1.Job
+	for i := range jobs.Items {
+		j := &jobs.Items[i]
+		switch {
+		case c.jobs[j.Name].ends == "" || c.deleted[j.Name] || c.kept[j.Name]:
+		case !finished(j):
+			backlog++
+		default:
+			ended = append(ended, j)
+		}
+	}
+	if len(ended) > 0 {
+		c.settle(ctx, ended)
+	}
+	return backlog
+}
+
+// settle judges Jobs that have ended, with their pods, and deletes most of them.
+func (c *churn) settle(ctx context.Context, ended []*batchv1.Job) {
+	var pods *v1.PodList
+	c.insist(ctx, func(ctx context.Context) (err error) {
+		pods, err = c.client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
+		return err
+	})
+	if pods == nil {
+		return
+	}
+	of := map[string][]v1.Pod{}
+	for _, p := range pods.Items {
+		of[p.Labels[batchv1.JobNameLabel]] = append(of[p.Labels[batchv1.JobNameLabel]], p)
+	}
+	ledger := c.entries()
+	for _, j := range ended {
+		c.judge(j, of[j.Name], ledger)
+		if c.ended++; c.ended%churnKeeps == 0 {
+			c.kept[j.Name] = true
+		} else {
+			c.delete(ctx, j.Name)
+		}
+	}
 }
 
 // insist asks the API until it answers: meanwhile it is killed, and comes back
@@ -283,7 +337,7 @@ func (c *churn) entries() map[string]ledgerEntry {
 	c.t.Helper()
 	b, err := os.ReadFile(filepath.Join(c.ledger, "lines"))
 	if err != nil {
-		c.t.Fatal(err)
+		c.t.Error(err)
 	}
 	entries := map[string]ledgerEntry{}
 	for line := range strings.Lines(string(b)) {
