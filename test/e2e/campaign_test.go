@@ -26,7 +26,7 @@ var (
 	campaignSeed  = flag.Uint64("kill-seed", 0, "the seed of the kills' moments and victims; 0 is a new one")
 	campaignKills = flag.Int("kills", 300, "how often the slow campaign kills")
 	campaignRate  = flag.Float64("kill-rate", 20, "how many pods a second are made meanwhile, as far as the machine keeps up")
-	campaignOf    = flag.String("kill-of", "serve=3,shim=2,init=7,runtime=5,launch=3", "how often each victim is killed, relative to the others")
+	campaignOf    = flag.String("kill-of", "serve=3,shim=2,both=1,init=7,runtime=5,launch=3", "how often each victim is killed, relative to the others")
 )
 
 // Everything that errand consists of, and what it runs, dies at random moments

@@ -29,12 +29,13 @@ type victim string
 const (
 	victimServe   victim = "serve"   // errand serve, which is started again
 	victimShim    victim = "shim"    // errand-shim, at any moment
+	victimBoth    victim = "both"    // errand serve and errand-shim
 	victimInit    victim = "init"    // a container's first process
 	victimRuntime victim = "runtime" // an OCI runtime, or its child, in the middle of create
 	victimLaunch  victim = "launch"  // errand-shim, in the middle of a container's start
 )
 
-var victims = []victim{victimServe, victimShim, victimInit, victimRuntime, victimLaunch}
+var victims = []victim{victimServe, victimShim, victimBoth, victimInit, victimRuntime, victimLaunch}
 
 // killer kills by SIGKILL what belongs to one errand, at random moments.
 type killer struct {
@@ -92,6 +93,8 @@ func (k *killer) kill(v victim) bool {
 		killed = k.serve()
 	case victimShim:
 		killed = k.shim()
+	case victimBoth:
+		killed = k.shim() && k.serve()
 	case victimInit:
 		killed = k.init()
 	case victimRuntime:
