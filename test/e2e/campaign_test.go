@@ -70,7 +70,7 @@ func campaign(t *testing.T, kills int, rate float64) {
 		len(c.jobs), c.pods, took.Round(time.Second), float64(c.pods)/took.Seconds(), c.held, k.done)
 
 	for name, kind := range c.jobs {
-		if kind.ends != "" && !c.deleted[name] {
+		if kind.ends != "" && (!c.settled[name] || c.kept[name]) {
 			e.wantEnd(name, c)
 		}
 	}
@@ -101,7 +101,7 @@ func (e *errand) wantEnd(name string, c *churn) {
 // judge compares a Job that has ended with its pods, and those with the ledger.
 func (c *churn) judge(j *batchv1.Job, pods []v1.Pod, ledger map[string]ledgerEntry) {
 	c.t.Helper()
-	kind := c.jobs[j.Name]
+	kind := c.kind(j.Name)
 	if !slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool { return c.Type == kind.ends && c.Status == v1.ConditionTrue }) {
 		c.t.Errorf("Job %s: no condition %s: %+v", j.Name, kind.ends, j.Status)
 	}
