@@ -169,6 +169,9 @@ const (
 	churnBacklog = 8 * time.Second
 	// churnPause is how long no more are made then, and how often Jobs are looked at.
 	churnPause = time.Second / 2
+	// churnClients is how many Jobs are made at a time: what was due while the API was
+	// away is a lot.
+	churnClients = 4
 	// churnKeeps: one in so many of the Jobs that have ended stays to the end, through
 	// all the restarts.
 	churnKeeps = 8
@@ -182,7 +185,18 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 	every := time.Duration(float64(time.Second) * perJob / c.rate)
 	next := time.NewTimer(0)
 	defer next.Stop()
-	api := &insistent{t: c.t, kubeconfig: c.kubeconfig}
+	calls := make(chan func(*insistent))
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer close(calls)
+	for range churnClients {
+		clients.Go(func() {
+			api := &insistent{t: c.t, kubeconfig: c.kubeconfig}
+			for call := range calls {
+				call(api)
+			}
+		})
+	}
 	var sleeping []string
 	for n, due := 0, time.Now(); ; {
 		select {
@@ -208,19 +222,14 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 			return
 		}
 		c.add(name, kind)
-		api.insist(ctx, func(ctx context.Context, client kubernetes.Interface) error {
-			_, err := client.BatchV1().Jobs("default").Create(ctx, job, metav1.CreateOptions{})
-			if apierrors.IsAlreadyExists(err) {
-				return nil // by the try that had no answer
-			}
-			return err
-		})
+		calls <- func(api *insistent) { api.create(ctx, job) }
 		if kind.ends == "" {
 			sleeping = append(sleeping, name)
 		}
 		// Some of these go before they have started, some after.
 		if len(sleeping) > 0 && c.random.IntN(len(churnKinds)) < 2 {
-			api.delete(ctx, sleeping[0])
+			oldest := sleeping[0]
+			calls <- func(api *insistent) { api.delete(ctx, oldest) }
 			sleeping = sleeping[1:]
 		}
 	}
@@ -293,6 +302,16 @@ type insistent struct {
 	t          *testing.T
 	kubeconfig string
 	client     kubernetes.Interface // nil if it is to connect anew
+}
+
+func (a *insistent) create(ctx context.Context, job *batchv1.Job) {
+	a.insist(ctx, func(ctx context.Context, client kubernetes.Interface) error {
+		_, err := client.BatchV1().Jobs("default").Create(ctx, job, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil // by the try that had no answer
+		}
+		return err
+	})
 }
 
 func (a *insistent) delete(ctx context.Context, job string) {
