@@ -6,8 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/testing/protocmp"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	remote "k8s.io/cri-client/pkg"
 )
@@ -157,5 +159,25 @@ func TestInterrupted(t *testing.T) {
 		if got := interrupted(tc.status); got != tc.want {
 			t.Errorf("%v: %v", tc.status, got)
 		}
+	}
+}
+
+func TestAmend(t *testing.T) {
+	const exited, running = runtimeapi.ContainerState_CONTAINER_EXITED, runtimeapi.ContainerState_CONTAINER_RUNNING
+	type status = runtimeapi.ContainerStatus
+	for name, tc := range map[string]struct{ said, want *status }{
+		"interrupted":     {&status{State: exited, Reason: "StartError", Message: "failed to create containerd task: context canceled", ExitCode: 128, FinishedAt: 9}, &status{}},
+		"over":            {&status{State: exited, StartedAt: 3, FinishedAt: 9, ExitCode: 2}, &status{State: exited, StartedAt: 3, FinishedAt: 9, ExitCode: 2}},
+		"over too soon":   {&status{State: exited, StartedAt: 9, FinishedAt: 3, ExitCode: 2}, &status{State: exited, StartedAt: 3, FinishedAt: 3, ExitCode: 2}},
+		"never started":   {&status{State: exited, FinishedAt: 3, ExitCode: 128}, &status{State: exited, FinishedAt: 3, ExitCode: 128}},
+		"no end is known": {&status{State: exited, StartedAt: 9}, &status{State: exited, StartedAt: 9}},
+		"running":         {&status{State: running, StartedAt: 9}, &status{State: running, StartedAt: 9}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			amend(tc.said)
+			if diff := cmp.Diff(tc.want, tc.said, protocmp.Transform()); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

@@ -236,20 +236,21 @@ func TestProbesOfAnEndingPod(t *testing.T) {
 	w := newWorld(t)
 	w.runtime.Behave = ignoresTerm("main")
 	c := w.commands()
-	pod := makePod("p").main(func(c *v1.Container) { c.LivenessProbe, c.ReadinessProbe = asks("alive?"), asks("ready?") }).obj()
+	const grace = 10000 // seconds: it is over when the test says so, however long probes take
+	pod := makePod("p").main(func(c *v1.Container) { c.LivenessProbe, c.ReadinessProbe = asks("alive?"), asks("ready?") }).
+		with(func(p *v1.Pod) { p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](grace) }).obj()
 	w.api.create(pod)
 	a := w.start()
 	w.waitReady(pod, true)
+	w.until("its first answer that it is alive", func() bool { return c.count("main/0 alive?") == 1 })
 	c.set("alive?", "fails")
 	c.set("ready?", "fails")
 	if err := w.api.remove(pod, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.until("its end to begin", func() bool { return len(events(w, "Killing")) == 1 })
-	w.stepUntil(func() bool {
-		p, _ := w.api.get(pod)
-		return p == nil || !p.Status.ContainerStatuses[0].Ready
-	})
+	w.stepUntil(func() bool { p, _ := w.api.get(pod); return !p.Status.ContainerStatuses[0].Ready })
+	w.clock.Step(grace * time.Second)
 	w.stepUntil(func() bool { p, _ := w.api.get(pod); return p == nil })
 	a.waitForgotten(pod)
 	if got := strings.Join(events(w, "Unhealthy"), "\n"); strings.Contains(got, "Liveness") || !strings.Contains(got, "Readiness") {

@@ -281,7 +281,7 @@ func TestDiscardFails(t *testing.T) {
 	a := w.start()
 	a.waitIdle()
 	if n := len(slices.DeleteFunc(a.conn.Calls(), func(m string) bool { return m != "RemoveContainer" })); n != 1 {
-		t.Errorf("tried %d times", n)
+		t.Errorf("tried %d times: the first agent called %v, this one %v", n, first.conn.Calls(), a.conn.Calls())
 	}
 	if !w.events.has("Warning FailedSync: error removing container main, which was never started: busy") {
 		t.Error(w.events)

@@ -72,10 +72,7 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 		return err
 	}
 	fmt.Fprintln(stderr, "ending all containers")
-	if err := r.noteDrained(ctx, dir); err != nil {
-		// On a full disk they end all the same; their pods' ends then look like failures.
-		fmt.Fprintf(stderr, "errand: cannot note which containers are ended: %v\n", err)
-	}
+	noteDrained(ctx, dir, r.service, stderr)
 	if err := r.destroy(ctx, names.CgroupParent); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -19,9 +20,22 @@ import (
 // ID means one run.
 const drainedFile = "drained.json"
 
-// noteDrained writes down which containers are about to be ended on purpose.
-func (r *containerRuntime) noteDrained(ctx context.Context, dir *datadir.Dir) error {
-	running, err := r.service.ListContainers(ctx, &runtimeapi.ContainerFilter{
+// containerLister is what tells which containers run.
+type containerLister interface {
+	ListContainers(context.Context, *runtimeapi.ContainerFilter) ([]*runtimeapi.Container, error)
+}
+
+// noteDrained writes down which containers are about to be ended on purpose. On a
+// full disk they end all the same: their pods' ends then look like failures, which
+// stderr is told.
+func noteDrained(ctx context.Context, dir *datadir.Dir, runtime containerLister, stderr io.Writer) {
+	if err := writeDrained(ctx, dir, runtime); err != nil {
+		fmt.Fprintf(stderr, "errand: cannot note which containers are ended: %v\n", err)
+	}
+}
+
+func writeDrained(ctx context.Context, dir *datadir.Dir, runtime containerLister) error {
+	running, err := runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{
 		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
 	})
 	if err != nil || len(running) == 0 {

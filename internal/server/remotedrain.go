@@ -46,6 +46,7 @@ func drainRemote(ctx context.Context, in endpoints, dir *datadir.Dir, names inst
 		return fmt.Errorf("the pods can't be ended: %w. Start it, then try again; if it is gone for good, remove %s", err, dir.Path(endpointsFile))
 	}
 	fmt.Fprintf(stderr, "ending all containers in the container runtime at %s\n", in.Runtime)
+	noteDrained(ctx, dir, client.Runtime(), stderr)
 	if err := errors.Join(endSandboxes(ctx, client), end()); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ const (
 
 // inOwnHost runs this program again in namespaces of its own, and returns its exit code.
 func inOwnHost() (int, error) {
-	if _, err := parse(os.Args[1:], os.Stderr); err != nil {
+	if _, _, err := parse(os.Args[1:], os.Stderr); err != nil {
 		return 0, err // before anything is made
 	}
 	cmd := again(stageInit)

@@ -7,7 +7,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -19,20 +18,16 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"errand.dev/errand/test/ginkgoreport"
+	"errand.dev/errand/test/ginkgosuite"
 	"errand.dev/errand/test/harness"
 	"errand.dev/errand/test/registry"
 )
 
 // leftovers are what upstream's tests make on the node, and leave there.
 var leftovers = []string{"/tmp/job-e2e", "/tmp/host-path-type-*", "/tmp/local-volume-test-*"}
-
-// endTimeout bounds stopping: far more than it takes.
-const endTimeout = time.Minute
 
 func main() {
 	code, err := 0, error(nil)
@@ -60,26 +55,8 @@ func runTests() error {
 	return run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 }
 
-// settings are what the command line says.
-type settings struct {
-	// bin is the folder of errand, errand-shim and kubectl; tools, in it, that of upstream's programs.
-	bin, tools string
-	// report is the folder for what the run leaves to read.
-	report string
-	focus  string
-	// all also runs the tests that are out of scope.
-	all   bool
-	procs int
-	// serve are further arguments of errand serve.
-	serve []string
-}
-
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	s, err := parse(args, stderr)
-	if err != nil {
-		return err
-	}
-	suite, err := newSuite(s, stderr)
+	s, procs, err := parse(args, stderr)
 	if err != nil {
 		return err
 	}
@@ -96,20 +73,38 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			}
 		}
 	}()
-	images, err := serveImages(ctx, s.tools, filepath.Join(dir, "registries.conf"), stderr)
+	conf := filepath.Join(dir, "registries.conf")
+	images, err := serveImages(ctx, s.Tools, conf, stderr)
 	if err != nil {
 		return err
 	}
 	defer images.Close()
-	ranErr := withErrand(ctx, s, dir, suite.run)
-	r, err := ginkgoreport.Read(filepath.Join(s.report, reportName), filepath.Join(s.report, logName))
+	runtime, err := ociRuntime(s.Bin)
 	if err != nil {
-		return cmp.Or(ranErr, err)
+		return err
 	}
-	// Also of a run that was interrupted.
-	sum := r.Summarize(ginkgoreport.Scope{Focus: suite.focus, OutOfScope: outOfScope, All: s.all, File: "test/conformance/scope.go"})
-	sum.Print(stdout)
-	return errors.Join(ranErr, sum.Err())
+	return s.Run(ctx, harness.Config{
+		Bin: s.Bin, DataDir: filepath.Join(dir, "data"), RegistriesConf: conf,
+		Args: append([]string{"-v=2", "--runtime", "runc=" + runtime, "--runtime", testHandler + "=" + runtime, "--default-runtime", "runc"}, s.Args...),
+	}, stdout, func(ctx context.Context, e *harness.Errand) error {
+		return s.Exec(ctx, "ginkgo", ginkgoArgs(s, procs, e.Kubeconfig())...)
+	})
+}
+
+// parse reads the command line: which tests are to run, and how many at a time.
+func parse(args []string, stderr io.Writer) (s *ginkgosuite.Suite, procs int, err error) {
+	s, err = ginkgosuite.Definition{
+		Name:         "conformance",
+		Errand:       "errand serve",
+		Programs:     []string{"errand", "errand-shim", "kubectl", "conformance/e2e.test", "conformance/ginkgo"},
+		DefaultFocus: defaultFocus,
+		OutOfScope:   outOfScope,
+		File:         "test/conformance/scope.go",
+		Flags: func(flags *flag.FlagSet) {
+			flags.IntVar(&procs, "procs", 12, "how many tests to run at a time; they mostly wait, and take 150 MB each")
+		},
+	}.Parse(args, stderr)
+	return s, procs, err
 }
 
 // found are the files that the patterns match.
@@ -120,76 +115,6 @@ func found(patterns []string) []string {
 		paths = append(paths, match...)
 	}
 	return paths
-}
-
-func parse(args []string, stderr io.Writer) (settings, error) {
-	var s settings
-	flags := flag.NewFlagSet("conformance", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprintln(stderr, "Usage: conformance [flags] [-- further arguments of errand serve]")
-		flags.PrintDefaults()
-	}
-	flags.StringVar(&s.bin, "bin", "bin", "`folder` of errand, errand-shim and kubectl, and conformance/ with upstream's programs")
-	flags.StringVar(&s.report, "report", "dist/conformance", "`folder` for the report and what errand and the tests printed")
-	flags.StringVar(&s.focus, "focus", defaultFocus, "`regular expression` of the tests to run")
-	flags.BoolVar(&s.all, "all", false, "also run the tests that are out of scope")
-	flags.IntVar(&s.procs, "procs", 12, "how many tests to run at a time; they mostly wait, and take 150 MB each")
-	if err := flags.Parse(args); err != nil {
-		return s, err
-	}
-	s.serve = flags.Args()
-	if s.focus == "" {
-		s.focus = defaultFocus
-	}
-	if os.Geteuid() != 0 {
-		return s, errors.New("needs root, for containers")
-	}
-	for _, path := range []*string{&s.bin, &s.report} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return s, err
-		}
-		*path = abs
-	}
-	s.tools = filepath.Join(s.bin, "conformance")
-	for _, name := range []string{"errand", "errand-shim", "kubectl", "conformance/e2e.test", "conformance/ginkgo"} {
-		if _, err := os.Stat(filepath.Join(s.bin, name)); err != nil {
-			return s, fmt.Errorf("%w: run make conformance", err)
-		}
-	}
-	return s, os.MkdirAll(s.report, 0o755)
-}
-
-// withErrand runs do against an errand whose files are below dir, ends it, and looks for what it left. What do says counts most.
-func withErrand(ctx context.Context, s settings, dir string, do func(context.Context, *harness.Errand) error) error {
-	log, err := os.Create(filepath.Join(s.report, "errand.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	runtime, err := ociRuntime(s.bin)
-	if err != nil {
-		return err
-	}
-	cfg := harness.Config{
-		Bin: s.bin, DataDir: filepath.Join(dir, "data"), RegistriesConf: filepath.Join(dir, "registries.conf"), Log: log,
-		Args: append([]string{"-v=2", "--runtime", "runc=" + runtime, "--runtime", testHandler + "=" + runtime, "--default-runtime", "runc"}, s.serve...),
-	}
-	e, err := harness.Launch(cfg)
-	if err != nil {
-		return err
-	}
-	// One that doesn't become ready may have something on the host already.
-	if err := e.AwaitReady(ctx); err != nil {
-		return errors.Join(err, e.Kill(), e.TakeOff(ctx))
-	}
-	err = do(ctx, e)
-	// Also after an interrupt.
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-	defer cancel()
-	_, stopErr := e.Stop(ending)
-	return errors.Join(err, stopErr, e.TakeOff(ctx))
 }
 
 // testHandler is the handler that upstream's tests of RuntimeClasses count on.

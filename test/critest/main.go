@@ -7,10 +7,7 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -20,12 +17,9 @@ import (
 	"syscall"
 	"time"
 
-	"errand.dev/errand/test/ginkgoreport"
+	"errand.dev/errand/test/ginkgosuite"
 	"errand.dev/errand/test/harness"
 )
-
-// endTimeout bounds stopping: far more than it takes.
-const endTimeout = time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -36,24 +30,18 @@ func main() {
 	}
 }
 
-// benchmarks are what critest itself leaves out of a validation.
-var benchmarks = regexp.MustCompile("benchmark")
-
-// settings are what the command line says.
-type settings struct {
-	// bin is the folder of errand and errand-shim; tools, in it, that of upstream's programs.
-	bin, tools string
-	// report is the folder for what the run leaves to read.
-	report string
-	focus  *regexp.Regexp
-	// all also runs the tests that are out of scope.
-	all bool
-	// cri are further arguments of errand cri.
-	cri []string
+var definition = ginkgosuite.Definition{
+	Name:     "critest",
+	Errand:   "errand cri",
+	Programs: []string{"errand", "errand-shim", "critest/critest", "critest/nonewprivs"},
+	// What critest itself leaves out of a validation.
+	Skip:       regexp.MustCompile("benchmark"),
+	OutOfScope: outOfScope,
+	File:       "test/critest/scope.go",
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	s, err := parse(args, stderr)
+	s, err := definition.Parse(args, stderr)
 	if err != nil {
 		return err
 	}
@@ -62,89 +50,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	conf := filepath.Join(dir, "registries.conf")
-	images, err := serveImages(s.tools, filepath.Join(dir, "blobs"), conf)
+	conf, socket := filepath.Join(dir, "registries.conf"), filepath.Join(dir, "cri.sock")
+	images, err := serveImages(s.Tools, filepath.Join(dir, "blobs"), conf)
 	if err != nil {
 		return err
 	}
 	defer images.Close()
-	suite := &suite{settings: s, socket: filepath.Join(dir, "cri.sock"), stderr: stderr}
-	// An earlier run's would be taken for this one's.
-	if err := os.Remove(suite.reportPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	ranErr := withErrand(ctx, s, harness.Config{
-		Bin: s.bin, DataDir: filepath.Join(dir, "data"), CRI: suite.socket, RegistriesConf: conf, Args: append([]string{"-v=4"}, s.cri...),
-	}, suite.run)
-	r, err := ginkgoreport.Read(suite.reportPath(), suite.logPath())
-	if err != nil {
-		return cmp.Or(ranErr, err)
-	}
-	// Also of a run that was interrupted.
-	sum := r.Summarize(ginkgoreport.Scope{Focus: s.focus, Skip: benchmarks, OutOfScope: outOfScope, All: s.all, File: "test/critest/scope.go"})
-	sum.Print(stdout)
-	return errors.Join(ranErr, sum.Err())
+	return s.Run(ctx, harness.Config{
+		Bin: s.Bin, DataDir: filepath.Join(dir, "data"), CRI: socket, RegistriesConf: conf, Args: append([]string{"-v=4"}, s.Args...),
+	}, stdout, func(ctx context.Context, _ *harness.Errand) error {
+		return s.Exec(ctx, "critest", critestArgs(s, socket)...)
+	})
 }
 
-func parse(args []string, stderr io.Writer) (settings, error) {
-	var s settings
-	flags := flag.NewFlagSet("critest", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {
-		fmt.Fprintln(stderr, "Usage: critest [flags] [-- further arguments of errand cri]")
-		flags.PrintDefaults()
-	}
-	flags.StringVar(&s.bin, "bin", "bin", "`folder` of errand and errand-shim, and critest/ with upstream's programs")
-	flags.StringVar(&s.report, "report", "dist/critest", "`folder` for the report and what errand and the tests printed")
-	focus := flags.String("focus", "", "`regular expression` of the tests to run (default all)")
-	flags.BoolVar(&s.all, "all", false, "also run the tests that are out of scope")
-	if err := flags.Parse(args); err != nil {
-		return s, err
-	}
-	s.cri = flags.Args()
-	var err error
-	if s.focus, err = regexp.Compile(*focus); err != nil {
-		return s, fmt.Errorf("-focus %q: %w", *focus, err)
-	}
-	if os.Geteuid() != 0 {
-		return s, errors.New("needs root, for containers")
-	}
-	for _, path := range []*string{&s.bin, &s.report} {
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return s, err
-		}
-		*path = abs
-	}
-	s.tools = filepath.Join(s.bin, "critest")
-	for _, name := range []string{"errand", "errand-shim", "critest/critest", "critest/nonewprivs"} {
-		if _, err := os.Stat(filepath.Join(s.bin, name)); err != nil {
-			return s, fmt.Errorf("%w: run make critest", err)
-		}
-	}
-	return s, os.MkdirAll(s.report, 0o755)
-}
+// suiteTimeout is for all tests together.
+const suiteTimeout = time.Hour
 
-// withErrand runs do against an errand cri, ends that, and looks for what it left. What do says counts most.
-func withErrand(ctx context.Context, s settings, cfg harness.Config, do func(context.Context) error) error {
-	log, err := os.Create(filepath.Join(s.report, "errand.log"))
-	if err != nil {
-		return err
+func critestArgs(s *ginkgosuite.Suite, socket string) []string {
+	args := []string{
+		"-runtime-endpoint", "unix://" + socket,
+		// There may be one of another runtime's on this machine.
+		"-config", os.DevNull,
+		"-test.timeout", "0",
+		"-ginkgo.timeout", suiteTimeout.String(),
+		"-ginkgo.no-color", "-ginkgo.v",
+		"-ginkgo.json-report", s.ReportPath(),
 	}
-	defer log.Close()
-	cfg.Log = log
-	e, err := harness.Launch(cfg)
-	if err != nil {
-		return err
+	if focus := s.Focus.String(); focus != "" {
+		args = append(args, "-ginkgo.focus", focus)
 	}
-	// One that doesn't become ready may have something on the host already.
-	if err := e.AwaitReady(ctx); err != nil {
-		return errors.Join(err, e.Kill(), e.TakeOff(ctx))
-	}
-	err = do(ctx)
-	// Also after an interrupt.
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-	defer cancel()
-	_, stopErr := e.Stop(ending)
-	return errors.Join(err, stopErr, e.TakeOff(ctx))
+	return append(args, s.Skips("-ginkgo.skip")...)
 }

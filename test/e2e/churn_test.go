@@ -4,42 +4,57 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 )
 
 // churn makes Jobs of all kinds, one after the other, while the API comes and
-// goes. What their containers did stands in its ledger, on the host.
+// goes. What their containers did stands in its ledger, on the host. Of the Jobs
+// that have ended most are judged and deleted at once, so that there are never many.
 type churn struct {
 	t          *testing.T
 	ledger     string // a directory
 	kubeconfig string
 	rate       float64 // pods a second
 	random     *rand.Rand
+	hits       *hits
 
 	enough func() // makes no more Jobs
 	over   sync.WaitGroup
+	// backlog is how many of the Jobs that are to end haven't been seen to.
+	backlog atomic.Int64
 
-	// The rest is its goroutine's until over is done.
+	mu   sync.Mutex
+	jobs map[string]churnKind // by name
 
-	client kubernetes.Interface
-	jobs   map[string]churnKind // by name
-	pods   int                  // as many as the Jobs need if nothing is killed
-	// deleted are those of jobs that are gone, or to go.
-	deleted map[string]bool
+	// The rest is its goroutines' until over is done.
+
+	pods int // as many as the Jobs need if nothing is killed
+	// held is for how long the backlog was too long to make more.
+	held time.Duration
+	// settled are the Jobs that have ended and were judged; all but those that are
+	// kept have been deleted then.
+	settled, kept map[string]bool
+	// lost counts containers that did not end by themselves, by what became of them.
+	lost map[string]int
 }
 
 // churnKind is a kind of Job and what must become of it, whatever is killed.
@@ -122,16 +137,18 @@ func (k churnKind) manifest(name, ledger string) (*batchv1.Job, error) {
 	return job, nil
 }
 
-// startChurn begins with so many pods a second.
-func (e *errand) startChurn(rate float64, seed uint64) *churn {
+// startChurn begins with so many pods a second, some of which are hit.
+func (e *errand) startChurn(rate float64, seed uint64, hits *hits) *churn {
 	e.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	enough := make(chan struct{})
 	c := &churn{
-		t: e.t, ledger: e.t.TempDir(), kubeconfig: e.Kubeconfig(), rate: rate, random: rand.New(rand.NewPCG(seed, 1)),
-		enough: sync.OnceFunc(func() { close(enough) }), jobs: map[string]churnKind{}, deleted: map[string]bool{},
+		t: e.t, ledger: e.t.TempDir(), kubeconfig: e.Kubeconfig(), rate: rate, random: rand.New(rand.NewPCG(seed, 1)), hits: hits,
+		enough: sync.OnceFunc(func() { close(enough) }), jobs: map[string]churnKind{},
+		settled: map[string]bool{}, kept: map[string]bool{}, lost: map[string]int{},
 	}
 	c.over.Go(func() { c.run(ctx, enough) })
+	c.over.Go(func() { c.settle(ctx, enough) })
 	e.t.Cleanup(func() {
 		cancel()
 		c.end()
@@ -145,9 +162,20 @@ func (c *churn) end() {
 	c.over.Wait()
 }
 
-// churnBacklog is how many Jobs may be unfinished: a machine that can't do the
-// rate isn't to drown.
-const churnBacklog = 40
+const (
+	// churnBacklog is for how long the Jobs may have been made that are unfinished:
+	// a machine that can't do the rate isn't to drown, but errand may be away for a
+	// while.
+	churnBacklog = 8 * time.Second
+	// churnPause is how long no more are made then, and how often Jobs are looked at.
+	churnPause = time.Second / 2
+	// churnClients is how many Jobs are made at a time: what was due while the API was
+	// away is a lot.
+	churnClients = 4
+	// churnKeeps: one in so many of the Jobs that have ended stays to the end, through
+	// all the restarts.
+	churnKeeps = 8
+)
 
 func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 	perJob := 0.0
@@ -157,6 +185,18 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 	every := time.Duration(float64(time.Second) * perJob / c.rate)
 	next := time.NewTimer(0)
 	defer next.Stop()
+	calls := make(chan func(*insistent))
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	defer close(calls)
+	for range churnClients {
+		clients.Go(func() {
+			api := &insistent{t: c.t, kubeconfig: c.kubeconfig}
+			for call := range calls {
+				call(api)
+			}
+		})
+	}
 	var sleeping []string
 	for n, due := 0, time.Now(); ; {
 		select {
@@ -165,9 +205,10 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 			return
 		}
 		// What was due while the API was away is made up for, what the machine can't do isn't.
-		if n%10 == 9 && !c.keepsUp(ctx) {
-			due = time.Now()
-			next.Reset(time.Second)
+		if time.Duration(c.backlog.Load())*every > churnBacklog {
+			c.held += churnPause
+			due = time.Now().Add(churnPause)
+			next.Reset(time.Until(due))
 			continue
 		}
 		due = due.Add(every)
@@ -180,31 +221,103 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 			c.t.Error(err)
 			return
 		}
-		c.jobs[name] = kind
-		c.pods += kind.pods
-		c.insist(ctx, func(ctx context.Context) error {
-			_, err := c.client.BatchV1().Jobs("default").Create(ctx, job, metav1.CreateOptions{})
-			if apierrors.IsAlreadyExists(err) {
-				return nil // by the try that had no answer
-			}
-			return err
-		})
+		c.add(name, kind)
+		calls <- func(api *insistent) { api.create(ctx, job) }
 		if kind.ends == "" {
 			sleeping = append(sleeping, name)
 		}
 		// Some of these go before they have started, some after.
 		if len(sleeping) > 0 && c.random.IntN(len(churnKinds)) < 2 {
-			c.delete(ctx, sleeping[0])
+			oldest := sleeping[0]
+			calls <- func(api *insistent) { api.delete(ctx, oldest) }
 			sleeping = sleeping[1:]
 		}
 	}
 }
 
-func (c *churn) delete(ctx context.Context, job string) {
-	c.deleted[job] = true
+func (c *churn) add(name string, kind churnKind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.jobs[name] = kind
+	c.pods += kind.pods
+	if kind.ends != "" {
+		c.backlog.Add(1)
+	}
+}
+
+func (c *churn) kind(job string) churnKind {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.jobs[job]
+}
+
+// settle judges the Jobs that have ended, and deletes most of them, until enough.
+func (c *churn) settle(ctx context.Context, enough <-chan struct{}) {
+	api := &insistent{t: c.t, kubeconfig: c.kubeconfig}
+	next := time.NewTicker(churnPause)
+	defer next.Stop()
+	for {
+		select {
+		case <-next.C:
+		case <-enough:
+			return
+		}
+		var jobs *batchv1.JobList
+		var pods *v1.PodList
+		api.insist(ctx, func(ctx context.Context, client kubernetes.Interface) (err error) {
+			if jobs, err = client.BatchV1().Jobs("default").List(ctx, metav1.ListOptions{LabelSelector: "churn"}); err == nil {
+				pods, err = client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
+			}
+			return err
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		of := map[string][]v1.Pod{}
+		for _, p := range pods.Items {
+			of[p.Labels[batchv1.JobNameLabel]] = append(of[p.Labels[batchv1.JobNameLabel]], p)
+		}
+		ledger := c.entries()
+		for i := range jobs.Items {
+			if j := &jobs.Items[i]; finished(j) && !c.settled[j.Name] {
+				c.settleOne(ctx, api, j, of[j.Name], ledger)
+			}
+		}
+	}
+}
+
+func (c *churn) settleOne(ctx context.Context, api *insistent, j *batchv1.Job, pods []v1.Pod, ledger map[string]ledgerEntry) {
+	c.judge(j, pods, ledger)
+	c.settled[j.Name] = true
+	c.backlog.Add(-1)
+	if len(c.settled)%churnKeeps == 0 {
+		c.kept[j.Name] = true
+		return
+	}
+	api.delete(ctx, j.Name)
+}
+
+// insistent asks an API that comes and goes. It is one goroutine's.
+type insistent struct {
+	t          *testing.T
+	kubeconfig string
+	client     kubernetes.Interface // nil if it is to connect anew
+}
+
+func (a *insistent) create(ctx context.Context, job *batchv1.Job) {
+	a.insist(ctx, func(ctx context.Context, client kubernetes.Interface) error {
+		_, err := client.BatchV1().Jobs("default").Create(ctx, job, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil // by the try that had no answer
+		}
+		return err
+	})
+}
+
+func (a *insistent) delete(ctx context.Context, job string) {
 	background := metav1.DeletePropagationBackground
-	c.insist(ctx, func(ctx context.Context) error {
-		err := c.client.BatchV1().Jobs("default").Delete(ctx, job, metav1.DeleteOptions{PropagationPolicy: &background})
+	a.insist(ctx, func(ctx context.Context, client kubernetes.Interface) error {
+		err := client.BatchV1().Jobs("default").Delete(ctx, job, metav1.DeleteOptions{PropagationPolicy: &background})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -212,43 +325,24 @@ func (c *churn) delete(ctx context.Context, job string) {
 	})
 }
 
-// keepsUp says whether the backlog is short enough.
-func (c *churn) keepsUp(ctx context.Context) bool {
-	unfinished := 0
-	c.insist(ctx, func(ctx context.Context) error {
-		list, err := c.client.BatchV1().Jobs("default").List(ctx, metav1.ListOptions{LabelSelector: "churn", ResourceVersion: "0"})
-		if err != nil {
-			return err
-		}
-		unfinished = 0
-		for _, j := range list.Items {
-			if !finished(&j) && c.jobs[j.Name].ends != "" {
-				unfinished++
-			}
-		}
-		return nil
-	})
-	return unfinished < churnBacklog
-}
-
 // insist asks the API until it answers: meanwhile it is killed, and comes back
 // at another port. The API's refusal is not to be had.
-func (c *churn) insist(ctx context.Context, ask func(context.Context) error) {
+func (a *insistent) insist(ctx context.Context, ask func(context.Context, kubernetes.Interface) error) {
 	for {
-		err := c.connect()
+		err := a.connect()
 		if err == nil {
 			limited, cancel := context.WithTimeout(ctx, 10*time.Second)
-			err = ask(limited)
+			err = ask(limited, a.client)
 			cancel()
 		}
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
-			c.t.Errorf("the churn was refused: %v", err)
+			a.t.Errorf("the churn was refused: %v", err)
 			return
 		}
-		c.client = nil
+		a.client = nil
 		// Nothing tells that a file will be written by a process that isn't there yet.
 		pause := time.NewTimer(50 * time.Millisecond)
 		select {
@@ -259,16 +353,17 @@ func (c *churn) insist(ctx context.Context, ask func(context.Context) error) {
 	}
 }
 
-func (c *churn) connect() error {
-	if c.client != nil {
+func (a *insistent) connect() error {
+	if a.client != nil {
 		return nil
 	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", c.kubeconfig)
+	cfg, err := clientcmd.BuildConfigFromFlags("", a.kubeconfig)
 	if err != nil {
 		return err
 	}
 	cfg.QPS = -1
-	c.client, err = kubernetes.NewForConfig(cfg)
+	cfg.ContentType = runtime.ContentTypeProtobuf // the lists are long
+	a.client, err = kubernetes.NewForConfig(cfg)
 	return err
 }
 
@@ -282,8 +377,8 @@ type ledgerEntry struct {
 func (c *churn) entries() map[string]ledgerEntry {
 	c.t.Helper()
 	b, err := os.ReadFile(filepath.Join(c.ledger, "lines"))
-	if err != nil {
-		c.t.Fatal(err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.t.Error(err)
 	}
 	entries := map[string]ledgerEntry{}
 	for line := range strings.Lines(string(b)) {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,12 +29,13 @@ type victim string
 const (
 	victimServe   victim = "serve"   // errand serve, which is started again
 	victimShim    victim = "shim"    // errand-shim, at any moment
+	victimBoth    victim = "both"    // errand serve and errand-shim
 	victimInit    victim = "init"    // a container's first process
 	victimRuntime victim = "runtime" // an OCI runtime, or its child, in the middle of create
 	victimLaunch  victim = "launch"  // errand-shim, in the middle of a container's start
 )
 
-var victims = []victim{victimServe, victimShim, victimInit, victimRuntime, victimLaunch}
+var victims = []victim{victimServe, victimShim, victimBoth, victimInit, victimRuntime, victimLaunch}
 
 // killer kills by SIGKILL what belongs to one errand, at random moments.
 type killer struct {
@@ -44,9 +46,26 @@ type killer struct {
 	ready   bool // errand serve has been awaited
 
 	done map[victim]int
-	// hit are the IDs of the containers whose first process was killed, and the
-	// UIDs of their pods.
-	hit map[string]bool
+	hits hits
+}
+
+// hits are the IDs of the containers whose first process was killed, and the UIDs
+// of their pods.
+type hits struct {
+	mu  sync.Mutex
+	ids map[string]bool
+}
+
+func (h *hits) add(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ids[id] = true
+}
+
+func (h *hits) has(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ids[id]
 }
 
 func newKiller(e *errand, random *rand.Rand) *killer {
@@ -55,7 +74,7 @@ func newKiller(e *errand, random *rand.Rand) *killer {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	k := &killer{e: e, random: random, records: filepath.Join(names.RuntimeDir, "containers"), ready: true, done: map[victim]int{}, hit: map[string]bool{}}
+	k := &killer{e: e, random: random, records: filepath.Join(names.RuntimeDir, "containers"), ready: true, done: map[victim]int{}, hits: hits{ids: map[string]bool{}}}
 	if k.started, err = fsnotify.NewWatcher(); err != nil {
 		e.t.Fatal(err)
 	}
@@ -74,6 +93,8 @@ func (k *killer) kill(v victim) bool {
 		killed = k.serve()
 	case victimShim:
 		killed = k.shim()
+	case victimBoth:
+		killed = k.shim() && k.serve()
 	case victimInit:
 		killed = k.init()
 	case victimRuntime:
@@ -213,7 +234,7 @@ var anyID = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-
 func (k *killer) note(pid int) {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)) // nothing, if it has ended
 	for _, id := range anyID.FindAllString(string(b), -1) {
-		k.hit[id] = true
+		k.hits.add(id)
 	}
 }
 

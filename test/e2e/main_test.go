@@ -62,21 +62,10 @@ func run(m *testing.M) (code int, err error) {
 	}
 	defer os.RemoveAll(dir)
 	scratch = dir
-	if images, err = registry.Start(registry.Options{Dir: filepath.Join(dir, "blobs")}); err != nil {
+	if images, registriesConf, err = registry.StartBusybox("", dir); err != nil {
 		return 0, err
 	}
 	defer images.Close()
-	busybox, err := registry.Busybox(registry.Owner{})
-	if err != nil {
-		return 0, err
-	}
-	if err := images.Push("library/busybox:latest", busybox); err != nil {
-		return 0, err
-	}
-	registriesConf = filepath.Join(dir, "registries.conf")
-	if err := images.WriteRegistriesConf(registriesConf); err != nil {
-		return 0, err
-	}
 	end, err := startRuntime()
 	if err != nil {
 		return 0, err

@@ -60,7 +60,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	images, conf, err := serveImages(dir)
+	images, conf, err := registry.StartBusybox("", dir)
 	if err != nil {
 		return err
 	}
@@ -82,26 +82,6 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 
 // podCIDR is a range for benchmarks (RFC 2544), another one for each process.
 func podCIDR() string { return fmt.Sprintf("198.18.%d.0/24", os.Getpid()%256) }
-
-func serveImages(dir string) (*registry.Server, string, error) {
-	images, err := registry.Start(registry.Options{Dir: filepath.Join(dir, "blobs")})
-	if err != nil {
-		return nil, "", err
-	}
-	busybox, err := registry.Busybox(registry.Owner{})
-	if err == nil {
-		err = images.Push("library/busybox:latest", busybox)
-	}
-	conf := filepath.Join(dir, "registries.conf")
-	if err == nil {
-		err = images.WriteRegistriesConf(conf)
-	}
-	if err != nil {
-		images.Close()
-		return nil, "", err
-	}
-	return images, conf, nil
-}
 
 // soak puts the pods through, in portions, and judges what it saw between them.
 func soak(ctx context.Context, e *harness.Errand, dataDir string, o options, out io.Writer) error {

@@ -63,15 +63,22 @@ func (h *host) echo(at netip.AddrPort) {
 	}()
 }
 
-// hears says what a server answers within a short time.
-func hears(protocol string, at netip.AddrPort) (string, error) {
-	const short = 300 * time.Millisecond
-	c, err := net.DialTimeout(protocol, at.String(), short)
+// How long a server is listened to: one that answers, as long as a busy machine
+// may need, and one that isn't to be reached, as long as a machine with nothing
+// else to do takes many times over.
+const (
+	patience = 30 * time.Second
+	silence  = 300 * time.Millisecond
+)
+
+// hears says what a server answers within a time.
+func hears(protocol string, at netip.AddrPort, within time.Duration) (string, error) {
+	c, err := net.DialTimeout(protocol, at.String(), within)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(short)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(within)); err != nil {
 		return "", err
 	}
 	if protocol == "udp4" {
@@ -101,10 +108,10 @@ func TestPodsReachOpenPorts(t *testing.T) {
 			h.echo(shut)
 			err := h.dir.Run("pod-a", func() error {
 				for _, protocol := range []string{"udp4", "tcp4"} {
-					if got, err := hears(protocol, open); got != "host" {
+					if got, err := hears(protocol, open, patience); got != "host" {
 						return fmt.Errorf("open port by %s: %q, %w", protocol, got, err)
 					}
-					if got, err := hears(protocol, shut); err == nil {
+					if got, err := hears(protocol, shut, silence); err == nil {
 						return fmt.Errorf("another port by %s answers %q", protocol, got)
 					}
 				}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"errand.dev/errand/test/registry"
@@ -39,25 +38,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		}
 		defer func() { _ = os.RemoveAll(*dir) }()
 	}
-	srv, err := registry.Start(registry.Options{Listen: *listen, Dir: filepath.Join(*dir, "blobs")})
+	srv, conf, err := registry.StartBusybox(*listen, *dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = srv.Close() }()
-	busybox, err := registry.Busybox(registry.Owner{})
-	if err != nil {
-		return err
-	}
-	if err := srv.Push("library/busybox:latest", busybox); err != nil {
-		return err
-	}
-	conf, err := filepath.Abs(filepath.Join(*dir, "registries.conf"))
-	if err != nil {
-		return err
-	}
-	if err := srv.WriteRegistriesConf(conf); err != nil {
-		return err
-	}
 	fmt.Fprintf(stderr, "serving docker.io/library/busybox:latest on %s\n", srv.Addr())
 	fmt.Fprintln(stdout, conf)
 	<-ctx.Done()
