@@ -1,4 +1,4 @@
-package main
+package benchrig
 
 import (
 	"context"
@@ -18,8 +18,8 @@ import (
 // architecture that Go runs on.
 const tick = 10 * time.Millisecond
 
-// machine describes what the figures were measured on.
-func machine() string {
+// Machine describes what the figures were measured on.
+func Machine() string {
 	model := "unknown processor"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -62,34 +62,43 @@ func busyTime() time.Duration {
 	return busy
 }
 
-// usage is what an errand and the machine have spent by a moment.
-type usage struct {
-	at time.Time
-	// machine is all of it; runtime is what the shim's children have spent that
+// Usage is what an errand and the machine have spent by a moment.
+type Usage struct {
+	At time.Time
+	// Machine is all of it; Runtime is what the shim's children have spent that
 	// have ended: OCI runtimes and containers.
-	machine, errand, shim, runtime time.Duration
-	// resident and anonymous are bytes of errand's and the shim's memory.
-	resident, anonymous int64
+	Machine, Errand, Shim, Runtime time.Duration
+	// ErrandMemory and ShimMemory are what the two hold.
+	ErrandMemory, ShimMemory Memory
 }
 
-func look(e *harness.Errand) (usage, error) {
-	u := usage{at: time.Now(), machine: busyTime()}
+// Memory is what a process holds, in bytes: all that is resident, shared pages
+// included, and of that what is anonymous.
+type Memory struct{ Resident, Anonymous int64 }
+
+// Add returns the sum.
+func (m Memory) Add(o Memory) Memory {
+	return Memory{m.Resident + o.Resident, m.Anonymous + o.Anonymous}
+}
+
+// Look takes an errand's usage at this moment.
+func Look(e *harness.Errand) (Usage, error) {
+	u := Usage{At: time.Now(), Machine: busyTime()}
 	shim, err := e.ShimPID()
 	if err != nil {
 		return u, err
 	}
-	if u.errand, _, err = cpuTime(e.PID()); err != nil {
+	if u.Errand, _, err = cpuTime(e.PID()); err != nil {
 		return u, err
 	}
-	if u.shim, u.runtime, err = cpuTime(shim); err != nil {
+	if u.Shim, u.Runtime, err = cpuTime(shim); err != nil {
 		return u, err
 	}
-	for _, pid := range []int{e.PID(), shim} {
-		if err := addMemory(&u, pid); err != nil {
-			return u, err
-		}
+	if u.ErrandMemory, err = memory(e.PID()); err != nil {
+		return u, err
 	}
-	return u, nil
+	u.ShimMemory, err = memory(shim)
+	return u, err
 }
 
 // cpuTime is the user and system time of a process and of its children that
@@ -110,11 +119,11 @@ func cpuTime(pid int) (own, children time.Duration, err error) {
 	return time.Duration(ticks[0]+ticks[1]) * tick, time.Duration(ticks[2]+ticks[3]) * tick, nil
 }
 
-// addMemory adds a process's resident memory, shared pages included.
-func addMemory(u *usage, pid int) error {
+func memory(pid int) (Memory, error) {
+	var m Memory
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return err
+		return m, err
 	}
 	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(line, ":")
@@ -123,19 +132,19 @@ func addMemory(u *usage, pid int) error {
 		}
 		kb, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
 		if err != nil {
-			return fmt.Errorf("read %s of process %d: %w", name, pid, err)
+			return m, fmt.Errorf("read %s of process %d: %w", name, pid, err)
 		}
 		if name == "VmRSS" {
-			u.resident += kb << 10
+			m.Resident = kb << 10
 		} else {
-			u.anonymous += kb << 10
+			m.Anonymous = kb << 10
 		}
 	}
-	return nil
+	return m, nil
 }
 
-// pass lets time pass, which is what is measured here.
-func pass(ctx context.Context, d time.Duration) error {
+// Pass lets time pass, which is what is measured then.
+func Pass(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
