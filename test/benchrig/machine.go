@@ -119,6 +119,12 @@ func cpuTime(pid int) (own, children time.Duration, err error) {
 	return time.Duration(ticks[0]+ticks[1]) * tick, time.Duration(ticks[2]+ticks[3]) * tick, nil
 }
 
+// CPU is the user and system time of an errand's process.
+func CPU(e *harness.Errand) (time.Duration, error) {
+	own, _, err := cpuTime(e.PID())
+	return own, err
+}
+
 func memory(pid int) (Memory, error) {
 	var m Memory
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

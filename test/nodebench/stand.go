@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -103,54 +104,59 @@ func (b *bench) restart(ctx context.Context) error {
 		if err := runAll(ctx, client, "stay", b.running-enders, benchrig.Pod("sleep", "86400")); err != nil {
 			return err
 		}
-		var ready, right benchrig.Figures
+		var ready, right, cpu benchrig.Figures
 		for i := range b.runs {
-			readyAfter, rightAfter, err := b.restartOnce(ctx, r, fmt.Sprintf("end-%d", i))
+			took, err := b.restartOnce(ctx, r, fmt.Sprintf("end-%d", i))
 			if err != nil {
 				return err
 			}
-			ready = append(ready, ms(readyAfter))
-			right = append(right, ms(rightAfter))
+			ready = append(ready, ms(took.ready))
+			right = append(right, ms(took.right))
+			cpu = append(cpu, ms(took.cpu))
 		}
 		b.row(fmt.Sprintf("errand killed and started, %d pods running, %d of which end meanwhile → node Ready", b.running, enders), "", "ms", ready)
 		b.row("→ all pods' statuses right", "2000 ms", "ms", right)
+		b.row("errand's CPU until then", "", "ms", cpu)
 		return nil
 	})
 }
 
+// takeover is what it took an errand to know its pods again: until it said that
+// it is ready, and until the API showed all pods as they are.
+type takeover struct{ ready, right, cpu time.Duration }
+
 // restartOnce kills errand, lets the pods of a new Job end, and starts it. All of
 // them wait for the same FIFO to be opened.
-func (b *bench) restartOnce(ctx context.Context, r *benchrig.Run, name string) (ready, right time.Duration, err error) {
+func (b *bench) restartOnce(ctx context.Context, r *benchrig.Run, name string) (took takeover, err error) {
 	client, err := r.Client()
 	if err != nil {
-		return 0, 0, err
+		return took, err
 	}
 	fifo, err := makeFIFO(filepath.Join(b.Dir(), name))
 	if err != nil {
-		return 0, 0, err
+		return took, err
 	}
-	defer fifo.Close()
 	if err := runAll(ctx, client, name, enders, withFolder(benchrig.Pod("cat", "/folder/"+name), b.Dir())); err != nil {
-		return 0, 0, err
+		return took, errors.Join(err, fifo.Close())
 	}
 	began := time.Now()
-	if err := r.Kill(); err != nil {
-		return 0, 0, err
-	}
-	if err := fifo.Close(); err != nil { // the pods' cat reads its end
-		return 0, 0, err
+	// The pods' cat reads the FIFO's end when errand has gone.
+	if err := errors.Join(r.Kill(), fifo.Close()); err != nil {
+		return took, err
 	}
 	if err := r.Again(ctx); err != nil {
-		return 0, 0, err
+		return took, err
 	}
-	ready = time.Since(began)
+	took.ready = time.Since(began)
 	if client, err = r.Client(); err != nil {
-		return 0, 0, err
+		return took, err
 	}
 	if err := b.awaitRight(ctx, client, name); err != nil {
-		return 0, 0, err
+		return took, err
 	}
-	return ready, time.Since(began), nil
+	took.right = time.Since(began)
+	took.cpu, err = benchrig.CPU(r.Errand)
+	return took, err
 }
 
 // awaitRight returns once the API shows that of the pods those of the Job ended
