@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if b.runtime, err = benchrig.FindRuntime(*runtime); err != nil {
 		return err
 	}
-	if b.Rig, err = benchrig.New(*bin, "--runtime", "bench="+b.runtime, "--default-runtime", "bench"); err != nil {
+	if b.Rig, err = benchrig.New(*bin, "/tmp", "--runtime", "bench="+b.runtime, "--default-runtime", "bench"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()

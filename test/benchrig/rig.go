@@ -29,9 +29,9 @@ type Rig struct {
 	images *registry.Server
 }
 
-// New makes one for the errand in the folder bin. It needs root, as errand does.
-// args are arguments of every errand serve.
-func New(bin string, args ...string) (*Rig, error) {
+// New makes one for the errand in the folder bin, in a folder below parent. It
+// needs root, as errand does. args are arguments of every errand serve.
+func New(bin, parent string, args ...string) (*Rig, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("needs root, for containers")
 	}
@@ -39,7 +39,7 @@ func New(bin string, args ...string) (*Rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("/tmp", "errand-bench-")
+	dir, err := os.MkdirTemp(parent, "errand-bench-")
 	if err != nil {
 		return nil, err
 	}

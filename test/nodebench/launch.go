@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -26,6 +27,13 @@ const (
 // logs in one, and a Job of many.
 func (b *bench) launch(ctx context.Context) error {
 	for _, l := range b.launchers {
+		if l.apart {
+			args := slices.Concat(b.args, []string{"-no-unified", "-only", "launchers", "-launcher", l.name})
+			if err := benchrig.WithoutUnified(ctx, b.out, args...); err != nil {
+				return fmt.Errorf("%s: %w", l.name, err)
+			}
+			continue
+		}
 		if err := b.alone(ctx, l); err != nil {
 			return err
 		}
