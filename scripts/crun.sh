@@ -1,13 +1,14 @@
 #!/bin/sh
-# Makes a crun of Debian 13's package, for measuring: crun.sh TARGET. It does
-# nothing where the target is there, or where the host has a crun that serves.
+# Makes a crun of Debian 13's package, for measuring: crun.sh FOLDER, which then
+# has crun and its libraries. It does nothing where that is there, or where the
+# host has a crun that serves. The folder isn't errand's own: beside itself errand
+# would find a crun, and prefer it.
 #
 # The package, its libraries and the patchelf that makes it load them rather than
 # the host's come from the mirror that this machine's apt names, and apt verifies
-# them against Debian's archive keys. Nothing is installed: they are unpacked
-# beside the target, in TARGET.d.
+# them against Debian's archive keys. Nothing is installed.
 set -eu
-target=$1
+folder=$1
 oldest=$(sed -n 's/^[[:space:]]*{"crun", release{\([0-9]*\), \([0-9]*\), \([0-9]*\)}},$/\1.\2.\3/p' "$(dirname "$0")/../internal/server/programs.go")
 serves() {
 	have=$("$1" --version 2>/dev/null | sed -n 's/^crun version \([0-9.]*\).*/\1/; 1s/^[0-9]*\.[0-9]*$/&.0/; 1p')
@@ -17,7 +18,7 @@ if [ -z "$oldest" ]; then
 	echo "crun: internal/server/programs.go doesn't say which crun serves" >&2
 	exit 1
 fi
-! serves "$target" || exit 0
+! serves "$folder/crun" || exit 0
 if host=$(command -v crun) && serves "$host"; then
 	echo "crun: the host's $host ($have) serves" >&2
 	exit 0
@@ -31,8 +32,8 @@ fi
 mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' | sed -n 's/^Debian Debian //p' | head -n 1)
 mirror=${mirror:-http://deb.debian.org/debian}
 
-mkdir -p "$target.d"
-dir=$(cd "$target.d" && pwd)
+mkdir -p "$folder"
+dir=$(cd "$folder" && pwd)
 apt=$dir/apt
 rm -rf "$dir"
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/parts" "$apt/debs"
@@ -56,9 +57,7 @@ set -- "$dir"/lib/ld-linux*
 "$1" --library-path "$dir/lib" "$dir/root/usr/bin/patchelf" --set-interpreter "$1" --force-rpath --set-rpath "$dir/lib" "$dir/root/usr/bin/crun"
 mv "$dir/root/usr/bin/crun" "$dir/crun"
 rm -rf "$dir/root" "$apt"
-cd - >/dev/null
-ln -sfn "$(basename "$target").d/crun" "$target"
-if ! serves "$target"; then
+if ! serves "$dir/crun"; then
 	echo "crun: what was made of Debian 13's package doesn't run here, or is too old: ${have:-no version}" >&2
 	exit 1
 fi

@@ -131,8 +131,7 @@ func FindRuntime(path string) (string, error) {
 	if _, err := os.Stat(path); err != nil {
 		found, lookErr := exec.LookPath(filepath.Base(path))
 		if lookErr != nil {
-			name := filepath.Base(path)
-			return "", fmt.Errorf("%w: run scripts/%s.sh bin/%s, or name one with a flag", err, name, name)
+			return "", fmt.Errorf("%w: make it with scripts/%s.sh, or name one with a flag", err, filepath.Base(path))
 		}
 		path = found
 	}

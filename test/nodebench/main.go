@@ -118,7 +118,7 @@ func (b *bench) parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("nodebench", flag.ContinueOnError)
 	flags.StringVar(&o.bin, "bin", "bin", "`folder` of errand, errand-shim and kubectl")
 	flags.StringVar(&o.runc, "runc", "bin/runc", "`path` of a runc")
-	flags.StringVar(&o.crun, "crun", "bin/crun", "`path` of a crun; empty to do without")
+	flags.StringVar(&o.crun, "crun", "bin/debian13/crun", "`path` of a crun; empty to do without")
 	flags.StringVar(&o.dir, "dir", "/tmp", "`folder` below which errands have their data; /dev/shm shows what the disk's part is")
 	flags.StringVar(&o.cidr, "pod-cidr", "", "`range` of the pods, if not one of errand's own")
 	only := flags.String("only", "", "do only the measurements (launchers, sleepers, restart) whose name matches the `regexp`")
