@@ -129,6 +129,11 @@ soak: deps errand pinned-runc ## Put 20,000 pods through one errand and see that
 bench: deps errand pinned-runc kubectl ## Measure what docs/performance.md records
 	go run ./test/bench
 
+.PHONY: bench-node
+bench-node: deps errand pinned-runc ## Measure what the node does for pods, by errand's launcher, runc and crun (root; NODEBENCH="-dir /dev/shm" without the disk)
+	@scripts/crun.sh bin/debian13
+	go run ./test/nodebench $(NODEBENCH)
+
 .PHONY: bench-engine
 bench-engine: ## Measure the Job engine without containers
 	go run ./test/enginebench

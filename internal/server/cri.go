@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -85,7 +84,7 @@ func RunCRI(ctx context.Context, o CRIOptions, stderr io.Writer) error {
 	if abandoned := (*abandonedError)(nil); errors.As(err, &abandoned) {
 		err = errors.Join(err, removeRuntimeDir(names))
 	}
-	_ = os.Remove(names.RuntimeDir) // stays if anything is in it, as in Run
+	leaveRuntimeDir(names)
 	return errors.Join(err, dir.Close())
 }
 
@@ -106,7 +105,7 @@ func (s *serveCRI) start(ctx context.Context) (err error) {
 	if err := programs.serve(); err != nil {
 		return err
 	}
-	if err := makeRuntimeDir(s.names.RuntimeDir); err != nil {
+	if err := makeRuntimeDir(s.names.RuntimeDir, true); err != nil {
 		return err
 	}
 	if s.server, err = criserver.Listen(ctx, s.options.Endpoint); err != nil {

@@ -7,10 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
-
-	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/datadir"
 	"errand.dev/errand/internal/instance"
@@ -117,34 +113,4 @@ func (r *containerRuntime) endContainers(ctx context.Context) error {
 	err := r.service.Destroy(ctx)
 	cancel()
 	return errors.Join(err, <-ended)
-}
-
-// removeRuntimeDir removes the runtime directory with what is mounted in it.
-func removeRuntimeDir(names instance.Names) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(names.RuntimeDir))
-	if err != nil {
-		return fmt.Errorf("list the mounts in the runtime directory: %w", err)
-	}
-	var paths []string
-	for _, m := range mounts {
-		paths = append(paths, m.Mountpoint)
-	}
-	if err := unmount(paths); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(names.RuntimeDir); err != nil {
-		return fmt.Errorf("remove the runtime directory: %w", err)
-	}
-	return nil
-}
-
-// unmount takes down what is mounted, given in the order of mounting.
-func unmount(paths []string) error {
-	for _, path := range slices.Backward(paths) {
-		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("unmount %s: %w", path, err)
-		}
-	}
-	return nil
 }

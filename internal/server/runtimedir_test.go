@@ -25,7 +25,7 @@ func TestRuntimeDir(t *testing.T) {
 		if err := tc.make(path); err != nil {
 			t.Fatal(err)
 		}
-		err := makeRuntimeDir(path)
+		err := makeRuntimeDir(path, false)
 		if (err == nil) != tc.ok {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"golang.org/x/sys/unix"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
@@ -68,8 +66,7 @@ func Run(ctx context.Context, o Options, stderr io.Writer) error {
 	if abandoned := (*abandonedError)(nil); errors.As(err, &abandoned) {
 		err = errors.Join(err, removeRuntimeDir(names))
 	}
-	// It stays if anything is in it, such as the socket of the shim that goes on.
-	_ = os.Remove(names.RuntimeDir)
+	leaveRuntimeDir(names)
 	return errors.Join(err, dir.Close())
 }
 
@@ -96,7 +93,7 @@ type serve struct {
 // start starts every component, each once those it leans on are ready. This is
 // the list of them.
 func (s *serve) start(ctx context.Context) error {
-	if err := makeRuntimeDir(s.names.RuntimeDir); err != nil {
+	if err := makeRuntimeDir(s.names.RuntimeDir, s.options.Node); err != nil {
 		return err
 	}
 	// What most often goes wrong comes before anything is put on the host.
@@ -127,30 +124,6 @@ func (s *serve) start(ctx context.Context) error {
 		return err
 	}
 	return s.awaitNode(ctx)
-}
-
-// runtimeDirMode lets others go through the directory to what they may open, and
-// see nothing of it: root of a pod with a user namespace is such another, and its
-// containers' roots are below. All sockets there are for their owner alone.
-const runtimeDirMode = 0o711
-
-// makeRuntimeDir makes the directory of sockets, which nobody else may have a
-// hand in: where it isn't below /run, others could have made it first.
-func makeRuntimeDir(path string) error {
-	if err := os.MkdirAll(path, runtimeDirMode); err != nil {
-		return fmt.Errorf("make the runtime directory: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return fmt.Errorf("make the runtime directory: stat %s: %w", path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o066 != 0 {
-		return fmt.Errorf("the runtime directory %s must be a directory of this user's that others can't read or write (mode 0711): remove it, then start again", path)
-	}
-	if err := os.Chmod(path, runtimeDirMode); err != nil { // whatever the umask, or an older errand
-		return fmt.Errorf("make the runtime directory: %w", err)
-	}
-	return nil
 }
 
 func (s *serve) startAPI(ctx context.Context, listener net.Listener, runtime *opening) error {

@@ -3,26 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
-	batchv1 "k8s.io/api/batch/v1"
-	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/utils/ptr"
-
-	"errand.dev/errand/test/harness"
+	"errand.dev/errand/test/benchrig"
 )
 
 // start measures errand serve from exec to ready, with an empty data directory.
 func (b *bench) start(ctx context.Context) error {
-	var figures []float64
+	var figures benchrig.Figures
 	for range b.runs {
-		if err := b.with(ctx, func(e *harness.Errand) error {
-			figures = append(figures, float64(e.StartTime.Milliseconds()))
+		if err := b.With(ctx, func(r *benchrig.Run) error {
+			figures = append(figures, ms(r.StartTime))
 			return nil
 		}); err != nil {
 			return err
@@ -34,19 +25,19 @@ func (b *bench) start(ctx context.Context) error {
 
 // job measures the tour's Job from the patch that resumes it to Complete.
 func (b *bench) job(ctx context.Context) error {
-	return b.with(ctx, func(e *harness.Errand) error {
-		client, err := e.Client()
+	return b.With(ctx, func(r *benchrig.Run) error {
+		client, err := r.Client()
 		if err != nil {
 			return err
 		}
-		var figures []float64
+		var figures benchrig.Figures
 		for i := range b.runs + 1 {
-			took, err := resume(ctx, client, fmt.Sprintf("echo-%d", i))
+			took, err := benchrig.Resume(ctx, client, fmt.Sprintf("echo-%d", i))
 			if err != nil {
 				return err
 			}
 			if i > 0 { // the first pulls the image
-				figures = append(figures, float64(took.Milliseconds()))
+				figures = append(figures, ms(took))
 			}
 		}
 		b.row("the tour's Job (2 pods, image present), patch → Complete", "300 ms", "ms", figures)
@@ -54,32 +45,24 @@ func (b *bench) job(ctx context.Context) error {
 	})
 }
 
-func resume(ctx context.Context, client kubernetes.Interface, name string) (time.Duration, error) {
-	jobs := client.BatchV1().Jobs("default")
-	job := echoJob(name, 2, 2)
-	job.Spec.Suspend = ptr.To(true)
-	if _, err := jobs.Create(ctx, job, metav1.CreateOptions{}); err != nil {
-		return 0, err
+// bare measures the OCI runtime alone, with as many containers as there are pods
+// in the Job of many.
+func (b *bench) bare(ctx context.Context) error {
+	for range b.runs {
+		alone, err := b.Bare(ctx, b.runtime, b.pods)
+		if err != nil {
+			return err
+		}
+		b.bareRates = append(b.bareRates, alone.Rate)
+		b.bareCPU = append(b.bareCPU, ms(alone.CPU))
 	}
-	if _, err := await(ctx, client, name, batchv1.JobSuspended); err != nil {
-		return 0, err
-	}
-	began := time.Now()
-	if _, err := jobs.Patch(ctx, name, types.StrategicMergePatchType, []byte(`{"spec":{"suspend":false}}`), metav1.PatchOptions{}); err != nil {
-		return 0, err
-	}
-	_, err := await(ctx, client, name, batchv1.JobComplete)
-	return time.Since(began), err
+	b.row(fmt.Sprintf("the OCI runtime alone, %d containers, %d at a time", b.pods, benchrig.BareAtATime), "", "containers/s", b.bareRates)
+	b.row("of that, CPU a container", "", "ms", b.bareCPU)
+	return nil
 }
 
 // parallelism is how many pods of the Job of many run at a time.
 const parallelism = 20
-
-// spending is what one Job of many short pods took, one figure a run.
-type spending struct {
-	rates                         []float64 // pods/s
-	machine, errand, shim, groups []float64 // CPU a pod, ms; groups is that of the containers' cgroups, and of what starts them there
-}
 
 // throughput measures one Job of many short pods, started by errand itself and by the OCI runtime, and who spends what on each.
 func (b *bench) throughput(ctx context.Context) error {
@@ -95,15 +78,16 @@ func (b *bench) throughput(ctx context.Context) error {
 		return err
 	}
 	b.row("the same by the OCI runtime (--native-launcher=false)", "", "pods/s", foreign.rates)
-	if len(b.bareRates) > 0 {
-		// Where runc takes 50 ms of two cores for a container, the goals are 25 pods
-		// of 40 containers a second, and 80 ms a pod.
-		b.row("of the rate of the OCI runtime alone", "62 %", "%", scaled(foreign.rates, 100/median(b.bareRates)))
-		b.row("CPU of the whole machine a pod, of the runtime's alone a container", "160 %", "%", scaled(foreign.machine, 100/median(b.bareCPU)))
-	}
+	// Where runc takes 50 ms of two cores for a container, the goals are 25 pods
+	// of 40 containers a second, and 80 ms a pod.
+	b.row("of the rate of the OCI runtime alone", "62 %", "%", foreign.rates.Scaled(100/b.bareRates.Median()))
+	b.row("CPU of the whole machine a pod, of the runtime's alone a container", "160 %", "%", foreign.machine.Scaled(100/b.bareCPU.Median()))
 	b.report(foreign)
 	return nil
 }
+
+// spending is what Jobs of many short pods took, one figure a run: pods a second, and ms of CPU a pod.
+type spending struct{ rates, machine, errand, shim, groups benchrig.Figures }
 
 func (b *bench) report(s *spending) {
 	b.row("of that, CPU a pod: whole machine", "", "ms", s.machine)
@@ -116,7 +100,15 @@ func (b *bench) report(s *spending) {
 func (b *bench) many(ctx context.Context, flags ...string) (*spending, error) {
 	s := &spending{}
 	for range b.runs {
-		err := b.with(ctx, func(e *harness.Errand) error { return b.manyIn(ctx, e, s) }, flags...)
+		err := b.With(ctx, func(r *benchrig.Run) error {
+			one, err := benchrig.Many(ctx, r, b.pods, parallelism)
+			s.rates = append(s.rates, one.Rate)
+			s.machine = append(s.machine, ms(one.Machine))
+			s.errand = append(s.errand, ms(one.Errand))
+			s.shim = append(s.shim, ms(one.Shim))
+			s.groups = append(s.groups, ms(one.Groups))
+			return err
+		}, flags...)
 		if err != nil {
 			return nil, err
 		}
@@ -124,76 +116,33 @@ func (b *bench) many(ctx context.Context, flags ...string) (*spending, error) {
 	return s, nil
 }
 
-func (b *bench) manyIn(ctx context.Context, e *harness.Errand, s *spending) error {
-	client, err := e.Client()
-	if err != nil {
-		return err
-	}
-	if _, err := resume(ctx, client, "warm-up"); err != nil {
-		return err
-	}
-	before, err := look(e)
-	if err != nil {
-		return err
-	}
-	if _, err := client.BatchV1().Jobs("default").Create(ctx, echoJob("many", b.pods, parallelism), metav1.CreateOptions{}); err != nil {
-		return err
-	}
-	if _, err := await(ctx, client, "many", batchv1.JobComplete); err != nil {
-		return err
-	}
-	after, err := look(e)
-	if err != nil {
-		return err
-	}
-	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(b.pods) }
-	s.rates = append(s.rates, float64(b.pods)/after.at.Sub(before.at).Seconds())
-	s.machine = append(s.machine, each(after.machine-before.machine))
-	s.errand = append(s.errand, each(after.errand-before.errand))
-	s.shim = append(s.shim, each(after.shim-before.shim))
-	s.groups = append(s.groups, each(after.runtime-before.runtime))
-	return nil
-}
-
-func scaled(figures []float64, by float64) []float64 {
-	out := make([]float64, len(figures))
-	for i, f := range figures {
-		out[i] = f * by
-	}
-	return out
-}
-
-func median(figures []float64) float64 {
-	sorted := slices.Sorted(slices.Values(figures))
-	return sorted[len(sorted)/2]
-}
-
 // settle is how long an errand is left alone before its rest is measured.
 const settle = 10 * time.Second
 
 // atRest measures what an errand costs that has nothing to do.
 func (b *bench) atRest(ctx context.Context) error {
-	return b.with(ctx, func(e *harness.Errand) error {
-		if err := pass(ctx, settle); err != nil {
+	return b.With(ctx, func(r *benchrig.Run) error {
+		if err := benchrig.Pass(ctx, settle); err != nil {
 			return err
 		}
-		var resident, anonymous, cpu []float64
+		var resident, anonymous, cpu benchrig.Figures
 		for range b.runs {
-			before, err := look(e)
+			before, err := benchrig.Look(r.Errand)
 			if err != nil {
 				return err
 			}
-			if err := pass(ctx, b.idle); err != nil {
+			if err := benchrig.Pass(ctx, b.idle); err != nil {
 				return err
 			}
-			after, err := look(e)
+			after, err := benchrig.Look(r.Errand)
 			if err != nil {
 				return err
 			}
-			spent := after.errand + after.shim - before.errand - before.shim
-			cpu = append(cpu, float64(spent.Milliseconds())*float64(time.Minute)/float64(b.idle))
-			resident = append(resident, float64(after.resident)/1e6)
-			anonymous = append(anonymous, float64(after.anonymous)/1e6)
+			spent := after.Errand + after.Shim - before.Errand - before.Shim
+			cpu = append(cpu, ms(spent)*float64(time.Minute)/float64(b.idle))
+			held := after.ErrandMemory.Add(after.ShimMemory)
+			resident = append(resident, float64(held.Resident)/1e6)
+			anonymous = append(anonymous, float64(held.Anonymous)/1e6)
 		}
 		b.row("idle: RSS of errand and errand-shim", "150 MB", "MB", resident)
 		b.row("of that, anonymous memory (the rest is the programs' own pages)", "", "MB", anonymous)
@@ -202,48 +151,5 @@ func (b *bench) atRest(ctx context.Context) error {
 	})
 }
 
-func echoJob(name string, completions, parallelism int) *batchv1.Job {
-	return &batchv1.Job{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: batchv1.JobSpec{
-			Completions: ptr.To(int32(completions)),
-			Parallelism: ptr.To(int32(parallelism)),
-			Template: v1.PodTemplateSpec{Spec: v1.PodSpec{
-				RestartPolicy: v1.RestartPolicyNever,
-				Containers: []v1.Container{{
-					Name:            "echo",
-					Image:           "busybox:latest",
-					ImagePullPolicy: v1.PullIfNotPresent,
-					Command:         []string{"echo", "Hello, Job"},
-				}},
-			}},
-		},
-	}
-}
-
-// await watches until the Job has the condition.
-func await(ctx context.Context, client kubernetes.Interface, name string, condition batchv1.JobConditionType) (*batchv1.Job, error) {
-	w, err := client.BatchV1().Jobs("default").Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
-	if err != nil {
-		return nil, err
-	}
-	defer w.Stop()
-	for event := range w.ResultChan() {
-		job, ok := event.Object.(*batchv1.Job)
-		if !ok || event.Type == watch.Deleted {
-			return nil, fmt.Errorf("watch job %s: %s %v", name, event.Type, event.Object)
-		}
-		for _, c := range job.Status.Conditions {
-			if c.Status != v1.ConditionTrue {
-				continue
-			}
-			if c.Type == condition {
-				return job, nil
-			}
-			if c.Type == batchv1.JobFailed {
-				return nil, fmt.Errorf("job %s failed: %s: %s", name, c.Reason, c.Message)
-			}
-		}
-	}
-	return nil, fmt.Errorf("watch job %s: it ended: %w", name, ctx.Err())
-}
+// ms is a duration in milliseconds.
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -3,13 +3,13 @@ package volumes
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"errand.dev/errand/internal/memoryfs"
 )
 
 // The kubelet's plugin names as they stand in paths.
@@ -64,31 +64,17 @@ func makeRoots(rootDir, memoryDir string) error {
 	if err != nil || ok {
 		return err
 	}
-	return mountMemory(memoryDir)
+	if err := memoryfs.Mount(memoryDir); err != nil {
+		return fmt.Errorf("secrets: %w", err)
+	}
+	return nil
 }
 
 // usableTmpfs tells whether the directory lies on a tmpfs from which programs
 // may be run: scripts in Secrets are common, and a bind mount inherits noexec.
 func usableTmpfs(dir string) (bool, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return false, &fs.PathError{Op: "statfs", Path: dir, Err: err}
-	}
-	return st.Type == unix.TMPFS_MAGIC && st.Flags&unix.ST_NOEXEC == 0, nil
-}
-
-// mountMemory mounts a tmpfs that is never swapped out, if the kernel knows how
-// (6.4), else one that may be.
-func mountMemory(dir string) error {
-	const flags = unix.MS_NOSUID | unix.MS_NODEV
-	err := unix.Mount("tmpfs", dir, "tmpfs", flags, "mode=0700,noswap")
-	if errors.Is(err, unix.EINVAL) {
-		err = unix.Mount("tmpfs", dir, "tmpfs", flags, "mode=0700")
-	}
-	if err != nil {
-		return fmt.Errorf("mount a tmpfs for secrets on %s: %w", dir, err)
-	}
-	return nil
+	on, err := memoryfs.Look(dir)
+	return on.Memory && !on.NoExec, err
 }
 
 // Pods lists the UIDs of the pods that have something on disk or in memory,

@@ -1,9 +1,10 @@
-package main
+package benchrig
 
 import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -18,8 +19,8 @@ import (
 // architecture that Go runs on.
 const tick = 10 * time.Millisecond
 
-// machine describes what the figures were measured on.
-func machine() string {
+// Machine describes what the figures were measured on.
+func Machine() string {
 	model := "unknown processor"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(b)) {
@@ -62,34 +63,43 @@ func busyTime() time.Duration {
 	return busy
 }
 
-// usage is what an errand and the machine have spent by a moment.
-type usage struct {
-	at time.Time
-	// machine is all of it; runtime is what the shim's children have spent that
+// Usage is what an errand and the machine have spent by a moment.
+type Usage struct {
+	At time.Time
+	// Machine is all of it; Runtime is what the shim's children have spent that
 	// have ended: OCI runtimes and containers.
-	machine, errand, shim, runtime time.Duration
-	// resident and anonymous are bytes of errand's and the shim's memory.
-	resident, anonymous int64
+	Machine, Errand, Shim, Runtime time.Duration
+	// ErrandMemory and ShimMemory are what the two hold.
+	ErrandMemory, ShimMemory Memory
 }
 
-func look(e *harness.Errand) (usage, error) {
-	u := usage{at: time.Now(), machine: busyTime()}
+// Memory is what a process holds, in bytes: all that is resident, shared pages
+// included, and of that what is anonymous.
+type Memory struct{ Resident, Anonymous int64 }
+
+// Add returns the sum.
+func (m Memory) Add(o Memory) Memory {
+	return Memory{m.Resident + o.Resident, m.Anonymous + o.Anonymous}
+}
+
+// Look takes an errand's usage at this moment.
+func Look(e *harness.Errand) (Usage, error) {
+	u := Usage{At: time.Now(), Machine: busyTime()}
 	shim, err := e.ShimPID()
 	if err != nil {
 		return u, err
 	}
-	if u.errand, _, err = cpuTime(e.PID()); err != nil {
+	if u.Errand, _, err = cpuTime(e.PID()); err != nil {
 		return u, err
 	}
-	if u.shim, u.runtime, err = cpuTime(shim); err != nil {
+	if u.Shim, u.Runtime, err = cpuTime(shim); err != nil {
 		return u, err
 	}
-	for _, pid := range []int{e.PID(), shim} {
-		if err := addMemory(&u, pid); err != nil {
-			return u, err
-		}
+	if u.ErrandMemory, err = memory(e.PID()); err != nil {
+		return u, err
 	}
-	return u, nil
+	u.ShimMemory, err = memory(shim)
+	return u, err
 }
 
 // cpuTime is the user and system time of a process and of its children that
@@ -110,11 +120,17 @@ func cpuTime(pid int) (own, children time.Duration, err error) {
 	return time.Duration(ticks[0]+ticks[1]) * tick, time.Duration(ticks[2]+ticks[3]) * tick, nil
 }
 
-// addMemory adds a process's resident memory, shared pages included.
-func addMemory(u *usage, pid int) error {
+// CPU is the user and system time of an errand's process.
+func CPU(e *harness.Errand) (time.Duration, error) {
+	own, _, err := cpuTime(e.PID())
+	return own, err
+}
+
+func memory(pid int) (Memory, error) {
+	var m Memory
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return err
+		return m, err
 	}
 	for line := range strings.Lines(string(b)) {
 		name, value, _ := strings.Cut(line, ":")
@@ -123,19 +139,47 @@ func addMemory(u *usage, pid int) error {
 		}
 		kb, err := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
 		if err != nil {
-			return fmt.Errorf("read %s of process %d: %w", name, pid, err)
+			return m, fmt.Errorf("read %s of process %d: %w", name, pid, err)
 		}
 		if name == "VmRSS" {
-			u.resident += kb << 10
+			m.Resident = kb << 10
 		} else {
-			u.anonymous += kb << 10
+			m.Anonymous = kb << 10
 		}
 	}
-	return nil
+	return m, nil
 }
 
-// pass lets time pass, which is what is measured here.
-func pass(ctx context.Context, d time.Duration) error {
+// FileCost is the CPU that the kernel takes to make a file, or a folder, below a
+// folder. It is what errand does some twenty times for a pod, and differs between
+// file systems by a factor of fifty.
+func FileCost(dir string) (time.Duration, error) {
+	const files = 500
+	dir, err := os.MkdirTemp(dir, "files")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	runtime.LockOSThread() // whose time is taken
+	defer runtime.UnlockOSThread()
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &before); err != nil {
+		return 0, err
+	}
+	for i := range files {
+		if err := os.Mkdir(filepath.Join(dir, strconv.Itoa(i)), 0o700); err != nil {
+			return 0, err
+		}
+	}
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &after); err != nil {
+		return 0, err
+	}
+	spent := after.Stime.Nano() + after.Utime.Nano() - before.Stime.Nano() - before.Utime.Nano()
+	return time.Duration(spent) / files, nil
+}
+
+// Pass lets time pass, which is what is measured then.
+func Pass(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
