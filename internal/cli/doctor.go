@@ -49,7 +49,7 @@ long it took. A running errand serve remembers that of its last pods.`,
 				RuntimeEndpoint: o.ContainerRuntimeEndpoint,
 				ImageEndpoint:   o.ImageServiceEndpoint,
 
-				TooOld:         programs.TooOld,
+				PassedOver:         programs.PassedOver,
 				TooOldNamed:    programs.TooOldNamed,
 				OldestRuntimes: server.OldestRuntimes(),
 			})

@@ -44,10 +44,10 @@ type Host struct {
 	// RuntimeEndpoint and ImageEndpoint are the sockets of another program's
 	// container runtime, "" for errand's own.
 	RuntimeEndpoint, ImageEndpoint string
-	// TooOld are the runtimes that were found and passed over, TooOldNamed those
+	// PassedOver are the runtimes that were found and passed over, TooOldNamed those
 	// among Runtimes that are too old, both in words; OldestRuntimes says which
 	// would do.
-	TooOld, TooOldNamed []string
+	PassedOver, TooOldNamed []string
 	OldestRuntimes      string
 }
 

@@ -165,9 +165,9 @@ func TestOldRuntimesAreNamed(t *testing.T) {
 		word string
 	}{
 		"none":               {Host{}, Failure, "none was found"},
-		"only an old one":    {Host{TooOld: []string{old}}, Failure, old},
+		"only an old one":    {Host{PassedOver: []string{old}}, Failure, old},
 		"an old one named":   {Host{Runtimes: map[string]string{"runc": "/usr/bin/runc"}, TooOldNamed: []string{"--runtime runc: " + old}}, Failure, old},
-		"an old one besides": {Host{Runtimes: map[string]string{"echo": "/bin/echo"}, TooOld: []string{old}}, OK, old + ", and not used"},
+		"an old one besides": {Host{Runtimes: map[string]string{"echo": "/bin/echo"}, PassedOver: []string{old}}, OK, old + ", and not used"},
 	} {
 		tc.h.OldestRuntimes = "crun 1.21 or runc 1.1.12"
 		f := ociRuntime(t.Context(), tc.h)

@@ -31,8 +31,8 @@ func ociRuntime(ctx context.Context, h Host) Finding {
 	switch {
 	case len(h.TooOldNamed) > 0:
 		return fail(remedy, "%s", strings.Join(h.TooOldNamed, "; "))
-	case len(h.Runtimes) == 0 && len(h.TooOld) > 0:
-		return fail(remedy, "%s", strings.Join(h.TooOld, "; "))
+	case len(h.Runtimes) == 0 && len(h.PassedOver) > 0:
+		return fail(remedy, "%s", strings.Join(h.PassedOver, "; "))
 	case len(h.Runtimes) == 0:
 		return fail(remedy, "none was found")
 	}
@@ -49,7 +49,7 @@ func ociRuntime(ctx context.Context, h Host) Finding {
 		first, _, _ := strings.Cut(string(out), "\n")
 		lines = append(lines, fmt.Sprintf("%s at %s", first, h.Runtimes[name]))
 	}
-	for _, old := range h.TooOld {
+	for _, old := range h.PassedOver {
 		lines = append(lines, old+", and not used")
 	}
 	return ok("%s", strings.Join(lines, "; "))

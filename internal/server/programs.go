@@ -22,9 +22,9 @@ type Programs struct {
 	// Default is the key of Runtimes for pods without a RuntimeClass, or empty
 	// where there is no runtime.
 	Default string
-	// TooOld tells of those that were found and passed over, and TooOldNamed of
+	// PassedOver tells of those that were found and passed over, and TooOldNamed of
 	// those that the user named, in words. Both are empty if all is well.
-	TooOld, TooOldNamed []string
+	PassedOver, TooOldNamed []string
 }
 
 // release is the version of a program: major, minor, patch.
@@ -95,15 +95,15 @@ func (p Programs) serve() error {
 		return fmt.Errorf("%s: install a newer one", strings.Join(p.TooOldNamed, "; "))
 	case p.Default == "" && len(p.Runtimes) > 0:
 		return errors.New("none of the OCI runtimes is the one for pods without a RuntimeClass: name it with --default-runtime")
-	case p.Default == "" && len(p.TooOld) > 0:
-		return fmt.Errorf("no OCI runtime was found that serves (%s): install %s or newer, or name one with --runtime", strings.Join(p.TooOld, "; "), OldestRuntimes())
+	case p.Default == "" && len(p.PassedOver) > 0:
+		return fmt.Errorf("no OCI runtime was found that serves (%s): install %s or newer, or name one with --runtime", strings.Join(p.PassedOver, "; "), OldestRuntimes())
 	case p.Default == "":
 		return fmt.Errorf("no OCI runtime was found: install %s or newer, or name one with --runtime", OldestRuntimes())
 	}
 	return nil
 }
 
-// findRuntimes finds of each runtime the first that is new enough.
+// findRuntimes finds of each runtime the first that serves.
 func (p *Programs) findRuntimes() {
 	p.Runtimes = map[string]string{}
 	for _, r := range oldestRuntimes {
@@ -113,7 +113,11 @@ func (p *Programs) findRuntimes() {
 				continue
 			}
 			if why := tooOld(program, version, path); why != "" {
-				p.TooOld = append(p.TooOld, why)
+				p.PassedOver = append(p.PassedOver, why)
+				continue
+			}
+			if why := unfitForHybrid(program, path, unifiedControllers); why != "" {
+				p.PassedOver = append(p.PassedOver, why)
 				continue
 			}
 			p.Runtimes[r.name] = path
@@ -131,6 +135,23 @@ func tooOld(program string, version release, path string) string {
 		}
 	}
 	return ""
+}
+
+// unifiedControllers are those that version 2 has of a hybrid hierarchy of
+// cgroups; where there is another one, there is no such file.
+const unifiedControllers = "/sys/fs/cgroup/unified/cgroup.controllers"
+
+// unfitForHybrid says in words that a runtime starts no container beside a hybrid
+// hierarchy whose version 2 has controllers: crun doesn't.
+func unfitForHybrid(program, path, controllers string) string {
+	if program != "crun" {
+		return ""
+	}
+	b, err := os.ReadFile(controllers)
+	if err != nil || len(strings.Fields(string(b))) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("crun at %s doesn't serve where cgroups are hybrid and version 2 has controllers (%s)", path, strings.TrimSpace(string(b)))
 }
 
 // defaultRuntime is the first known runtime that is there, or the only one.

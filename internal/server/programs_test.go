@@ -40,6 +40,30 @@ func fakeRuntime(t *testing.T, name, version string) string {
 	return path
 }
 
+// crun starts no container where cgroups are hybrid and version 2 has controllers.
+func TestUnfitForHybrid(t *testing.T) {
+	for name, tc := range map[string]struct {
+		program, controllers string
+		unfit                bool
+	}{
+		"crun beside controllers":  {"crun", "hugetlb\n", true},
+		"crun, version 2 has none": {"crun", "\n", false},
+		"crun, not hybrid":         {"crun", "", false},
+		"runc doesn't mind":        {"runc", "hugetlb\n", false},
+	} {
+		file := filepath.Join(t.TempDir(), "cgroup.controllers")
+		if tc.controllers != "" {
+			if err := os.WriteFile(file, []byte(tc.controllers), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		why := unfitForHybrid(tc.program, "/usr/bin/crun", file)
+		if (why != "") != tc.unfit || tc.unfit && !strings.Contains(why, "/usr/bin/crun") {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
 func TestARuntimeThatIsTooOldIsNamed(t *testing.T) {
 	old, fine, unknown := fakeRuntime(t, "runc", "1.1.5+ds1"), fakeRuntime(t, "crun", "1.21"), fakeRuntime(t, "youki", "0.1.0")
 	o := DefaultOptions()
@@ -60,8 +84,8 @@ func TestARuntimeThatIsTooOldIsNamed(t *testing.T) {
 	t.Setenv("PATH", filepath.Dir(old))
 	o.Runtimes = nil
 	p := FindPrograms(o)
-	if len(p.Runtimes) > 0 || !slices.Equal(p.TooOld, []string{"runc 1.1.5 at " + old + " is older than 1.1.12"}) {
-		t.Errorf("found %v, passed over %q", p.Runtimes, p.TooOld)
+	if len(p.Runtimes) > 0 || !slices.Equal(p.PassedOver, []string{"runc 1.1.5 at " + old + " is older than 1.1.12"}) {
+		t.Errorf("found %v, passed over %q", p.Runtimes, p.PassedOver)
 	}
 	if err := p.serve(); err == nil || !strings.Contains(err.Error(), old) || !strings.Contains(err.Error(), OldestRuntimes()) {
 		t.Errorf("the error names neither what is there nor what would serve: %v", err)
