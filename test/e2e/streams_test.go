@@ -187,7 +187,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer terminal.Close()
-	screen := &screen{t: t, terminal: terminal, r: bufio.NewReader(terminal)}
+	screen := &screen{t: t, cmd: cmd, terminal: terminal, r: bufio.NewReader(terminal)}
 	screen.await("# ")
 	screen.enter("stty size")
 	screen.await("31 97")
@@ -199,14 +199,11 @@ func TestTerminal(t *testing.T) {
 	screen.await("resized")
 	screen.enter("echo st''arted; sleep 3600; echo interr''upted")
 	screen.await("started")
-	screen.enter("\x03") // and, after the newline, a prompt
+	screen.press("\x03")
+	screen.await("# ") // what is typed before may go with what was interrupted
 	screen.enter("tty; exit 5")
 	screen.await("/dev/pts/0")
-	for {
-		if _, err := screen.r.ReadByte(); err != nil {
-			break // the terminal has hung up
-		}
-	}
+	screen.awaitHangup()
 	_ = cmd.Wait() // its exit code follows
 	if code := cmd.ProcessState.ExitCode(); code != 5 {
 		t.Errorf("kubectl exited with %d, want the shell's 5", code)
@@ -217,6 +214,7 @@ func TestTerminal(t *testing.T) {
 // screen is what a user sees.
 type screen struct {
 	t        *testing.T
+	cmd      *exec.Cmd
 	terminal *os.File
 	r        *bufio.Reader
 	seen     strings.Builder
@@ -224,16 +222,35 @@ type screen struct {
 
 func (s *screen) enter(line string) {
 	s.t.Helper()
-	if _, err := s.terminal.WriteString(line + "\n"); err != nil {
+	s.press(line + "\n")
+}
+
+func (s *screen) press(keys string) {
+	s.t.Helper()
+	if _, err := s.terminal.WriteString(keys); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// patiently lets the command go on only for so long: a read from the terminal ends with it, not when the terminal is closed.
+func (s *screen) patiently() (stop func() bool) {
+	return time.AfterFunc(patience, func() { _ = s.cmd.Process.Kill() }).Stop
+}
+
+// awaitHangup reads until the command has gone.
+func (s *screen) awaitHangup() {
+	defer s.patiently()()
+	for {
+		if _, err := s.r.ReadByte(); err != nil {
+			return
+		}
 	}
 }
 
 // await reads until it has seen that.
 func (s *screen) await(what string) {
 	s.t.Helper()
-	alarm := time.AfterFunc(patience, func() { s.terminal.Close() })
-	defer alarm.Stop()
+	defer s.patiently()()
 	s.seen.Reset()
 	for !strings.HasSuffix(s.seen.String(), what) {
 		b, err := s.r.ReadByte()
