@@ -134,13 +134,16 @@ func (c *Collector) forget(uid types.UID) {
 	}
 }
 
-// deleteNext deletes the pod that is first in the queue; it returns false once the queue is shut down.
+// deleteNext deletes the pod that is first in the queue; it returns false once ctx has ended, however many are left.
 func (c *Collector) deleteNext(ctx context.Context) bool {
 	pod, shutdown := c.queue.Get()
 	if shutdown {
 		return false
 	}
 	defer c.queue.Done(pod)
+	if ctx.Err() != nil {
+		return false
+	}
 	upstream.DeletingPodsTotal.WithLabelValues(pod.namespace, upstream.PodGCReasonTerminated).Inc()
 	err := c.client.CoreV1().Pods(pod.namespace).Delete(ctx, pod.name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64),

@@ -209,6 +209,24 @@ func TestCollectorTriesAgain(t *testing.T) {
 	})
 }
 
+// At its end it leaves what it hasn't begun, be that thousands.
+func TestCollectorStops(t *testing.T) {
+	a := newAPI()
+	c, err := New(a, a.informers.Core().V1().Pods(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		c.observe(pod(fmt.Sprintf("pod-%d", i), i, corev1.PodSucceeded))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.Run(ctx)
+	if n := len(a.Actions()); n > 0 {
+		t.Errorf("it asked for %d deletions", n)
+	}
+}
+
 // What it knows doesn't grow with the pods that have come and gone.
 func TestCollectorForgets(t *testing.T) {
 	c, err := New(fake.NewClientset(), informers.NewSharedInformerFactory(fake.NewClientset(), 0).Core().V1().Pods(), 10)
