@@ -30,8 +30,9 @@ import (
 // DefaultThreshold is how many ended pods upstream keeps unless told otherwise.
 const DefaultThreshold = 12_500
 
-// deletions is how many pods are deleted at once: writes that go to disk together cost one fsync.
-const deletions = 32
+// deletions is how many pods are deleted at once: writes that go to disk together cost one fsync. It is twice as many as
+// the Job engine's of one kind, so that deleting keeps pace with creating.
+const deletions = 64
 
 // Collector deletes ended pods. Make it with New.
 type Collector struct {

@@ -19,7 +19,7 @@ var (
 // a cluster its client's rate does; without either, the pod garbage collector
 // begins to delete thousands of pods together, and etcd, which takes 5,000
 // writes in waiting, refuses those of all others.
-const controllerWrites = 32
+const controllerWrites = 64
 
 // controllerUser is a controller of upstream's, by its service account.
 func controllerUser(account string) user.Info {

@@ -28,7 +28,7 @@ const (
 	// enders is how many pods are said to have ended at a time.
 	enders = 32
 	// collectorWrites is how many pods errand serve lets the collector delete at once.
-	collectorWrites = 32
+	collectorWrites = 64
 )
 
 // rig is a server with an engine, and a loop in place of a node.
