@@ -87,41 +87,48 @@ func (l *logs) seeContainer(p *podStreams, pod *corev1.Pod, s *corev1.ContainerS
 		last = s.RestartCount
 	}
 	if t := s.LastTerminationState.Terminated; t != nil && last >= 0 && !t.StartedAt.IsZero() {
-		l.stream(p, pod, s.Name, last, true, gate).end()
+		l.seeRun(p, pod, &stream{runOf: runOf{pod.UID, s.Name, last}, previous: true, gate: gate}, true)
 	}
 	for run := range last {
 		if older := l.streams[runOf{pod.UID, s.Name, run}]; older != nil {
 			older.end()
 		}
 	}
+	current := &stream{runOf: runOf{pod.UID, s.Name, s.RestartCount}, gate: gate}
 	switch {
 	case s.State.Running != nil:
-		l.stream(p, pod, s.Name, s.RestartCount, false, gate).move()
+		l.seeRun(p, pod, current, false)
 	case s.State.Terminated != nil && !s.State.Terminated.StartedAt.IsZero():
-		l.stream(p, pod, s.Name, s.RestartCount, false, gate).end()
+		l.seeRun(p, pod, current, true)
 	}
 }
 
-// stream returns the stream of one run, which it begins unless it has begun.
-func (l *logs) stream(p *podStreams, pod *corev1.Pod, container string, run int32, previous, gate bool) *stream {
-	id := runOf{pod.UID, container, run}
-	if s := l.streams[id]; s != nil {
-		return s
+// seeRun takes that a container runs, or ran and is over. The log of a run that is
+// seen for the first time is followed as s.
+func (l *logs) seeRun(p *podStreams, pod *corev1.Pod, s *stream, over bool) {
+	known := l.streams[s.runOf]
+	switch {
+	case known != nil && over:
+		known.end()
+		return
+	case known != nil:
+		known.move()
+		return
 	}
-	s := &stream{
-		logs: l, pod: p, namespace: pod.Namespace, name: pod.Name, runOf: id, previous: previous, gate: gate,
-		over: make(chan struct{}), moved: make(chan struct{}, 1), done: make(chan struct{}),
-	}
+	s.logs, s.pod, s.namespace, s.name = l, p, pod.Namespace, pod.Name
+	s.over, s.moved, s.done = make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
 	s.several = len(pod.Spec.Containers)+len(pod.Spec.InitContainers) > 1
 	for _, other := range p.streams {
-		if other.gate || other.container == container {
+		if other.gate || other.container == s.container {
 			s.after = append(s.after, other)
 		}
 	}
-	l.streams[id] = s
+	if over {
+		s.end() // so that its log is read once
+	}
+	l.streams[s.runOf] = s
 	p.streams = append(p.streams, s)
 	l.start(p, s.follow)
-	return s
 }
 
 // start runs what is open until it ends.

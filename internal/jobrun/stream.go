@@ -68,18 +68,24 @@ func (s *stream) follow() {
 			return
 		}
 	}
-	for {
+	for wasRead := false; ; {
 		over := closed(s.over)
 		err := s.copy(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case over:
-			// A pod can be deleted as soon as it has ended; what had been read then may well be all.
-			if err != nil && !(apierrors.IsNotFound(err) && !s.last.IsZero()) {
+			// A pod can be deleted as soon as it has ended; what had been read by then was all.
+			if err != nil && !(apierrors.IsNotFound(err) && wasRead) {
 				s.logs.output.Say("the log of container %s of pod %s can't be read: %v", s.container, s.name, err)
 			}
 			return
+		case err == nil:
+			wasRead = true
+			select {
+			case <-s.moved: // while it was read
+			default:
+			}
 		}
 		select {
 		case <-s.over:

@@ -54,7 +54,7 @@ type told[T metav1.Object] struct {
 	synced func()
 	// lost is called when the API can't be asked or refuses; the watch goes on trying.
 	lost func(error)
-	// back is called whenever the API has taken a request of the watch's.
+	// back is called whenever the watch begins, for the first time or again.
 	back func()
 }
 
@@ -87,24 +87,25 @@ type resource[L runtime.Object] interface {
 
 func run[T metav1.Object, L runtime.Object](ctx context.Context, w *watches, client resource[L], selector metav1.ListOptions, t told[T]) {
 	// A reflector says what its watch meets in a log at best; here it is told.
-	answer := func(err error) {
+	failed := func(err error) {
 		if err != nil {
 			w.do(ctx, func() { t.lost(err) })
-			return
 		}
-		w.do(ctx, t.back)
 	}
 	source := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector, o.FieldSelector = selector.LabelSelector, selector.FieldSelector
 			list, err := client.List(ctx, o)
-			answer(err)
+			failed(err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.LabelSelector, o.FieldSelector = selector.LabelSelector, selector.FieldSelector
 			watch, err := client.Watch(ctx, o)
-			answer(err)
+			failed(err)
+			if err == nil {
+				w.do(ctx, t.back)
+			}
 			return watch, err
 		},
 	}
