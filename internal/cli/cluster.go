@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -97,6 +99,31 @@ func checkOwnKubeconfig(dataDir string) error {
 		return fmt.Errorf("read errand's kubeconfig: %w", err)
 	}
 	return f.Close()
+}
+
+// completeJobs completes Jobs' names by what there is, n arguments at most; 0 for any
+// number.
+func (c *cluster) completeJobs(n int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if n > 0 && len(args) >= n {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		client, err := c.connect(io.Discard)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		list, err := client.BatchV1().Jobs(c.namespace).List(cmd.Context(), metav1.ListOptions{})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		names := make([]cobra.Completion, 0, len(list.Items))
+		for i := range list.Items {
+			if name := "job/" + list.Items[i].Name; !slices.Contains(args, name) {
+				names = append(names, name)
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // jobNames reads arguments that name Jobs, as kubectl takes them or by their names

@@ -33,6 +33,7 @@ isn't suspended. Its spec is the old one's, as it stands now.
 			}
 			return nil
 		},
+		ValidArgsFunction:     at.completeJobs(1),
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := jobNames(cmd, args)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -118,6 +120,9 @@ func (w *jobWords) job(cmd *cobra.Command, args []string, file string) (*batchv1
 			}
 		}
 		return readJob(file, cmd.InOrStdin())
+	}
+	if w.Image == "" && len(args) > 0 && cmd.ArgsLenAtDash() < 0 { // as docker run has it
+		return nil, command.UsageError(fmt.Errorf("errand run needs an image, by --image: did you mean errand run --image %s?", strings.Join(slices.Insert(slices.Clone(args), 1, "--"), " ")))
 	}
 	if w.Image == "" {
 		return nil, command.UsageError(errors.New("errand run needs a manifest, by -f FILE, or an image, by --image IMAGE (see errand run --help)"))

@@ -39,6 +39,7 @@ Exit codes:
 			}
 			return nil
 		},
+		ValidArgsFunction:     at.completeJobs(0),
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := jobNames(cmd, args)

@@ -373,6 +373,13 @@ func TestKK77396_RunAgain(t *testing.T) {
 		e.kubectl("get", "job", "work")
 		e.kubectl("delete", "quota", "none")
 	})
+	t.Run("completion asks the API", func(t *testing.T) {
+		e := e.with(t)
+		wantResult(t, e.own("__complete", "rerun", "job/wor"), 0, "job/work\n")
+		if r := e.own("__complete", "wait", "job/work", "job/wor"); strings.Contains(r.Stdout, "job/work\n") {
+			t.Errorf("it completes to what stands there already:\n%s", r.Stdout)
+		}
+	})
 	t.Run("one of a CronJob's, suspended", func(t *testing.T) {
 		e := e.with(t)
 		e.apply(`apiVersion: batch/v1
