@@ -30,6 +30,8 @@ type End struct {
 	Reason, Message string
 	// Code is the exit code of the container that failed last, from 1 to 255; 0 where none is known to have failed.
 	Code int
+	// HoldUp is what an Unfinished Job waits for, as far as its pods tell.
+	HoldUp string
 }
 
 // endOf reads a Job's end from its conditions.
@@ -69,7 +71,11 @@ func (e End) String() string {
 	case Deleted, Interrupted:
 		return name + " was deleted before it had ended"
 	default:
-		return name + " has not ended: " + progress(e.Job)
+		s := name + " has not ended: " + progress(e.Job)
+		if e.HoldUp != "" {
+			s += "; " + e.HoldUp
+		}
+		return s
 	}
 }
 

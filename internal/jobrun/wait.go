@@ -2,9 +2,11 @@ package jobrun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,7 +16,8 @@ import (
 
 // Wait waits until all Jobs of these names have ended, well or badly, and tells each
 // one's end as it comes; a deletion is an end. When ctx ends before, it returns with
-// ctx's error, having told where the others stand, with the state Unfinished.
+// ctx's error, having told where the others stand, with the state Unfinished, and, if
+// it was by its deadline, what they wait for.
 //
 // A Job that doesn't exist, or can't be watched by this caller, is an error at once.
 func Wait(ctx context.Context, client kubernetes.Interface, output *Output, namespace string, names []string, tell func(End)) error {
@@ -98,12 +101,37 @@ func (w *waiter) watch(ctx context.Context, client kubernetes.Interface, namespa
 			call()
 		case <-ctx.Done():
 			for _, name := range slices.Sorted(maps.Keys(w.open)) {
-				w.tell(End{Job: w.open[name]})
+				job := w.open[name]
+				w.tell(End{Job: job, HoldUp: holdUpNow(ctx, client, job)})
 			}
 			return context.Cause(ctx)
 		}
 	}
 	return w.refused
+}
+
+// lastLook is how long the question may take what an unfinished Job waits for.
+const lastLook = 5 * time.Second
+
+// holdUpNow asks for a Job's pods, and says what holds up the first that is held up;
+// "" where nothing is, or that can't be had. Ctx has ended: only if it was by its
+// deadline is there somebody who wants to know.
+func holdUpNow(ctx context.Context, client kubernetes.Interface, job *batchv1.Job) string {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
+	defer cancel()
+	pods, err := client.CoreV1().Pods(job.Namespace).List(ctx, metav1.ListOptions{LabelSelector: metav1.FormatLabelSelector(job.Spec.Selector)})
+	if err != nil {
+		return ""
+	}
+	for i := range pods.Items {
+		if why := podHoldUp(&pods.Items[i], nil); why != "" {
+			return "pod " + pods.Items[i].Name + " " + why
+		}
+	}
+	return ""
 }
 
 func (w *waiter) see(job *batchv1.Job) {

@@ -52,7 +52,7 @@ func TestKK100248_WaitForEither(t *testing.T) {
 		"none": {jobs: []*batchv1.Job{complete}, names: []string{"a", "x"}, err: "there is no job/x in the namespace default"},
 		"too long": {
 			jobs: []*batchv1.Job{makeJob("a"), complete, makeJob("b")}, names: []string{"b", "a"}, play: func(w *world) { w.set(complete) }, limit: time.Minute,
-			want: []string{"job/a is Complete", "job/b has not ended: 0 of 1 succeeded, 0 active, 0 failed"}, err: context.DeadlineExceeded.Error(), watches: 1,
+			want: []string{"job/a is Complete", "job/b has not ended: 0 of 1 succeeded, 0 active, 0 failed; pod p can't get the image busybox, which is tried again: not found"}, err: context.DeadlineExceeded.Error(), watches: 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -61,6 +61,7 @@ func TestKK100248_WaitForEither(t *testing.T) {
 				for _, job := range tc.jobs {
 					w.set(job)
 				}
+				w.set(makePod(makeJob("b"), "p", onNode, container(waiting("ErrImagePull", "not found"))))
 				watches := 0
 				w.client.PrependWatchReactor("jobs", func(clienttesting.Action) (bool, watch.Interface, error) {
 					watches++

@@ -197,8 +197,9 @@ func TestRunInterrupted(t *testing.T) {
 	})
 	t.Run("the signal's echo", func(t *testing.T) {
 		e := e.with(t)
-		u := e.begin("run", "echo", "--image", "busybox", "--", "sh", "-c", endsAtOnce)
-		u.await(u.said, "created")
+		// Its end takes long enough for the second signal to meet it.
+		u := e.begin("run", "echo", "--image", "busybox", "--", "sh", "-c", "trap 'sleep 1; exit 1' TERM; echo up; sleep 1000 & wait")
+		u.await(u.out, "up\n")
 		u.signal(syscall.SIGTERM)
 		u.await(u.said, "deleting")
 		u.signal(syscall.SIGTERM)
