@@ -29,7 +29,8 @@ func newRoot() *cobra.Command {
 		Long: `errand runs Kubernetes Jobs on one machine, with no cluster.
 
   errand serve                      start the API, the Job engine and the node
-  errand kubectl apply -f job.yaml  talk to it; any kubectl will do
+  errand run -f job.yaml            run a Job, show its logs, exit with its result
+  errand kubectl apply -f job.yaml  or talk to it; any kubectl will do
 
 The manual is the repository's README.md and docs/, which make install puts into
 share/doc/errand beside the program's bin.`,
@@ -38,6 +39,9 @@ share/doc/errand beside the program's bin.`,
 	}
 	root.AddCommand(
 		newServe(),
+		newRun(),
+		newRerun(),
+		newWait(),
 		controller.New(),
 		newCRI(),
 		newDrain(),

@@ -30,6 +30,20 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 		{[]string{"serve", "--nod"}, "unknown flag: --nod (see errand serve --help)"},
 		{[]string{"image", "pull"}, "needs an image"},
 		{[]string{"version", "-o", "xml"}, "must be json or yaml"},
+		{[]string{"run"}, "needs a manifest, by -f FILE, or an image"},
+		{[]string{"run", "busybox", "echo", "hi"}, "did you mean errand run --image busybox -- echo hi?"},
+		{[]string{"run", "a", "b", "--image", "busybox"}, "the command stands behind --"},
+		{[]string{"run", "-f", "x.yaml", "--image", "busybox"}, "either -f or --image"},
+		{[]string{"run", "-f", "x.yaml", "a"}, "takes no arguments"},
+		{[]string{"run", "--image", "busybox", "--timeout", "1500ms"}, "--timeout 1.5s: must be in whole seconds"},
+		{[]string{"run", "--image", "busybox", "--memory", "much"}, `--memory "much": must be a quantity`},
+		{[]string{"run", "--image", "busybox", "-o", "json"}, "-o json needs --detach"},
+		{[]string{"run", "--image", "busybox", "--rm", "-d"}, "--detach has nobody"},
+		{[]string{"wait"}, "needs a Job"},
+		{[]string{"wait", "job/"}, `"job/" names no Job`},
+		{[]string{"wait", "cronjob/a"}, `takes Jobs, but was given "cronjob/a"`},
+		{[]string{"rerun", "a", "b"}, "takes one Job"},
+		{[]string{"rerun", "a", "--replace", "--name", "b"}, "take one of them"},
 	} {
 		code, stdout, stderr := call(t, tc.args...)
 		if code != command.ExitUsage || !strings.Contains(stderr, tc.want) || stdout != "" {

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -86,16 +84,7 @@ func useErrandsKubeconfig(args []string) error {
 	if ownKubeconfig(args) || !talksToCluster(args) {
 		return nil
 	}
-	f, err := os.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no errand at %s: start one with errand serve, or name its data directory by $%s", defaultDataDir(), dataDirEnv)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s is its owner's alone: run this with sudo, or have the owner run errand kubeconfig --merge for you", path)
-	case err != nil:
-		return fmt.Errorf("read errand's kubeconfig: %w", err)
-	}
-	return f.Close()
+	return checkOwnKubeconfig(defaultDataDir())
 }
 
 func ownKubeconfig(args []string) bool {

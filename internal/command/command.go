@@ -10,6 +10,7 @@ import (
 	"io"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,14 +24,18 @@ const (
 	ExitUsage = 2
 )
 
+// echo is how long after a signal another one is still taken for the same: timeout(1)
+// sends its signal to the process, and then once more to the process's group.
+const echo = 250 * time.Millisecond
+
 // Main runs a program by its root command and returns the process's exit code:
 // 0 for success, 1 for a failure, 2 for a call that could not be understood. The
-// first SIGINT or SIGTERM ends the command's context; a second one ends the
-// process at once.
+// first SIGINT or SIGTERM ends the command's context; a second one, unless it is the
+// first one's echo, ends the process at once.
 func Main(root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(echo, stop) })
 
 	addVersion(root)
 	root.SilenceErrors, root.SilenceUsage, root.DisableAutoGenTag = true, true, true

@@ -35,6 +35,12 @@ var walls = []wall{
 		why:   "the Job engine runs on any cluster, with kubernetes.Interface and informers alone",
 	},
 	{
+		below: "internal/jobrun",
+		never: []string{strings.TrimSuffix(module, "/"), "k8s.io/kubernetes", "k8s.io/kubectl", "k8s.io/cli-runtime", "k8s.io/apiserver", "k8s.io/component-base", "github.com/spf13"},
+		but:   []string{module + "internal/jobrun"},
+		why:   "it is a client of any cluster's, of the API's types and client-go alone",
+	},
+	{
 		below: "internal/clusterengine",
 		never: []string{
 			module + "internal/node", module + "internal/cri", module + "internal/oci", module + "internal/apiserver", module + "internal/controllers",

@@ -592,6 +592,7 @@ func TestWithoutRoot(t *testing.T) {
 		{[]string{"image", "list"}, []string{"run this with sudo"}},
 		{[]string{"image", "pull", "busybox"}, []string{"run this with sudo"}},
 		{[]string{"kubectl", "get", "jobs"}, []string{"is its owner's alone", "sudo"}},
+		{[]string{"wait", "job/x"}, []string{"is its owner's alone", "sudo"}},
 		{[]string{"kubeconfig"}, []string{"is its owner's alone", "sudo"}},
 		{[]string{"doctor"}, []string{"FAIL", "privileges", "run it as root"}},
 	} {

@@ -1,0 +1,98 @@
+package jobrun
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+)
+
+// A log is read once, whole and in order, whatever breaks off.
+func TestLogs(t *testing.T) {
+	job := makeJob("a")
+	complete := makeJob("a", with(batchv1.JobComplete, "", ""))
+	sameTime := strings.ReplaceAll(lines("one\n", "two\n", "three\n"), ":01.", ":00.")
+	long := strings.Repeat("x", maxLine+10) + "\n"
+	starts := makePod(job, "p", onNode, phase(corev1.PodRunning), container(running()))
+	ends := makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(terminated(0, 9)))
+	for name, tc := range map[string]struct {
+		answers []string
+		want    string
+	}{
+		"breaks off": {[]string{lines("one\n", "two\n"), lines("one\n", "two\n", "three\n")}, "one\ntwo\nthree\n"},
+		"breaks off between two of the same time": {[]string{sameTime[:strings.Index(sameTime, "\n")+1], sameTime}, "one\ntwo\nthree\n"},
+		"has ended where it broke off":            {[]string{lines("one\n")}, "one\n"},
+		"nothing yet":                             {[]string{"", lines("one\n")}, "one\n"},
+		"a long line":                             {[]string{lines(long, "two\n")}, long + "two\n"},
+		"no times":                                {[]string{"", "no time\n"}, "no time\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, job)
+				w.logs["main"] = tc.answers
+				f := follow(t, w, job)
+				w.set(starts, ends, complete)
+				f.wantEnd(Complete, 0)
+				if got := w.out.String(); got != tc.want {
+					t.Errorf("%q, want %q", got, tc.want)
+				}
+				w.wantSaid()
+			})
+		})
+	}
+}
+
+func TestLogsOfRestarts(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		w.logs["main"] = []string{lines("first\n"), lines("second\n")}
+		f := follow(t, w, job)
+		// Of the first run nothing was seen before it had ended.
+		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(restarted(waiting("CrashLoopBackOff", ""), 0, 1, 1))))
+		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(restarted(running(), 1, 1, 1))))
+		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(restarted(terminated(0, 2), 1, 1, 1))))
+		w.set(makeJob("a", with(batchv1.JobComplete, "", "")))
+		f.wantEnd(Complete, 1) // of which nobody asks
+		w.wantLogged("first", "second")
+		if !w.requests[0].Previous || w.requests[1].Previous {
+			t.Errorf("it asked for %+v", w.requests)
+		}
+	})
+}
+
+func TestLogsOfSeveralContainers(t *testing.T) {
+	job := makeJob("a", func(j *batchv1.Job) {
+		j.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "before"}, {Name: "beside", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		w.logs["before"], w.logs["main"], w.logs["beside"] = []string{lines("b\n")}, []string{lines("m\n")}, []string{""}
+		f := follow(t, w, job)
+		// All are seen at once, and still come in their order.
+		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(terminated(0, 2)), func(p *corev1.Pod) {
+			before, beside := terminated(0, 1), terminated(0, 3)
+			before.Name, beside.Name = "before", "beside"
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{before, beside}
+		}))
+		w.set(makeJob("a", with(batchv1.JobComplete, "", "")))
+		f.wantEnd(Complete, 0)
+		w.wantLogged("[before] b", "[main] m")
+	})
+}
+
+func TestALogThatCantBeRead(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job) // which has no log
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(terminated(0, 1))), makeJob("a", with(batchv1.JobComplete, "", "")))
+		f.wantEnd(Complete, 0)
+		if said := w.err.String(); strings.Count(said, "the log of container main of pod p can't be read: ") != 1 {
+			t.Errorf("it said %q", said)
+		}
+	})
+}
