@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/keptlogs"
 	"errand.dev/errand/internal/podtrace"
 )
 
@@ -36,6 +37,8 @@ type Config struct {
 	RootDir   string
 	MemoryDir string
 	LogDir    string
+	// KeptLogs, if set, keeps logs of Jobs' pods that are removed.
+	KeptLogs *keptlogs.Keeper
 	// CgroupParent is the cgroup below which the pods' stand, which the runtime
 	// makes and limits as sandbox configurations say.
 	CgroupParent string
