@@ -30,6 +30,10 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 		{[]string{"serve", "--nod"}, "unknown flag: --nod (see errand serve --help)"},
 		{[]string{"image", "pull"}, "needs an image"},
 		{[]string{"version", "-o", "xml"}, "must be json or yaml"},
+		{[]string{"logs"}, "name one Job: errand logs job/NAME"},
+		{[]string{"logs", "some-pod"}, `"some-pod" is not job/NAME: of a pod, errand kubectl logs`},
+		{[]string{"logs", "pod/x"}, `"pod/x" is not job/NAME`},
+		{[]string{"logs", "job/x", "-o", "xml"}, "must be json or yaml"},
 	} {
 		code, stdout, stderr := call(t, tc.args...)
 		if code != command.ExitUsage || !strings.Contains(stderr, tc.want) || stdout != "" {
