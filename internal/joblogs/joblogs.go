@@ -205,7 +205,9 @@ func (a Attempt) ended(end *v1.ContainerStateTerminated) Attempt {
 	return a
 }
 
-// Open opens the log of a run, from its first line on.
+// Open opens the log of a run, from its first line on. By the API, which knows runs but
+// as the last and the one before, that of a container that was restarted since the Job
+// was found is its next run's.
 func (j *Job) Open(ctx context.Context, a *Attempt, timestamps bool) (io.ReadCloser, error) {
 	if a.node != "" {
 		return j.openKept(ctx, a, timestamps)

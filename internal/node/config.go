@@ -37,7 +37,8 @@ type Config struct {
 	RootDir   string
 	MemoryDir string
 	LogDir    string
-	// KeptLogs, if set, keeps logs of Jobs' pods that are removed.
+	// KeptLogs, if set, keeps logs of Jobs' pods that are removed. Its owner runs it:
+	// until it does, no such pod is.
 	KeptLogs *keptlogs.Keeper
 	// CgroupParent is the cgroup below which the pods' stand, which the runtime
 	// makes and limits as sandbox configurations say.

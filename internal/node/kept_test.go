@@ -222,3 +222,22 @@ func TestLogsOfOrphansAreKept(t *testing.T) {
 	second.wantKept("p of uid-job: 7: I am main/0.log\n")
 	w.mustBeEmpty()
 }
+
+// On a full disk what is kept goes before any pod is evicted.
+func TestAFullDiskTakesKeptLogs(t *testing.T) {
+	w := newWorld(t)
+	pod := makePod("p").ofJob("j").obj()
+	w.talks(pod, 0, true)
+	w.api.create(pod)
+	a := w.start(keepsLogs)
+	w.waitPhase(pod, v1.PodSucceeded)
+	if err := w.api.remove(pod, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.waitGone(pod)
+	a.wantKept("p of uid-job: 0: I am main/0.log\n")
+	if err := a.node.DeleteAllUnusedContainers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.wantKept()
+}

@@ -171,6 +171,26 @@ func TestKK107891_LogsOfASuspendedJob(t *testing.T) {
 	wantLines(t, e.jobLogs("job/paused").Stdout, said+"\n"+then)
 }
 
+// A Job that goes when it has finished takes its pod with it at once: its log is there
+// all the same, all files of it.
+func TestLogsOfAJobThatIsGone(t *testing.T) {
+	const lines, files = 20000, 50
+	e := start(t, "--container-log-max-size=64Ki", fmt.Sprint("--container-log-max-files=", files))
+	e.apply(job("brief", fmt.Sprint("seq ", lines), "ttlSecondsAfterFinished: 0"))
+	e.wait("delete", "job/brief")
+	var want strings.Builder
+	for i := range lines {
+		fmt.Fprintln(&want, i+1)
+	}
+	if got := e.jobLogs("job/brief").Stdout; got != want.String() {
+		t.Errorf("errand logs prints %d bytes, want %d", len(got), want.Len())
+	}
+	rotated, err := filepath.Glob(filepath.Join(e.cfg.DataDir, "logs/kept/*.log.*"))
+	if err != nil || len(rotated) < 2 {
+		t.Errorf("the log wasn't rotated: %q, %v", rotated, err)
+	}
+}
+
 // firstLine waits until a pod has said something.
 func (e *errand) firstLine(pod string) string {
 	e.t.Helper()

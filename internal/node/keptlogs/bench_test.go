@@ -55,9 +55,9 @@ func BenchmarkLoad(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		found, _, err := s.load()
-		if err != nil || len(found) != runs {
-			b.Fatalf("%d runs, %v", len(found), err)
+		found, err := s.load()
+		if err != nil || len(found.runs) != runs {
+			b.Fatalf("%d runs, %v", len(found.runs), err)
 		}
 	}
 }

@@ -153,14 +153,19 @@ func (k *Keeper) load(ctx context.Context) error {
 	if err := os.MkdirAll(k.cfg.Dir, 0o700); err != nil {
 		return err
 	}
-	found, gone, err := k.store.load()
+	found, err := k.store.load()
 	if err != nil {
 		return err
 	}
+	for _, file := range found.leftovers {
+		if err := os.RemoveAll(k.store.path(file)); err != nil {
+			klog.FromContext(ctx).Error(err, "Cannot remove what is left of a log that isn't kept")
+		}
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.gone = gone
-	for _, f := range found {
+	k.gone = found.gone
+	for _, f := range found.runs {
 		k.add(f.name, f.run)
 	}
 	k.shrink(ctx)

@@ -45,18 +45,36 @@ type found struct {
 	run  *Run
 }
 
-// load returns the runs that are whole, the oldest first, and when Jobs went. All else
-// is removed.
-func (s *store) load() (runs []found, gone map[types.UID]time.Time, err error) {
+// contents is what a store holds.
+type contents struct {
+	runs []found // those that are whole, the oldest first
+	gone map[types.UID]time.Time
+	// leftovers are the names of all files that are neither's.
+	leftovers []string
+}
+
+// load reads the directory.
+func (s *store) load() (contents, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, nil, err
+		return contents{}, err
 	}
 	files := make(map[string]bool, len(entries)) // whether there is a use for them
 	for _, e := range entries {
 		files[e.Name()] = false
 	}
-	jobs := map[types.UID]bool{}
+	c := contents{runs: s.loadRuns(files)}
+	c.gone = s.loadGone(files, c.runs)
+	for file, used := range files {
+		if !used {
+			c.leftovers = append(c.leftovers, file)
+		}
+	}
+	return c, nil
+}
+
+// loadRuns returns the runs that are whole, and marks their files as used.
+func (s *store) loadRuns(files map[string]bool) (runs []found) {
 	for file := range files {
 		name, ok := strings.CutSuffix(file, recordSuffix)
 		if !ok {
@@ -70,31 +88,33 @@ func (s *store) load() (runs []found, gone map[types.UID]time.Time, err error) {
 		for _, f := range run.Files {
 			files[name+logSuffix+f] = true
 		}
-		jobs[run.JobUID] = true
 		runs = append(runs, found{name, run})
-	}
-	gone = map[types.UID]time.Time{}
-	for file := range files {
-		uid, ok := strings.CutSuffix(file, goneSuffix)
-		if !ok || !jobs[types.UID(uid)] {
-			continue
-		}
-		if text, err := os.ReadFile(s.path(file)); err == nil {
-			if at, err := time.Parse(time.RFC3339Nano, string(text)); err == nil {
-				gone[types.UID(uid)], files[file] = at, true
-			}
-		}
-	}
-	var errs []error
-	for file, used := range files {
-		if !used {
-			errs = append(errs, os.RemoveAll(s.path(file)))
-		}
 	}
 	slices.SortFunc(runs, func(a, b found) int {
 		return cmp.Or(a.run.KeptAt.Compare(b.run.KeptAt), strings.Compare(a.name, b.name))
 	})
-	return runs, gone, errors.Join(errs...)
+	return runs
+}
+
+// loadGone returns when those Jobs went that there are runs of, and marks the notes
+// of that as used.
+func (s *store) loadGone(files map[string]bool, runs []found) map[types.UID]time.Time {
+	gone := map[types.UID]time.Time{}
+	for _, r := range runs {
+		uid := r.run.JobUID
+		file := string(uid) + goneSuffix
+		if used, there := files[file]; used || !there {
+			continue
+		}
+		text, err := os.ReadFile(s.path(file))
+		if err != nil {
+			continue
+		}
+		if at, err := time.Parse(time.RFC3339Nano, string(text)); err == nil {
+			gone[uid], files[file] = at, true
+		}
+	}
+	return gone
 }
 
 // readRecord returns nil for what isn't the record of the run of that name.
