@@ -49,7 +49,7 @@ long it took. A running errand serve remembers that of its last pods.`,
 				RuntimeEndpoint: o.ContainerRuntimeEndpoint,
 				ImageEndpoint:   o.ImageServiceEndpoint,
 
-				PassedOver:         programs.PassedOver,
+				PassedOver:     programs.PassedOver,
 				TooOldNamed:    programs.TooOldNamed,
 				OldestRuntimes: server.OldestRuntimes(),
 			})

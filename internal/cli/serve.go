@@ -90,6 +90,7 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.StringSliceVar(&o.PreloadedImagesVerificationAllowlist, "preloaded-images-verification-allowlist", nil, "the images that are everybody's with NeverVerifyAllowlistedImages, such as registry.example/team/*")
 	f.StringVar(&o.ContainerLogMaxSize, "container-log-max-size", o.ContainerLogMaxSize, "the size at which a container's log goes on in a new file, such as 10Mi; 0 lets logs grow")
 	f.IntVar(&o.ContainerLogMaxFiles, "container-log-max-files", o.ContainerLogMaxFiles, "how many files of a container's log are kept, the current one included")
+	f.StringVar(&o.KeptLogsMaxSize, "kept-logs-max-size", o.KeptLogsMaxSize, "how much of the disk the logs of Jobs' pods that are gone may take, such as 1Gi, the oldest going first; 0 keeps none")
 	f.IntVar(&o.ImageGCHighThresholdPercent, "image-gc-high-threshold-percent", o.ImageGCHighThresholdPercent, "the use of the disk at which images that no pod needs are removed; 100 is never")
 	f.IntVar(&o.ImageGCLowThresholdPercent, "image-gc-low-threshold-percent", o.ImageGCLowThresholdPercent, "the use of the disk down to which they are removed")
 	f.DurationVar(&o.ImageMinimumGCAge, "image-minimum-gc-age", o.ImageMinimumGCAge, "how long an image stays at least")

@@ -48,7 +48,7 @@ type Host struct {
 	// among Runtimes that are too old, both in words; OldestRuntimes says which
 	// would do.
 	PassedOver, TooOldNamed []string
-	OldestRuntimes      string
+	OldestRuntimes          string
 }
 
 // check looks at one thing. It returns its finding without Check, which the

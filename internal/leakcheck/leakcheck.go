@@ -368,13 +368,25 @@ func files(names instance.Names, _ string) ([]string, error) {
 	return each("file", walk(names.RuntimeDir, anything)), nil
 }
 
-// dataFiles leaves out what changes without pods: the database's files, and
-// what was pulled once and stays.
+// dataFiles leaves out what changes without pods (the database's files, and what was
+// pulled once and stays), and logs that are kept on purpose.
 func dataFiles(_ instance.Names, dataDir string) ([]string, error) {
 	kept := []string{"etcd", "images/content", "images/snapshots"}
 	return each("file", slices.DeleteFunc(walk(dataDir, anything), func(path string) bool {
-		return slices.ContainsFunc(kept, func(part string) bool { return below(path, filepath.Join(dataDir, part)) })
+		return slices.ContainsFunc(kept, func(part string) bool { return below(path, filepath.Join(dataDir, part)) }) ||
+			below(path, filepath.Join(dataDir, "logs", "kept")) && hasRecord(path)
 	})), nil
+}
+
+// hasRecord tells whether a file below logs/kept is of a log that is kept: then its
+// record is beside it. When a Job went is noted for as long as a log of its is.
+func hasRecord(path string) bool {
+	run, _, ok := strings.Cut(filepath.Base(path), ".log")
+	if !ok {
+		return slices.Contains([]string{".json", ".gone"}, filepath.Ext(path))
+	}
+	_, err := os.Stat(filepath.Join(filepath.Dir(path), run+".json"))
+	return err == nil
 }
 
 func anything(fs.DirEntry) bool { return true }

@@ -104,6 +104,30 @@ func TestStockFindsWhatCame(t *testing.T) {
 	}
 }
 
+// Logs that are kept are no leak, unless nothing tells of what they are.
+func TestKeptLogsAreNoLeak(t *testing.T) {
+	dir := t.TempDir()
+	kept := filepath.Join(dir, "logs", "kept")
+	if err := os.MkdirAll(kept, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{TB: t}
+	check := stock(r, dir, 0)
+	for _, file := range []string{"a_c_0.json", "a_c_0.log", "a_c_0.log.20260701-120000.gz", "uid.gone", "b_c_0.log", "c_c_0.json.tmp", "core"} {
+		if err := os.WriteFile(filepath.Join(kept, file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check()
+	var want []string
+	for _, file := range []string{"b_c_0.log", "c_c_0.json.tmp", "core"} {
+		want = append(want, "left behind: file "+filepath.Join(kept, file))
+	}
+	if !slices.Equal(r.failures, want) {
+		t.Errorf("told: %q, want %q", r.failures, want)
+	}
+}
+
 func TestMoreCounts(t *testing.T) {
 	if got := more([]string{"a", "b"}, []string{"a", "a", "c"}); !slices.Equal(got, []string{"a", "c"}) {
 		t.Errorf("more: %q", got)

@@ -288,7 +288,7 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 		return fail(id, reasonRun, err)
 	}
 	w.n.containerEvent(pod, c, id, v1.EventTypeNormal, eventStarted, "Container started")
-	w.prune(ctx, rt, c.Name)
+	w.prune(ctx, pod, rt, c.Name)
 	return nil
 }
 

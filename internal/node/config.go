@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/node/crispec"
+	"errand.dev/errand/internal/node/keptlogs"
 	"errand.dev/errand/internal/node/userns"
 	"errand.dev/errand/internal/podtrace"
 )
@@ -40,6 +41,9 @@ type Config struct {
 	RootDir   string
 	MemoryDir string
 	LogDir    string
+	// KeptLogs, if set, keeps logs of Jobs' pods that are removed. Its owner runs it:
+	// until it does, no such pod is.
+	KeptLogs *keptlogs.Keeper
 	// CgroupParent is the cgroup below which the pods' stand, which the runtime
 	// makes and limits as sandbox configurations say.
 	CgroupParent string

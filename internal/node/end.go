@@ -192,12 +192,15 @@ func (w *worker) freeAll(ctx context.Context, rt *runtimepod.Pod) error {
 // remove removes everything that is left of a pod that the API no longer has,
 // and the worker itself.
 func (w *worker) remove(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
 	pod := w.latest()
 	rt, err := w.n.observe(ctx, w.uid, nil, w.ended)
 	if err != nil {
 		return err
 	}
+	if err := w.keepLogs(ctx, pod, rt); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
 	var errs []error
 	for _, c := range rt.Containers {
 		errs = append(errs, w.n.cfg.Runtime.RemoveContainer(ctx, c.ID))
@@ -215,6 +218,8 @@ func (w *worker) remove(ctx context.Context) error {
 	}
 	if name != "" {
 		errs = append(errs, os.RemoveAll(w.n.spec.PodLogDir(namespace, name, w.uid)))
+	} else {
+		errs = append(errs, w.n.removeLogsOf(w.uid))
 	}
 	errs = append(errs, os.RemoveAll(w.n.podDir(w.uid)))
 	if err := errors.Join(errs...); err != nil {
@@ -222,5 +227,10 @@ func (w *worker) remove(ctx context.Context) error {
 	}
 	w.n.puller.Forget(w.uid)
 	w.n.forget(w.uid)
+	select {
+	case <-w.removed: // it was woken once more
+	default:
+		close(w.removed)
+	}
 	return nil
 }

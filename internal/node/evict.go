@@ -96,6 +96,9 @@ func (n *Node) LocalStorage(pod *v1.Pod) eviction.LocalStorage {
 // DeleteAllUnusedContainers implements eviction.Pods.
 func (n *Node) DeleteAllUnusedContainers(ctx context.Context) error {
 	var errs []error
+	if n.cfg.KeptLogs != nil {
+		errs = append(errs, n.cfg.KeptLogs.DropAll(ctx)) // before any pod is evicted for want of disk
+	}
 	for _, w := range n.all() {
 		if !w.isDone() {
 			continue

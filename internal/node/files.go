@@ -7,8 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -105,8 +103,6 @@ func (w *worker) terminationMount(c *v1.Container, restarts int32) (*runtimeapi.
 	return &runtimeapi.Mount{ContainerPath: c.TerminationMessagePath, HostPath: path, SelinuxRelabel: true}, nil
 }
 
-var logName = regexp.MustCompile(`^(\d+)\.log`)
-
 // nextRestart numbers the container's next run, counted from 0. If the runtime
 // knows of no run, logs may: a number must not be used twice, or one run's log
 // would hide another's.
@@ -114,29 +110,29 @@ func (w *worker) nextRestart(pod *v1.Pod, rt *runtimepod.Pod, c *v1.Container) i
 	if last := rt.Latest(c.Name); last != nil {
 		return last.RestartCount + 1
 	}
-	entries, err := os.ReadDir(filepath.Join(w.n.spec.PodLogDir(pod.Namespace, pod.Name, pod.UID), c.Name))
+	logs, err := logsOf(filepath.Join(w.n.spec.PodLogDir(pod.Namespace, pod.Name, pod.UID), c.Name))
 	if err != nil {
 		return 0
 	}
 	next := int32(0)
-	for _, e := range entries {
-		if m := logName.FindStringSubmatch(e.Name()); m != nil {
-			if n, err := strconv.ParseInt(m[1], 10, 32); err == nil {
-				next = max(next, int32(n)+1)
-			}
-		}
+	for n := range logs {
+		next = max(next, n+1)
 	}
 	return next
 }
 
 // prune removes all ended runs of a container but the newest, which is kept for
 // its logs and exit code. rt is from before the run now started.
-func (w *worker) prune(ctx context.Context, rt *runtimepod.Pod, name string) {
+func (w *worker) prune(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, name string) {
 	for i, run := range rt.Runs(name) {
 		if i == 0 || run.State != runtimepod.Exited || run.Lost {
 			continue
 		}
-		if err := w.removeRun(ctx, run); err != nil {
+		err := w.keepRun(ctx, pod, rt, run)
+		if err == nil {
+			err = w.removeRun(ctx, run)
+		}
+		if err != nil {
 			klog.FromContext(ctx).V(2).Info("Cannot remove an old run of a container yet", "container", name, "err", err)
 		}
 	}

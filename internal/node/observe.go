@@ -47,6 +47,7 @@ func (n *Node) observe(ctx context.Context, uid types.UID, pod *v1.Pod, ended ma
 			return nil, fmt.Errorf("ask for the status of sandbox %s: %w", s.GetId(), err)
 		}
 		rt.Namespace, rt.Name = s.GetMetadata().GetNamespace(), s.GetMetadata().GetName()
+		rt.Job = runtimepod.JobFrom(s.GetAnnotations())
 		rt.Sandboxes = append(rt.Sandboxes, runtimepod.FromSandbox(resp.GetStatus()))
 	}
 	containers, err := n.cfg.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: selector})

@@ -41,7 +41,7 @@ func (n *Node) adoptOrphans(ctx context.Context) error {
 	}
 	for _, dir := range logs {
 		uid := crispec.UIDOfLogDir(dir)
-		if _, ok := known[uid]; !ok && !n.looksAfter(uid) {
+		if _, ok := known[uid]; !ok && !found.Has(uid) && !n.looksAfter(uid) {
 			n.removeOrphanedLogs(ctx, dir)
 		}
 	}
@@ -94,8 +94,20 @@ func (n *Node) looksAfter(uid types.UID) bool {
 	return w != nil && w.latest() != nil
 }
 
-// removeOrphanedLogs removes the log directory of a pod that is gone. If it still
-// runs, nobody makes its logs any more, so they may go as well.
+// removeLogsOf removes the log directories of a pod whose name isn't known.
+func (n *Node) removeLogsOf(uid types.UID) error {
+	dirs, err := n.logDirs()
+	errs := []error{err}
+	for _, dir := range dirs {
+		if crispec.UIDOfLogDir(dir) == uid {
+			errs = append(errs, os.RemoveAll(filepath.Join(n.cfg.LogDir, dir)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeOrphanedLogs removes the log directory of a pod that is gone, and of which
+// nothing else is left.
 func (n *Node) removeOrphanedLogs(ctx context.Context, dir string) {
 	if err := os.RemoveAll(filepath.Join(n.cfg.LogDir, dir)); err != nil {
 		klog.FromContext(ctx).Error(err, "Cannot remove the logs of a pod that is gone")

@@ -36,6 +36,8 @@ type worker struct {
 	status *statusWriter
 	probes *probe.Pod
 	done   chan struct{}
+	// removed is closed once nothing is left of the pod and this is its worker no more.
+	removed chan struct{}
 
 	mu     sync.Mutex
 	pod    *v1.Pod // as the API has it; nil if only the runtime knows the pod
@@ -108,6 +110,7 @@ func newWorker(n *Node, uid types.UID, now time.Time) *worker {
 		defined: map[string]string{},
 		told:    map[string]bool{},
 		done:    make(chan struct{}),
+		removed: make(chan struct{}),
 	}
 	w.status = newStatusWriter(n, uid)
 	w.probes = n.prober.Pod(w.kick)

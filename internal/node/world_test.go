@@ -60,6 +60,7 @@ type agent struct {
 	drained map[string]bool
 	admit   func(context.Context, *v1.Pod) (string, string)
 	traces  *podtrace.Recorder
+	keeps   bool // logs of Jobs' pods
 	stop    func()
 }
 
@@ -72,6 +73,7 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		f(a)
 	}
 	factory := informers.NewSharedInformerFactory(a.client, 0)
+	kept, runKept := a.keeper(factory)
 	n, err := New(Config{
 		Client:           a.client,
 		Informers:        factory,
@@ -80,6 +82,7 @@ func (w *world) start(configure ...func(*agent)) *agent {
 		Images:           w.runtime.Images(),
 		RootDir:          filepath.Join(w.dir, "pods"),
 		LogDir:           filepath.Join(w.dir, "logs"),
+		KeptLogs:         kept,
 		CgroupParent:     "/errand",
 		HostIPs:          []string{"192.0.2.7"},
 		Allocatable:      v1.ResourceList{v1.ResourceCPU: resource.MustParse("4"), v1.ResourceMemory: resource.MustParse("8Gi")},
@@ -101,6 +104,8 @@ func (w *world) start(configure ...func(*agent)) *agent {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		keeping := runKept(ctx)
+		defer func() { <-keeping }()
 		if err := n.Run(ctx); err != nil && !errors.Is(err, fakecri.ErrDead) {
 			w.t.Errorf("Run: %v", err)
 		}

@@ -20,6 +20,7 @@ import (
 	"errand.dev/errand/internal/node"
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
+	"errand.dev/errand/internal/node/keptlogs"
 	"errand.dev/errand/internal/node/podserver"
 	"errand.dev/errand/internal/node/registration"
 	"errand.dev/errand/internal/version"
@@ -128,7 +129,11 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 	if err := s.startControl(ctx, collector); err != nil {
 		return err
 	}
-	agent, err := s.newAgent(ctx, client, reg, collector, evictor, records)
+	kept, err := s.newLogKeeper()
+	if err != nil {
+		return err
+	}
+	agent, err := s.newAgent(ctx, client, nodeParts{reg, collector, evictor, kept, records})
 	if err != nil {
 		return err
 	}
@@ -141,6 +146,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 		Pods:     agent,
 		Runtime:  s.runtime.Runtime(),
 		LogDir:   s.logDir(),
+		KeptLogs: agent,
 		Metrics: podserver.Metrics{
 			Node:   func(r metrics.KubeRegistry) error { return agent.Metrics().Register(r) },
 			Probes: func(r metrics.KubeRegistry) error { return agent.RegisterProbes(r) },
@@ -154,6 +160,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 		return err
 	}
 	s.group.Start(ctx, "image collector", collector.Run)
+	s.group.Start(ctx, "kept logs", kept.Run)
 	s.group.Start(ctx, "node agent", agent.Run)
 	s.group.Start(ctx, "eviction", func(ctx context.Context) error { return evictor.Run(ctx, agent, reg.Announce) })
 	s.group.Start(ctx, "pod server", pods.Run)
@@ -202,7 +209,24 @@ func (s *serve) newRegistration(ctx context.Context, client kubernetes.Interface
 	})
 }
 
-func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *registration.Registration, collector *imagegc.Collector, evictor *eviction.Manager, records pullmanager.ImagePullManager) (*node.Node, error) {
+func (s *serve) newLogKeeper() (*keptlogs.Keeper, error) {
+	size, err := s.options.keptLogsMaxSize()
+	if err != nil {
+		return nil, err
+	}
+	return keptlogs.New(keptlogs.Config{Dir: s.dir.Path("logs", "kept"), MaxSize: size, Jobs: s.api.Informers().Batch().V1().Jobs()})
+}
+
+// nodeParts are what the agent works with.
+type nodeParts struct {
+	reg       *registration.Registration
+	collector *imagegc.Collector
+	evictor   *eviction.Manager
+	kept      *keptlogs.Keeper
+	records   pullmanager.ImagePullManager
+}
+
+func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, p nodeParts) (*node.Node, error) {
 	drained, err := drainedContainers(s.dir)
 	if err != nil {
 		return nil, err
@@ -215,21 +239,22 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, reg *
 		Client:         client,
 		Informers:      s.api.Informers(),
 		NodeName:       s.nodeName.current,
-		Runtime:        collector.Runtime(),
-		Images:         collector.Images(),
-		PullRecords:    records,
+		Runtime:        p.collector.Runtime(),
+		Images:         p.collector.Images(),
+		PullRecords:    p.records,
 		RootDir:        s.dir.Path("pods"),
 		MemoryDir:      filepath.Join(s.names.RuntimeDir, "pods"),
 		LogDir:         s.logDir(),
+		KeptLogs:       p.kept,
 		CgroupParent:   s.names.CgroupParent,
-		HostIPs:        []string{reg.NodeIP().String()},
-		Allocatable:    reg.Allocatable(),
-		MemoryCapacity: reg.MemoryCapacity(),
+		HostIPs:        []string{p.reg.NodeIP().String()},
+		Allocatable:    p.reg.Allocatable(),
+		MemoryCapacity: p.reg.MemoryCapacity(),
 		CgroupV2:       s.runtime.cgroupV2(),
 		DNS:            s.runtime.dns(),
 		SeccompDefault: true,
 		UserIDs:        userIDs,
-		Admit:          evictor.Admit,
+		Admit:          p.evictor.Admit,
 		Drained:        drained,
 		Services:       s.api.Informers().Core().V1().Services().Lister(),
 		Recorder:       s.recorder(ctx, client, "kubelet", s.nodeName.current),

@@ -90,6 +90,9 @@ type Options struct {
 	// many files of a log there are, the current one included.
 	ContainerLogMaxSize  string `yaml:"containerLogMaxSize"`
 	ContainerLogMaxFiles int    `yaml:"containerLogMaxFiles"`
+	// KeptLogsMaxSize is how much of the disk, a quantity such as 256Mi, the logs of
+	// Jobs' pods that are gone may take; 0 keeps none.
+	KeptLogsMaxSize string `yaml:"keptLogsMaxSize"`
 	// When images that no pod needs are removed, as in KubeletConfiguration.
 	ImageGCHighThresholdPercent int           `yaml:"imageGCHighThresholdPercent"`
 	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent"`
@@ -142,6 +145,7 @@ func DefaultOptions() Options {
 		PodUserIDs:           userns.DefaultIDs().String(),
 		ContainerLogMaxSize:  "10Mi",
 		ContainerLogMaxFiles: 5,
+		KeptLogsMaxSize:      "256Mi",
 		NativeLauncher:       true,
 		ClusterDNS:           true,
 		KubernetesService:    true,
@@ -248,12 +252,12 @@ func (o *Options) validateNode() error {
 	if o.PodMaxPids < 1 && o.PodMaxPids != -1 {
 		errs = append(errs, fmt.Errorf("--pod-max-pids %d: must be at least 1, or -1 for any number", o.PodMaxPids))
 	}
-	if _, err := o.podUserIDs(); err != nil {
-		errs = append(errs, err)
-	}
-	if _, err := o.logMaxSize(); err != nil {
-		errs = append(errs, err)
-	}
+	_, err := o.podUserIDs()
+	errs = append(errs, err)
+	_, err = o.logMaxSize()
+	errs = append(errs, err)
+	_, err = o.keptLogsMaxSize()
+	errs = append(errs, err)
 	if err := o.imageGCPolicy().Validate(); err != nil {
 		errs = append(errs, err)
 	}
@@ -316,12 +320,22 @@ func (o *Options) podUserIDs() (userns.IDs, error) {
 
 // logMaxSize is ContainerLogMaxSize in bytes.
 func (o *Options) logMaxSize() (int64, error) {
-	q, err := resource.ParseQuantity(o.ContainerLogMaxSize)
+	return parseSize("--container-log-max-size", o.ContainerLogMaxSize)
+}
+
+// keptLogsMaxSize is KeptLogsMaxSize in bytes.
+func (o *Options) keptLogsMaxSize() (int64, error) {
+	return parseSize("--kept-logs-max-size", o.KeptLogsMaxSize)
+}
+
+// parseSize reads a flag's number of bytes.
+func parseSize(flag, text string) (int64, error) {
+	q, err := resource.ParseQuantity(text)
 	if err != nil {
-		return 0, fmt.Errorf("--container-log-max-size %q: %w", o.ContainerLogMaxSize, err)
+		return 0, fmt.Errorf("%s %q: %w", flag, text, err)
 	}
 	if q.Sign() < 0 {
-		return 0, fmt.Errorf("--container-log-max-size %s: must not be negative", o.ContainerLogMaxSize)
+		return 0, fmt.Errorf("%s %s: must not be negative", flag, text)
 	}
 	return q.Value(), nil
 }

@@ -30,6 +30,7 @@ func TestValidateTellsEverything(t *testing.T) {
 	o.DefaultRuntime = "crun"
 	o.ContainerLogMaxSize = "10 MB"
 	o.ContainerLogMaxFiles = 1
+	o.KeptLogsMaxSize = "-1Mi"
 	o.ImageGCHighThresholdPercent = 101
 	o.ImageGCLowThresholdPercent = 102
 	o.ImageMinimumGCAge = -1
@@ -40,7 +41,7 @@ func TestValidateTellsEverything(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing was found wrong")
 	}
-	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-max-pids", "--pod-user-ids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files",
+	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-max-pids", "--pod-user-ids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files", "--kept-logs-max-size -1Mi: must not be negative",
 		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age",
 		"--image-pull-credentials-verification-policy"} {
 		if !strings.Contains(err.Error(), want) {

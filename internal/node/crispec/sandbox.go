@@ -30,7 +30,7 @@ func (n Node) Sandbox(pod *v1.Pod, attempt uint32, users *runtimeapi.UserNamespa
 			Attempt:   attempt,
 		},
 		Labels:       runtimepod.PodLabels(pod),
-		Annotations:  pod.Annotations,
+		Annotations:  runtimepod.PodAnnotations(pod),
 		LogDirectory: n.PodLogDir(pod.Namespace, pod.Name, pod.UID),
 		DnsConfig:    dns,
 		PortMappings: portMappings(pod),

@@ -63,7 +63,7 @@ func (r *Runtime) listSandboxes(filter *runtimeapi.PodSandboxFilter) []*runtimea
 			continue
 		}
 		list = append(list, &runtimeapi.PodSandbox{
-			Id: id, Metadata: s.Metadata, State: s.State, CreatedAt: s.CreatedAt, Labels: s.Labels,
+			Id: id, Metadata: s.Metadata, State: s.State, CreatedAt: s.CreatedAt, Labels: s.Labels, Annotations: s.Annotations,
 		})
 	}
 	return list

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -175,7 +176,8 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.cri = newCRI(w.log)
-	server, err := New(Config{Socket: w.socket, NodeName: "n", Machine: busyMachine{}, Metrics: testMetrics(), Pods: onePod{runningPod()}, Runtime: w.cri, LogDir: logDir})
+	kept := oneKept{sample + "2026-01-01T00:00:06Z stdout F " + strings.Repeat("x", 100<<10) + "\n2026-01-01T00:00:07Z stdout P end\n"}
+	server, err := New(Config{KeptLogs: kept, Socket: w.socket, NodeName: "n", Machine: busyMachine{}, Metrics: testMetrics(), Pods: onePod{runningPod()}, Runtime: w.cri, LogDir: logDir})
 	if err != nil {
 		t.Fatal(err)
 	}

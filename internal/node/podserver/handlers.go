@@ -25,6 +25,10 @@ func (s *Server) newHandler() (http.Handler, error) {
 		})
 	}
 	handle("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	if s.cfg.KeptLogs != nil {
+		handle("GET /keptLogs/{namespace}/{job}", s.keptRuns)
+		handle("GET /keptLogs/{namespace}/{job}/{uid}/{container}/{restartCount}", s.keptLog)
+	}
 	for _, method := range []string{"GET", "POST"} {
 		for _, stream := range []struct {
 			name  string

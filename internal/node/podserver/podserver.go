@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -21,10 +22,13 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"errand.dev/errand/internal/node/keptlogs"
 )
 
 // headerTimeout bounds how long a client may take to say what it wants.
@@ -39,6 +43,15 @@ type Pods interface {
 	Pods() []*v1.Pod
 }
 
+// KeptLogs are logs of Jobs' pods that aren't there any more, and of runs of
+// containers that were followed by others. Its methods may be called concurrently.
+type KeptLogs interface {
+	// KeptLogs returns what is kept of all Jobs of that name.
+	KeptLogs(ctx context.Context, namespace, job string) ([]keptlogs.Run, error)
+	// OpenKeptLog opens a log, in the CRI's format; fs.ErrNotExist if it isn't kept.
+	OpenKeptLog(ctx context.Context, namespace string, pod types.UID, container string, restartCount int32) (io.ReadCloser, error)
+}
+
 // Runtime is what is asked of the container runtime; the CRI's RuntimeService has it.
 type Runtime interface {
 	ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error)
@@ -51,7 +64,8 @@ type Runtime interface {
 	GetContainerEvents(ctx context.Context, events chan *runtimeapi.ContainerEventResponse, established func(runtimeapi.RuntimeService_GetContainerEventsClient)) error
 }
 
-// Config is what a Server needs. All fields but Machine, Metrics and Clock must be set.
+// Config is what a Server needs. All fields but KeptLogs, Machine, Metrics and Clock
+// must be set.
 type Config struct {
 	// Socket is the path of the unix socket, at most 107 bytes. A socket that an
 	// earlier server left is replaced.
@@ -60,6 +74,8 @@ type Config struct {
 	NodeName string
 	Pods     Pods
 	Runtime  Runtime
+	// KeptLogs, if set, are served besides those of the pods.
+	KeptLogs KeptLogs
 	// Machine defaults to LinuxMachine.
 	Machine Machine
 	// Metrics are those to be served besides usage.

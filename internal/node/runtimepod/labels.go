@@ -7,7 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -24,9 +26,48 @@ const (
 	annotationMessageFrom = "io.kubernetes.container.terminationMessagePolicy"
 	annotationGrace       = "io.kubernetes.pod.terminationGracePeriod"
 
-	// annotationRound is errand's own.
+	// annotationRound and annotationJob are errand's own: the latter is the Job of a pod, as UID/name.
 	annotationRound = "errand.dev/container-round"
+	annotationJob   = "errand.dev/job"
 )
+
+// Job is the Job that a pod belongs to; the zero value is none.
+type Job struct {
+	Name string
+	UID  types.UID
+}
+
+// JobOf returns the Job that controls the pod.
+func JobOf(pod *v1.Pod) Job {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || owner.Kind != "Job" || !strings.HasPrefix(owner.APIVersion, batchv1.GroupName+"/") {
+		return Job{}
+	}
+	return Job{Name: owner.Name, UID: owner.UID}
+}
+
+// PodAnnotations are the annotations of the pod's sandboxes: the pod's own, and one
+// that tells its Job, which is asked for when the API has neither any more.
+func PodAnnotations(pod *v1.Pod) map[string]string {
+	_, own := pod.Annotations[annotationJob]
+	job := JobOf(pod)
+	if !own && job == (Job{}) {
+		return pod.Annotations
+	}
+	annotations := make(map[string]string, len(pod.Annotations)+1)
+	maps.Copy(annotations, pod.Annotations)
+	delete(annotations, annotationJob)
+	if job != (Job{}) {
+		annotations[annotationJob] = string(job.UID) + "/" + job.Name
+	}
+	return annotations
+}
+
+// JobFrom returns the Job that a sandbox's annotations tell of.
+func JobFrom(annotations map[string]string) Job {
+	uid, name, _ := strings.Cut(annotations[annotationJob], "/")
+	return Job{Name: name, UID: types.UID(uid)}
+}
 
 // PodLabels are the labels of the pod's sandboxes: the pod's own and those that
 // say which pod it is.

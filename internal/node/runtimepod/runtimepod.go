@@ -91,6 +91,7 @@ type Pod struct {
 	UID       types.UID
 	Namespace string
 	Name      string
+	Job       Job
 	// Sandboxes, the newest attempt first.
 	Sandboxes []Sandbox
 	// Containers, of each name the newest run first.

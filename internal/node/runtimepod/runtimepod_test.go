@@ -77,6 +77,37 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+// A sandbox tells its pod's Job, whatever the pod's own annotations say.
+func TestJob(t *testing.T) {
+	controller := func(version, kind string, controls bool) []metav1.OwnerReference {
+		return []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: "j", UID: "1-2-3", Controller: &controls}}
+	}
+	for name, tc := range map[string]struct {
+		owners      []metav1.OwnerReference
+		annotations map[string]string
+		want        Job
+	}{
+		"a Job's":                  {controller("batch/v1", "Job", true), nil, Job{"j", "1-2-3"}},
+		"one with annotations":     {controller("batch/v1", "Job", true), map[string]string{"a": "b", annotationJob: "4/other"}, Job{"j", "1-2-3"}},
+		"nobody's":                 {nil, map[string]string{"a": "b"}, Job{}},
+		"one that says it is":      {nil, map[string]string{annotationJob: "4/other"}, Job{}},
+		"one that a Job only owns": {controller("batch/v1", "Job", false), nil, Job{}},
+		"another kind's":           {controller("apps/v1", "ReplicaSet", true), nil, Job{}},
+		"another group's Job":      {controller("batchy.example.com/v1", "Job", true), nil, Job{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{OwnerReferences: tc.owners, Annotations: tc.annotations}}
+			annotations := PodAnnotations(pod)
+			if got := JobFrom(annotations); got != tc.want || JobOf(pod) != tc.want {
+				t.Errorf("the sandbox tells %+v, the pod %+v, want %+v", got, JobOf(pod), tc.want)
+			}
+			if annotations["a"] != tc.annotations["a"] {
+				t.Errorf("the pod's annotations became %v", annotations)
+			}
+		})
+	}
+}
+
 func TestSort(t *testing.T) {
 	p := &Pod{
 		Sandboxes:  []Sandbox{{ID: "1", Attempt: 1}, {ID: "2", Attempt: 2}},
