@@ -44,9 +44,8 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 		{[]string{"wait", "cronjob/a"}, `takes Jobs, but was given "cronjob/a"`},
 		{[]string{"rerun", "a", "b"}, "takes one Job"},
 		{[]string{"rerun", "a", "--replace", "--name", "b"}, "take one of them"},
-		{[]string{"logs"}, "name one Job: errand logs job/NAME"},
-		{[]string{"logs", "some-pod"}, `"some-pod" is not job/NAME: of a pod, errand kubectl logs`},
-		{[]string{"logs", "pod/x"}, `"pod/x" is not job/NAME`},
+		{[]string{"logs"}, "takes one Job, as job/NAME"},
+		{[]string{"logs", "pod/x"}, `errand logs takes Jobs, but was given "pod/x"`},
 		{[]string{"logs", "job/x", "-o", "xml"}, "must be json or yaml"},
 	} {
 		code, stdout, stderr := call(t, tc.args...)

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"errand.dev/errand/internal/command"
 	"errand.dev/errand/internal/joblogs"
@@ -19,11 +17,10 @@ import (
 
 // logsOptions are what errand logs was asked for.
 type logsOptions struct {
-	dataDir, kubeconfig string
-	namespace           string
-	container           string
-	failed, timestamps  bool
-	output              string
+	at                 cluster
+	container          string
+	failed, timestamps bool
+	output             string
 }
 
 func newLogs() *cobra.Command {
@@ -44,22 +41,21 @@ where they would take more than errand serve's --kept-logs-max-size. They are
 read through the API, which takes the right to get nodes/proxy.`,
 		Example: `  errand logs job/train
   errand logs job/train --failed -o json`,
-		Args: oneJob,
+		Args:              oneJob,
+		ValidArgsFunction: o.at.completeJobs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(o.output); err != nil {
 				return err
 			}
-			name, err := jobName(args[0])
+			names, err := jobNames(cmd, args)
 			if err != nil {
 				return err
 			}
-			return o.run(cmd, name)
+			return o.run(cmd, names[0])
 		},
 	}
 	f := cmd.Flags()
-	addDataDir(cmd, &o.dataDir)
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "a kubeconfig to reach the API by (default the one in the data directory)")
-	f.StringVarP(&o.namespace, "namespace", "n", "", "the Job's namespace (default the kubeconfig's)")
+	o.at.addFlags(cmd)
 	f.StringVarP(&o.container, "container", "c", "", "only this container's logs")
 	f.BoolVar(&o.failed, "failed", false, "only the logs of what failed")
 	f.BoolVar(&o.timestamps, "timestamps", false, "begin each line with its time")
@@ -69,28 +65,19 @@ read through the API, which takes the right to get nodes/proxy.`,
 
 func oneJob(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return command.UsageError(errors.New("name one Job: errand logs job/NAME"))
+		return command.UsageError(errors.New("errand logs takes one Job, as job/NAME"))
 	}
 	return nil
 }
 
-// jobName reads job/NAME, as kubectl does.
-func jobName(arg string) (string, error) {
-	kind, name, ok := strings.Cut(arg, "/")
-	if !ok || name == "" || !slices.Contains([]string{"job", "jobs", "job.batch", "jobs.batch"}, kind) {
-		return "", command.UsageError(fmt.Errorf("%q is not job/NAME: of a pod, errand kubectl logs prints the log", arg))
-	}
-	return name, nil
-}
-
 func (o *logsOptions) run(cmd *cobra.Command, name string) error {
-	client, err := o.client()
+	client, err := o.at.connect(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	job, err := joblogs.Find(cmd.Context(), client, o.namespace, name)
+	job, err := joblogs.Find(cmd.Context(), client, o.at.namespace, name)
 	if err != nil {
-		return err
+		return o.at.explain(err)
 	}
 	if job.Partial != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "errand: logs of pods that are gone are left out, since reading them takes the right to list nodes and to get nodes/proxy: %v\n", job.Partial)
@@ -102,33 +89,6 @@ func (o *logsOptions) run(cmd *cobra.Command, name string) error {
 		return o.printData(cmd, name, job, attempts)
 	}
 	return o.printText(cmd, name, job, attempts)
-}
-
-// client reaches the API. It sets the namespace if that wasn't given.
-func (o *logsOptions) client() (kubernetes.Interface, error) {
-	var config clientcmd.ClientConfig
-	if o.kubeconfig != "" {
-		config = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-			&clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig}, &clientcmd.ConfigOverrides{})
-	} else {
-		own, err := readKubeconfig(o.dataDir)
-		if err != nil {
-			return nil, err
-		}
-		config = clientcmd.NewDefaultClientConfig(*own, &clientcmd.ConfigOverrides{})
-	}
-	if o.namespace == "" {
-		var err error
-		if o.namespace, _, err = config.Namespace(); err != nil {
-			return nil, fmt.Errorf("read the kubeconfig: %w", err)
-		}
-	}
-	rest, err := config.ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("read the kubeconfig: %w", err)
-	}
-	rest.QPS = -1 // as fast as the API answers
-	return kubernetes.NewForConfig(rest)
 }
 
 // printText prints the logs to the output, each below a heading on the error output.
@@ -168,7 +128,7 @@ func (o *logsOptions) printData(cmd *cobra.Command, name string, job *joblogs.Jo
 		Namespace string           `json:"namespace"`
 		Job       string           `json:"job"`
 		Attempts  []attemptWithLog `json:"attempts"`
-	}{o.namespace, name, []attemptWithLog{}}
+	}{o.at.namespace, name, []attemptWithLog{}}
 	var errs []error
 	for i := range attempts {
 		var log strings.Builder
