@@ -139,7 +139,7 @@ func (s *Server) build() error {
 	}
 	deferred := &deferredClient{Interface: remote}
 	s.client = deferred
-	s.factory = informers.NewSharedInformerFactoryWithOptions(deferred, informerResync, informers.WithTransform(slim(sharing.NewVersions())))
+	s.factory = informers.NewSharedInformerFactoryWithOptions(deferred, informerResync, informers.WithTransform(slim(sharing.NewVersions(sharing.Newest))))
 
 	tokens, keys, err := s.secure(generic)
 	if err != nil {

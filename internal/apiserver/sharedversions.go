@@ -16,6 +16,11 @@ import (
 	"errand.dev/errand/internal/sharing"
 )
 
+// remembered is how many objects of a kind a watch cache knows by their last
+// version: more than there are pods that have ended before the oldest of them goes,
+// so that its deletion shares its memory, too. The cache holds them anyway.
+const remembered = 16_384
+
 // sharedVersions lets what one watch cache holds share memory.
 type sharedVersions struct {
 	objects *sharing.Versions
@@ -23,7 +28,7 @@ type sharedVersions struct {
 }
 
 func newSharedVersions() *sharedVersions {
-	return &sharedVersions{objects: sharing.NewVersions(), fields: lru.New(sharing.Remembered)}
+	return &sharedVersions{objects: sharing.NewVersions(remembered), fields: lru.New(remembered)}
 }
 
 // codec returns one that shares what it decodes without being told where to put

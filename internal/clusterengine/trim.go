@@ -15,7 +15,7 @@ import (
 // can't be told from others with certainty; but of another controller's pod, a
 // few hundred bytes are enough to know that it is one.
 func trim(manager string) cache.TransformFunc {
-	pods := sharing.NewVersions()
+	pods := sharing.NewVersions(sharing.Newest)
 	return func(obj any) (any, error) {
 		switch o := obj.(type) {
 		case *corev1.Pod:

@@ -10,10 +10,9 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// Remembered is how many objects are known by their last version, and owners by
-// the last of what they own. They are held for it, a kilobyte or two each; of
-// more, further versions share only what their owner's have in common.
-const Remembered = 16_384
+// Newest is how many objects a cache should have remembered that holds but the
+// newest version of each: enough to share what an owner's have in common.
+const Newest = 1024
 
 // Versions remembers the last versions of objects. Its methods may be called
 // concurrently.
@@ -27,8 +26,11 @@ type key struct {
 	uid  types.UID
 }
 
-// NewVersions remembers nothing yet.
-func NewVersions() *Versions { return &Versions{objects: lru.New(Remembered)} }
+// NewVersions remembers nothing yet, and at most that many objects by their last
+// version, and owners by the last of what they own. They are held for it, some
+// kilobytes each; of more, further versions share only what their owner's have in
+// common.
+func NewVersions(remembered int) *Versions { return &Versions{objects: lru.New(remembered)} }
 
 // Share lets obj, which nobody else may have yet, share what it has in common
 // with the version before it or, if that isn't known, with what its owner owned

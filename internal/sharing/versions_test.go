@@ -75,7 +75,7 @@ func memory[T any](s []T) *T { return &s[0] }
 
 // What is shared says what it would say alone.
 func TestSharingChangesNothing(t *testing.T) {
-	versions := NewVersions()
+	versions := NewVersions(Newest)
 	var early []*corev1.Pod
 	for i, change := range []func(*corev1.Pod){
 		nil,
@@ -106,7 +106,7 @@ func TestSharingChangesNothing(t *testing.T) {
 }
 
 func TestVersionsShare(t *testing.T) {
-	versions := NewVersions()
+	versions := NewVersions(Newest)
 	first := shared(t, versions, stored(t, "a", nil))
 	second := shared(t, versions, stored(t, "a", succeeded))
 	other := shared(t, versions, stored(t, "b", nil))
@@ -130,7 +130,7 @@ func TestVersionsShare(t *testing.T) {
 
 // Several versions are shared at once, and the storage writes into them afterwards; the race detector looks on.
 func TestConcurrentVersions(t *testing.T) {
-	versions := NewVersions()
+	versions := NewVersions(Newest)
 	data := [][]byte{stored(t, "a", nil), stored(t, "a", succeeded), stored(t, "b", nil)}
 	var all sync.WaitGroup
 	for i := range 8 {
@@ -148,7 +148,7 @@ func TestConcurrentVersions(t *testing.T) {
 func BenchmarkDecode(b *testing.B) {
 	for _, name := range []string{"alone", "shared"} {
 		b.Run(name, func(b *testing.B) {
-			versions := NewVersions()
+			versions := NewVersions(Newest)
 			var data [][]byte
 			for i := range 256 {
 				n := fmt.Sprintf("work-%05d", i)
