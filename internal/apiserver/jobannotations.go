@@ -3,8 +3,10 @@ package apiserver
 import (
 	"context"
 	"io"
+	"maps"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/kubernetes/pkg/apis/batch"
@@ -34,15 +36,24 @@ func (jobAnnotations) Validate(_ context.Context, a admission.Attributes, _ admi
 	if a.GetSubresource() != "" {
 		return nil
 	}
-	var errs field.ErrorList
-	switch o := a.GetObject().(type) {
+	now, path := forEngine(a.GetObject())
+	before, _ := forEngine(a.GetOldObject())
+	// What stands already mustn't keep the object from being changed otherwise, such as by losing its finalizers.
+	said := maps.Clone(now)
+	maps.DeleteFunc(said, func(name, value string) bool { old, ok := before[name]; return ok && old == value })
+	if errs := jobannotations.Validate(said, path); len(errs) > 0 {
+		return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), errs)
+	}
+	return nil
+}
+
+// forEngine returns the annotations that the engine reads, and where they stand.
+func forEngine(obj runtime.Object) (map[string]string, *field.Path) {
+	switch o := obj.(type) {
 	case *batch.Job:
-		errs = jobannotations.Validate(o.Annotations, field.NewPath("metadata", "annotations"))
+		return o.Annotations, field.NewPath("metadata", "annotations")
 	case *batch.CronJob:
-		errs = jobannotations.Validate(o.Spec.JobTemplate.Annotations, field.NewPath("spec", "jobTemplate", "metadata", "annotations"))
+		return o.Spec.JobTemplate.Annotations, field.NewPath("spec", "jobTemplate", "metadata", "annotations")
 	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), errs)
+	return nil, nil
 }

@@ -9,7 +9,27 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/kubernetes/pkg/apis/batch"
 )
+
+// An object that has such an annotation, since before errand refused it, can be changed otherwise: it must be able to lose its finalizers.
+func TestJobAnnotationsThatStand(t *testing.T) {
+	validate := func(was, is string) error {
+		object := func(value string) *batch.Job {
+			return &batch.Job{ObjectMeta: metav1.ObjectMeta{Name: "j", Annotations: map[string]string{"errand.dev/image-pull-deadline": value}}}
+		}
+		gvk := batch.SchemeGroupVersion.WithKind("Job")
+		a := admission.NewAttributesRecord(object(is), object(was), gvk, "ns", "j", batch.Resource("jobs").WithVersion(""), "", admission.Update, nil, false, nil)
+		return jobAnnotations{}.Validate(t.Context(), a, nil)
+	}
+	if err := validate("soon", "soon"); err != nil {
+		t.Error(err)
+	}
+	if err := validate("soon", "later"); !apierrors.IsInvalid(err) {
+		t.Errorf("another one that means nothing: %v", err)
+	}
+}
 
 // Annotations for the engine that it couldn't read are refused, with their names: in Jobs, in CronJobs' templates, and when they are added later.
 func TestJobAnnotations(t *testing.T) {

@@ -33,7 +33,7 @@ func writeKubeconfig(path, server string, certs *pki.Store) error {
 	config := clientcmdapi.NewConfig()
 	config.Clusters[kubeconfigName] = &clientcmdapi.Cluster{
 		Server: server, CertificateAuthorityData: certs.CA(),
-		// Packing a long list takes longer than handing it over.
+		// There is no network in between that would gain by it.
 		DisableCompression: onThisMachine(server),
 	}
 	config.AuthInfos[kubeconfigName] = &clientcmdapi.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}

@@ -4,7 +4,7 @@
 // their behaviour. They are imported and run as they are.
 //
 // It owns the list of them and what each is told; it has no behaviour of its
-// own. The Job engine, the binder and the node agent are errand's and stand
+// own. Of the collector of pods one part is errand's (package podgc). The Job engine, the binder and the node agent are errand's and stand
 // elsewhere.
 package controllers
 

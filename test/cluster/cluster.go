@@ -87,7 +87,7 @@ func unlimited(kubeconfig string) (kubernetes.Interface, error) {
 		return nil, err
 	}
 	cfg.QPS = -1
-	// As kubelets do; and each event of a watch packed by itself would cost as much as all else.
+	// Protobuf as kubelets do, and watches unpacked, so that this client costs the API server little.
 	cfg.DisableCompression = true
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
