@@ -133,10 +133,10 @@ func (k *sink) push(p []byte) (rest []byte, ok bool) {
 	return nil, true
 }
 
+func (k *sink) owner() *Output { return k.a.o }
+
 // ready passes on what was pending.
 func (k *sink) ready(*buffers) {
-	k.a.o.mu.Lock()
-	defer k.a.o.mu.Unlock()
 	if !slices.Contains(k.a.sinks, k) {
 		return
 	}

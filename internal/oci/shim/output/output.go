@@ -1,7 +1,9 @@
 package output
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +41,10 @@ type Output struct {
 	finished bool
 	eof      chan struct{} // closed when no stream is open
 	attached map[*Attachment]struct{}
+
+	// Guarded by pump.mu: what is ready, first come first, and whether somebody works on it.
+	due     []source
+	working bool
 }
 
 // Open starts moving a container's output.
@@ -93,18 +99,59 @@ func (o *Output) Finish() {
 		case <-grace.C:
 		}
 	}
+	for n := maxEvents; n == maxEvents; { // learns the order of what nobody has looked at yet
+		n, _ = o.pump.take(0) // a failure is Run's to tell
+	}
 	b := o.pump.bufs.Get().(*buffers)
 	defer o.pump.bufs.Put(b)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.finished = true
-	// drain may close the stream, hence the copy.
-	for _, s := range append([]*stream(nil), o.streams...) {
+	for _, s := range o.byReadiness() {
 		s.drain(b)
 	}
 	for a := range o.attached {
 		a.end()
 	}
+}
+
+// step lets the first in line read or write. It returns false once the line is empty.
+func (o *Output) step(b *buffers) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	src := o.next()
+	if src == nil {
+		return false
+	}
+	src.ready(b)
+	return true
+}
+
+func (o *Output) next() source {
+	o.pump.mu.Lock()
+	defer o.pump.mu.Unlock()
+	if len(o.due) == 0 {
+		o.due, o.working = nil, false
+		return nil
+	}
+	src := o.due[0]
+	o.due = o.due[1:]
+	return src
+}
+
+// byReadiness returns the open streams, those in line first.
+func (o *Output) byReadiness() []*stream {
+	o.pump.mu.Lock()
+	defer o.pump.mu.Unlock()
+	place := func(s *stream) int {
+		if i := slices.Index(o.due, source(s)); i >= 0 {
+			return i
+		}
+		return len(o.due)
+	}
+	streams := slices.Clone(o.streams)
+	slices.SortStableFunc(streams, func(a, b *stream) int { return cmp.Compare(place(a), place(b)) })
+	return streams
 }
 
 // Close lets go of everything: pipes, attached descriptors, the log.

@@ -94,6 +94,55 @@ func TestFinishTakesAllThatWasWritten(t *testing.T) {
 	}
 }
 
+// What was written to one stream before the other stays before it, even if nobody looked in between.
+func TestOrderBetweenStreams(t *testing.T) {
+	for name, end := range map[string]func(p *Pump, outputs []*Output){
+		"pumped": func(p *Pump, outputs []*Output) {
+			go func() { _ = p.Run() }()
+			for _, o := range outputs {
+				<-o.eof
+			}
+		},
+		"finished before the pump comes": func(_ *Pump, outputs []*Output) {
+			for _, o := range outputs {
+				o.Finish()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := NewPump()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var outputs []*Output
+			var paths, wants []string
+			for i := range 100 {
+				log, path := newLog(t)
+				o, stdout, stderr := open(t, p, Config{Log: log})
+				order := []*os.File{stdout, stderr}
+				if i%2 == 1 {
+					order = []*os.File{stderr, stdout}
+				}
+				want := ""
+				for _, f := range order {
+					write(t, f, "x\n")
+					want += f.Name() + " F x\n"
+				}
+				for _, f := range order {
+					f.Close()
+				}
+				outputs, paths, wants = append(outputs, o), append(paths, path), append(wants, want)
+			}
+			end(p, outputs)
+			for i, path := range paths {
+				if got := contents(t, path); got != wants[i] {
+					t.Errorf("output %d: %q, want %q", i, got, wants[i])
+				}
+			}
+		})
+	}
+}
+
 func TestFinishOfEndlessWriter(t *testing.T) {
 	log, _ := newLog(t)
 	o, stdout, _ := open(t, newPump(t), Config{Log: log})

@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// workers bounds the streams being handled at once: enough that writers stuck in a slow disk leave room for others.
+	// workers bounds the containers being handled at once: enough that writers stuck in a slow disk leave room for others.
 	workers = 16
+	// maxEvents bounds what one call of epoll_wait returns.
+	maxEvents = 64
 	// readSize is what a pipe holds by default.
 	readSize = 64 << 10
 	// flushSize bounds the records collected before they are written.
@@ -43,7 +45,8 @@ type Pump struct {
 
 // source is what epoll watches, once for each arming.
 type source interface {
-	ready(b *buffers)
+	owner() *Output
+	ready(b *buffers) // with owner().mu held
 }
 
 type buffers struct {
@@ -66,28 +69,56 @@ func NewPump() (*Pump, error) {
 
 // Run moves output for as long as the process lives; it returns only if epoll fails, which it has no reason to.
 func (p *Pump) Run() error {
-	events := make([]unix.EpollEvent, 64)
 	for {
-		n, err := unix.EpollWait(p.epoll, events, -1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("epoll_wait: %w", err)
-		}
-		for _, e := range events[:max(n, 0)] {
-			p.mu.Lock()
-			src := p.sources[e.Fd]
-			p.mu.Unlock()
-			if src == nil {
-				continue // closed since
-			}
-			p.slots <- struct{}{}
-			go func() {
-				b := p.bufs.Get().(*buffers)
-				src.ready(b)
-				p.bufs.Put(b)
-				<-p.slots
-			}()
+		if _, err := p.take(-1); err != nil {
+			return err
 		}
 	}
+}
+
+// take puts what epoll reports within timeout milliseconds (-1: for ever) in line, up to maxEvents, in the order in which
+// it became ready: so a log has what a container wrote to its two streams in the order of writing, as far as the kernel
+// tells it.
+func (p *Pump) take(timeout int) (int, error) {
+	var events [maxEvents]unix.EpollEvent
+	n, err := unix.EpollWait(p.epoll, events[:], timeout)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return 0, fmt.Errorf("epoll_wait: %w", err)
+	}
+	for _, e := range events[:max(n, 0)] {
+		if o := p.line(e.Fd); o != nil {
+			go p.work(o)
+		}
+	}
+	return n, nil
+}
+
+// work has an Output's line served, and lets others have their turn in between.
+func (p *Pump) work(o *Output) {
+	for more := true; more; {
+		p.slots <- struct{}{}
+		b := p.bufs.Get().(*buffers)
+		more = o.step(b)
+		p.bufs.Put(b)
+		<-p.slots
+	}
+}
+
+// line puts a source in its Output's line, and returns that Output if nobody works on it yet.
+func (p *Pump) line(id int32) *Output {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	src := p.sources[id]
+	if src == nil {
+		return nil // closed since
+	}
+	o := src.owner()
+	o.due = append(o.due, src)
+	if o.working {
+		return nil
+	}
+	o.working = true
+	return o
 }
 
 // watch adds fd, not armed yet, and returns the number it is known by. Numbers aren't reused, unlike descriptors, so that a

@@ -25,10 +25,10 @@ type stream struct {
 	closed   bool
 }
 
+func (s *stream) owner() *Output { return s.o }
+
 // ready reads what there is.
 func (s *stream) ready(b *buffers) {
-	s.o.mu.Lock()
-	defer s.o.mu.Unlock()
 	for taken := 0; taken < burst && !s.closed && !s.stalled(); {
 		n := s.read(b, len(b.in))
 		if taken += n; n < len(b.in) {
