@@ -13,7 +13,6 @@ import (
 	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/cri/cgroups"
-	"errand.dev/errand/internal/cri/idmap"
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/namespace"
 	"errand.dev/errand/internal/cri/network"
@@ -62,7 +61,7 @@ type Config struct {
 // the methods.
 type ImageStore interface {
 	Get(ctx context.Context, ref string) (images.Image, error)
-	PrepareRootfs(ctx context.Context, containerID string, img images.Image, users *idmap.Mapping) ([]mount.Mount, error)
+	PrepareRootfs(ctx context.Context, containerID string, img images.Image, o images.RootOptions) ([]mount.Mount, error)
 	PrepareImageVolume(ctx context.Context, containerID, name string, img images.Image) ([]mount.Mount, error)
 	RemoveRootfs(ctx context.Context, containerID string) error
 	ListRootfs(ctx context.Context) []string

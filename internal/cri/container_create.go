@@ -101,7 +101,7 @@ func (s *Service) makeContainer(ctx context.Context, c *container, img images.Im
 }
 
 func (s *Service) mountRoot(ctx context.Context, c *container, img images.Image) error {
-	mounts, err := s.cfg.Images.PrepareRootfs(ctx, c.id, img, c.sandbox.users())
+	mounts, err := s.cfg.Images.PrepareRootfs(ctx, c.id, img, images.RootOptions{Users: c.sandbox.users(), MountPoints: mountPoints(c)})
 	if err != nil {
 		return fmt.Errorf("make the container's root: %w", err)
 	}
@@ -115,6 +115,14 @@ func (s *Service) mountRoot(ctx context.Context, c *container, img images.Image)
 		return fmt.Errorf("mount the container's root: %w", err)
 	}
 	return nil
+}
+
+func mountPoints(c *container) []images.MountPoint {
+	var points []images.MountPoint
+	for _, t := range spec.Targets(spec.Input{Config: c.config, Files: c.sandbox.files()}) {
+		points = append(points, images.MountPoint(t))
+	}
+	return points
 }
 
 func (s *Service) writeSpec(ctx context.Context, c *container, img images.Image) error {

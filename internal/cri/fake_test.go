@@ -23,7 +23,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"errand.dev/errand/internal/cri/cgroups"
-	"errand.dev/errand/internal/cri/idmap"
 	"errand.dev/errand/internal/cri/images"
 	"errand.dev/errand/internal/cri/namespace"
 	"errand.dev/errand/internal/cri/network"
@@ -242,7 +241,7 @@ func (i fakeImages) Get(_ context.Context, ref string) (images.Image, error) {
 	return images.Image{ID: "sha256:1", Config: ocispec.ImageConfig{Cmd: []string{"sh"}}}, nil
 }
 
-func (i fakeImages) PrepareRootfs(_ context.Context, id string, _ images.Image, _ *idmap.Mapping) ([]mount.Mount, error) {
+func (i fakeImages) PrepareRootfs(_ context.Context, id string, _ images.Image, _ images.RootOptions) ([]mount.Mount, error) {
 	return []mount.Mount{{Type: "bind", Source: "/"}}, i.do(func() error { i.roots[id] = true; return nil })
 }
 

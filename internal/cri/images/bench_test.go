@@ -99,7 +99,7 @@ func rootfsCycle(s *Store, img Image, dir string, mounted bool) func(int) error 
 	return func(i int) error {
 		ctx := context.Background()
 		id := fmt.Sprintf("c%d", i)
-		mounts, err := s.PrepareRootfs(ctx, id, img, nil)
+		mounts, err := s.PrepareRootfs(ctx, id, img, RootOptions{})
 		if err != nil {
 			return err
 		}

@@ -32,8 +32,8 @@ func (c collection) Active(ns string, fn func(gc.Node)) {
 	needed := func(chain string) {
 		fn(gc.Node{Type: metadata.ResourceSnapshot, Namespace: ns, Key: c.k.backend.snapshotKey(chain)})
 	}
-	for _, chain := range c.k.users {
-		needed(chain)
+	for _, below := range c.k.users {
+		needed(below.chain)
 	}
 	for _, chains := range c.k.volumes {
 		for _, chain := range chains {

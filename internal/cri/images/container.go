@@ -10,17 +10,24 @@ import (
 	"errand.dev/errand/internal/cri/idmap"
 )
 
+// RootOptions are a container's wishes for its root.
+type RootOptions struct {
+	// Users are a user namespace's: the caller mounts the root with the files' owners mapped to it, which an overlay's upper
+	// directory isn't: what is written there belongs to the host's IDs, first of all the directory itself. nil: the host's users.
+	Users *idmap.Mapping
+	// MountPoints are the places where something is going to be mounted, none of them below another. An overlay has them then,
+	// unless the image has something else there; otherwise it is up to whoever mounts to make them.
+	MountPoints []MountPoint
+}
+
 // PrepareRootfs makes a fresh writable root for a container and returns the mounts that make it, for the caller to mount: an
 // overlay, or a bind mount where overlays don't work or the image has no layers. The image's layers stay until RemoveRootfs, even
 // if the image is removed. errdefs.ErrAlreadyExists: the container has a root (see Rootfs); errdefs.ErrNotFound: the image is gone.
 //
-// With users, which are a user namespace's, the caller mounts them with the files' owners mapped to it, which an overlay's upper
-// directory isn't: what is written there belongs to the host's IDs, first of all the directory itself.
-//
 // An overlay is mounted volatile where the kernel can: it must not be mounted a second time after a reboot, but be removed and made
 // anew.
-func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image, users *idmap.Mapping) ([]mount.Mount, error) {
-	return s.rootfs.prepare(s.context(ctx), containerID, img.ChainID, users)
+func (s *Store) PrepareRootfs(ctx context.Context, containerID string, img Image, o RootOptions) ([]mount.Mount, error) {
+	return s.rootfs.prepare(s.context(ctx), containerID, img.ChainID, o)
 }
 
 // RemoveRootfs deletes a container's root and what was written to it. It must be unmounted. Removing what isn't there is no error. If
@@ -46,11 +53,11 @@ func (s *Store) PrepareImageVolume(ctx context.Context, containerID, name string
 
 // Rootfs returns the mounts of the root that PrepareRootfs made, be it before a restart. errdefs.ErrNotFound: there is none.
 func (s *Store) Rootfs(ctx context.Context, containerID string) ([]mount.Mount, error) {
-	chain, err := s.rootfs.chainOf(containerID)
+	base, err := s.rootfs.baseOf(containerID)
 	if err != nil {
 		return nil, err
 	}
-	below, err := s.rootfs.resolve(s.context(ctx), chain)
+	below, err := s.rootfs.resolve(s.context(ctx), base)
 	if err != nil {
 		return nil, err
 	}

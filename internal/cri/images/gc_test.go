@@ -122,7 +122,7 @@ func TestSharedLayersStay(t *testing.T) {
 	if !s.rootfs.unpacked(s.context(ctx), b.ChainID) {
 		t.Error("b's layers are gone")
 	}
-	if _, err := s.PrepareRootfs(ctx, "c1", b, nil); err != nil {
+	if _, err := s.PrepareRootfs(ctx, "c1", b, RootOptions{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -113,7 +113,7 @@ func TestLoad(t *testing.T) {
 			if last.Bytes != int64(len(tc.archive)) || !shownImage {
 				t.Errorf("last progress %+v of %d bytes", last, len(tc.archive))
 			}
-			if _, err := s.PrepareRootfs(ctx, "c1", got[0], nil); err != nil {
+			if _, err := s.PrepareRootfs(ctx, "c1", got[0], RootOptions{}); err != nil {
 				t.Error(err)
 			}
 			must(t, s.RemoveRootfs(ctx, "c1"))

@@ -55,7 +55,7 @@ func nodeConfig(t testing.TB, srv *registry.Server, dir string) Config {
 func mountRoot(t *testing.T, s *Store, id string, img Image) string {
 	t.Helper()
 	ctx := context.Background()
-	mounts, err := s.PrepareRootfs(ctx, id, img, nil)
+	mounts, err := s.PrepareRootfs(ctx, id, img, RootOptions{})
 	must(t, err)
 	dir := t.TempDir()
 	must(t, mount.All(mounts, dir))

@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -24,7 +26,7 @@ import (
 const (
 	upperDir  = "fs"    // the writable layer
 	workDir   = "work"  // overlayfs's own
-	chainLink = "image" // a symlink whose target is the chain ID of the layers below
+	chainLink = "image" // a symlink whose target says what is below, see base
 	// volumeLink begins the names of symlinks as chainLink is, of the images that the container mounts as volumes.
 	volumeLink = "volume-"
 )
@@ -40,13 +42,34 @@ type rootfsKeeper struct {
 	backend     backend
 	snapshotter snapshots.Snapshotter
 
+	points *mountPointSets
+
 	// mu is also held while the collector decides what to remove, see collection.go.
 	mu    sync.Mutex
-	users map[string]string // container ID → chain ID
+	users map[string]base // by container ID
 	// volumes are the chain IDs of the images that a container mounts besides its own, by its ID.
 	volumes map[string][]string
 	// layers caches what a chain ID stands for; emptied by every collection.
 	layers map[string]layers
+}
+
+// base is what a container's writable layer lies over.
+type base struct {
+	chain string // the chain ID of the image's layers
+	set   string // of mount points; "" for none
+}
+
+// String is how it stands in a container's directory: the chain ID, and the set of mount points after a +.
+func (b base) String() string {
+	if b.set == "" {
+		return b.chain
+	}
+	return b.chain + "+" + b.set
+}
+
+func parseBase(s string) base {
+	chain, set, _ := strings.Cut(s, "+")
+	return base{chain: chain, set: set}
 }
 
 // layers are the directories of an image's layers, the topmost first, and the owner that its root directory has.
@@ -60,7 +83,7 @@ func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsK
 		dir:         filepath.Join(root, "rootfs"),
 		backend:     b,
 		snapshotter: sn,
-		users:       map[string]string{},
+		users:       map[string]base{},
 		volumes:     map[string][]string{},
 		layers:      map[string]layers{},
 	}
@@ -71,9 +94,10 @@ func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsK
 	if err != nil {
 		return nil, fmt.Errorf("list containers' roots: %w", err)
 	}
+	sets := map[string]int{}
 	for _, e := range entries {
 		dir := filepath.Join(k.dir, e.Name())
-		chain, err := os.Readlink(filepath.Join(dir, chainLink))
+		target, err := os.Readlink(filepath.Join(dir, chainLink))
 		if errors.Is(err, fs.ErrNotExist) {
 			// A crash in the midst of prepare or remove: nobody was ever given it, or nobody wants it any more.
 			if err := os.RemoveAll(dir); err != nil {
@@ -84,47 +108,57 @@ func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsK
 		if err != nil {
 			return nil, fmt.Errorf("read a container's root: %w", err)
 		}
-		k.users[e.Name()] = chain
+		below := parseBase(target)
+		k.users[e.Name()] = below
+		if below.set != "" {
+			sets[below.set]++
+		}
 		if k.volumes[e.Name()], err = volumeChains(dir); err != nil {
 			return nil, err
 		}
 	}
-	return k, nil
+	k.points, err = openMountPointSets(filepath.Join(root, "mountpoints"), sets)
+	return k, err
 }
 
 // noLayers is the chain ID in the symlink of a container whose image has no layers.
 const noLayers = "none"
 
 // prepare makes a fresh writable layer over the snapshot chainID.
-func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string, users *idmap.Mapping) (_ []mount.Mount, err error) {
+func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string, o RootOptions) (_ []mount.Mount, err error) {
 	if !containerID.MatchString(id) {
 		return nil, fmt.Errorf("container ID %q can't name a directory: %w", id, errdefs.ErrInvalidArgument)
 	}
 	if chainID == "" {
 		chainID = noLayers
 	}
-	if err := k.claim(id, chainID); err != nil {
-		return nil, err
+	base := base{chain: chainID}
+	if k.backend.overlay() && chainID != noLayers {
+		if base.set, err = k.points.claim(o.MountPoints); err != nil {
+			return nil, err
+		}
+	}
+	if err := k.claim(id, base); err != nil {
+		return nil, errors.Join(err, k.points.release(base.set))
 	}
 	dir := filepath.Join(k.dir, id)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir))
-			k.release(id)
+			err = errors.Join(err, os.RemoveAll(dir), k.release(id))
 		}
 	}()
-	below, err := k.resolve(ctx, chainID)
+	below, err := k.resolve(ctx, base)
 	if err != nil {
 		return nil, err
 	}
-	if below.uid, below.gid, err = mappedOwner(below, users); err != nil {
+	if below.uid, below.gid, err = mappedOwner(below, o.Users); err != nil {
 		return nil, err
 	}
 	upper := filepath.Join(dir, upperDir)
 	// The symlink comes before anything that costs: whoever finds the directory after a crash knows what it is.
 	for _, step := range []func() error{
 		func() error { return os.Mkdir(dir, 0o700) },
-		func() error { return os.Symlink(chainID, filepath.Join(dir, chainLink)) },
+		func() error { return os.Symlink(base.String(), filepath.Join(dir, chainLink)) },
 		func() error { return k.makeUpper(ctx, upper, below) },
 	} {
 		if err := step(); err != nil {
@@ -147,22 +181,25 @@ func mappedOwner(below layers, users *idmap.Mapping) (uid, gid int, err error) {
 	return int(hostUID), int(hostGID), nil
 }
 
-// claim makes chainID's layers safe from collection for the container id.
-func (k *rootfsKeeper) claim(id, chainID string) error {
+// claim makes an image's layers safe from collection for the container id.
+func (k *rootfsKeeper) claim(id string, b base) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.users[id]; ok {
 		return fmt.Errorf("the root of container %s: %w", id, errdefs.ErrAlreadyExists)
 	}
-	k.users[id] = chainID
+	k.users[id] = b
 	return nil
 }
 
-func (k *rootfsKeeper) release(id string) {
+// release is idempotent.
+func (k *rootfsKeeper) release(id string) error {
 	k.mu.Lock()
-	defer k.mu.Unlock()
+	set := k.users[id].set
 	delete(k.users, id)
 	delete(k.volumes, id)
+	k.mu.Unlock()
+	return k.points.release(set)
 }
 
 // makeUpper makes the writable directory: empty for an overlay, else a copy of the image.
@@ -206,8 +243,17 @@ func (k *rootfsKeeper) mounts(dir string, below layers) []mount.Mount {
 	return []mount.Mount{overlayMount(below.dirs, upper, filepath.Join(dir, workDir), k.backend.overlayOptions)}
 }
 
-// resolve finds the directories of a chain. The caller has claimed it, or takes the risk that they vanish.
-func (k *rootfsKeeper) resolve(ctx context.Context, chainID string) (layers, error) {
+// resolve finds the directories of what a container's root lies over. The caller has claimed it.
+func (k *rootfsKeeper) resolve(ctx context.Context, b base) (layers, error) {
+	below, err := k.resolveChain(ctx, b.chain)
+	if err == nil && b.set != "" {
+		below.dirs = append(slices.Clip(below.dirs), k.points.path(b.set))
+	}
+	return below, err
+}
+
+// resolveChain finds the directories of a chain. The caller has claimed it, or takes the risk that they vanish.
+func (k *rootfsKeeper) resolveChain(ctx context.Context, chainID string) (layers, error) {
 	if chainID == noLayers {
 		return layers{uid: os.Geteuid(), gid: os.Getegid()}, nil
 	}
@@ -263,13 +309,12 @@ func (k *rootfsKeeper) remove(id string) error {
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the root of container %s: %w", id, err)
 	}
-	k.release(id)
-	return nil
+	return k.release(id)
 }
 
 // upperOf returns a container's writable directory.
 func (k *rootfsKeeper) upperOf(id string) (string, error) {
-	if _, err := k.chainOf(id); err != nil {
+	if _, err := k.baseOf(id); err != nil {
 		return "", err
 	}
 	return filepath.Join(k.dir, id, upperDir), nil
@@ -279,21 +324,21 @@ func (k *rootfsKeeper) upperOf(id string) (string, error) {
 func (k *rootfsKeeper) chainsOf(id string) []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	chain, ok := k.users[id]
+	below, ok := k.users[id]
 	if !ok {
 		return nil
 	}
-	return append([]string{chain}, k.volumes[id]...)
+	return append([]string{below.chain}, k.volumes[id]...)
 }
 
-func (k *rootfsKeeper) chainOf(id string) (string, error) {
+func (k *rootfsKeeper) baseOf(id string) (base, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	chain, ok := k.users[id]
+	below, ok := k.users[id]
 	if !ok {
-		return "", fmt.Errorf("the root of container %s: %w", id, errdefs.ErrNotFound)
+		return base{}, fmt.Errorf("the root of container %s: %w", id, errdefs.ErrNotFound)
 	}
-	return chain, nil
+	return below, nil
 }
 
 func (k *rootfsKeeper) list() []string {

@@ -31,7 +31,7 @@ func pulled(t *testing.T) (*Store, Config, Image) {
 func TestPrepareRootfs(t *testing.T) {
 	s, cfg, img := pulled(t)
 	ctx := context.Background()
-	mounts, err := s.PrepareRootfs(ctx, "c1", img, nil)
+	mounts, err := s.PrepareRootfs(ctx, "c1", img, RootOptions{})
 	must(t, err)
 	if len(mounts) != 1 || mounts[0].Type != "overlay" {
 		t.Fatalf("mounts = %v", mounts)
@@ -58,11 +58,11 @@ func TestPrepareRootfs(t *testing.T) {
 		}
 	}
 
-	if _, err := s.PrepareRootfs(ctx, "c1", img, nil); !errdefs.IsAlreadyExists(err) {
+	if _, err := s.PrepareRootfs(ctx, "c1", img, RootOptions{}); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("again: %v", err)
 	}
 	for _, id := range []string{"", ".", "..", "a/b", "../x", strings.Repeat("x", 200)} {
-		if _, err := s.PrepareRootfs(ctx, id, img, nil); !errdefs.IsInvalidArgument(err) {
+		if _, err := s.PrepareRootfs(ctx, id, img, RootOptions{}); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("ID %q: %v", id, err)
 		}
 		if err := s.RemoveRootfs(ctx, id); !errdefs.IsInvalidArgument(err) {
@@ -100,7 +100,7 @@ func TestRootfsOfEmptyImage(t *testing.T) {
 	s := newStore(t, srv)
 	img, err := s.Pull(context.Background(), "empty:1", nil)
 	must(t, err)
-	mounts, err := s.PrepareRootfs(context.Background(), "c1", img, nil)
+	mounts, err := s.PrepareRootfs(context.Background(), "c1", img, RootOptions{})
 	must(t, err)
 	if len(mounts) != 1 || mounts[0].Type != "bind" {
 		t.Errorf("mounts = %v", mounts)
@@ -112,10 +112,10 @@ func TestRootfsOfEmptyImage(t *testing.T) {
 func TestRootfsKeepsLayers(t *testing.T) {
 	s, cfg, img := pulled(t)
 	ctx := context.Background()
-	_, err := s.PrepareRootfs(ctx, "c1", img, nil)
+	_, err := s.PrepareRootfs(ctx, "c1", img, RootOptions{})
 	must(t, err)
 	must(t, s.Remove(ctx, img.ID))
-	if _, err := s.PrepareRootfs(ctx, "c2", img, nil); err != nil {
+	if _, err := s.PrepareRootfs(ctx, "c2", img, RootOptions{}); err != nil {
 		t.Errorf("while another container keeps the layers: %v", err)
 	}
 	must(t, s.RemoveRootfs(ctx, "c2"))
@@ -137,7 +137,7 @@ func TestRootfsKeepsLayers(t *testing.T) {
 	}
 	must(t, s.RemoveRootfs(ctx, "c1"))
 	assertEmpty(t, s)
-	if _, err := s.PrepareRootfs(ctx, "c3", img, nil); !errdefs.IsNotFound(err) {
+	if _, err := s.PrepareRootfs(ctx, "c3", img, RootOptions{}); !errdefs.IsNotFound(err) {
 		t.Errorf("prepared a root over layers that are gone: %v", err)
 	}
 	if roots := s.ListRootfs(ctx); len(roots) > 0 {
@@ -192,7 +192,7 @@ func TestPrepareAgainstCollection(t *testing.T) {
 					continue
 				}
 				id := fmt.Sprintf("c%d-%d", worker, i)
-				mounts, err := s.PrepareRootfs(ctx, id, img, nil)
+				mounts, err := s.PrepareRootfs(ctx, id, img, RootOptions{})
 				if errdefs.IsNotFound(err) {
 					continue
 				}
@@ -216,7 +216,7 @@ func TestPrepareAgainstCollection(t *testing.T) {
 func TestRootfsUsage(t *testing.T) {
 	s, _, img := pulled(t)
 	ctx := context.Background()
-	_, err := s.PrepareRootfs(ctx, "c1", img, nil)
+	_, err := s.PrepareRootfs(ctx, "c1", img, RootOptions{})
 	must(t, err)
 	before, err := s.RootfsUsage(ctx, "c1")
 	must(t, err)

@@ -23,7 +23,7 @@ func (k *rootfsKeeper) prepareVolume(ctx context.Context, id, name, chainID stri
 	if err := k.claimVolume(id, chainID); err != nil {
 		return nil, err
 	}
-	below, err := k.resolve(ctx, chainID)
+	below, err := k.resolveChain(ctx, chainID)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func TestImageVolumeKeepsLayers(t *testing.T) {
 		must(t, err)
 		return img
 	}
-	_, err := s.PrepareRootfs(ctx, "c1", pull("own:1"), nil)
+	_, err := s.PrepareRootfs(ctx, "c1", pull("own:1"), RootOptions{})
 	must(t, err)
 	var dirs []string
 	for name, ref := range map[string]string{"0": "one:1", "7": "three:1"} {
@@ -87,7 +87,7 @@ func TestImageVolumeErrors(t *testing.T) {
 	if _, err := s.PrepareImageVolume(ctx, "c1", "v", img); !errdefs.IsNotFound(err) {
 		t.Errorf("of a container without a root: %v", err)
 	}
-	_, err := s.PrepareRootfs(ctx, "c1", img, nil)
+	_, err := s.PrepareRootfs(ctx, "c1", img, RootOptions{})
 	must(t, err)
 	_, err = s.PrepareImageVolume(ctx, "c1", "v", img)
 	must(t, err)
