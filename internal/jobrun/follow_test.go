@@ -3,6 +3,8 @@ package jobrun
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/url"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	fakerest "k8s.io/client-go/rest/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 )
@@ -205,6 +212,55 @@ func TestFollow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { play(t, newWorld(t, job)) })
 		})
 	}
+}
+
+// silentLogs is an API whose nodes are lost: a log that is asked for never comes.
+type silentLogs struct{ *fake.Clientset }
+
+func (c silentLogs) CoreV1() corev1client.CoreV1Interface { return silentCore{c.Clientset.CoreV1()} }
+
+type silentCore struct{ corev1client.CoreV1Interface }
+
+func (c silentCore) Pods(namespace string) corev1client.PodInterface {
+	return silentPods{c.CoreV1Interface.Pods(namespace)}
+}
+
+type silentPods struct{ corev1client.PodInterface }
+
+func (silentPods) GetLogs(string, *corev1.PodLogOptions) *rest.Request {
+	client := &fakerest.RESTClient{
+		NegotiatedSerializer: scheme.Codecs.WithoutConversion(), GroupVersion: corev1.SchemeGroupVersion,
+		Client: fakerest.CreateHTTPClient(func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			return nil, req.Context().Err()
+		}),
+	}
+	return client.Request()
+}
+
+// A Job whose pods are gone has ended, whatever becomes of their logs.
+func TestFollowLeavesLogsOfLostNodes(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		f := &followed{world: w, done: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			defer close(f.done)
+			f.end, f.failure = Follow(ctx, silentLogs{w.client}, w.output, job)
+		}()
+		synctest.Wait()
+		for i := range 20 {
+			pod := makePod(job, fmt.Sprint("p", i), onNode, phase(corev1.PodRunning), container(running()))
+			w.set(pod)
+			w.remove(pod)
+		}
+		w.set(makeJob("a", with(batchv1.JobFailed, "DeadlineExceeded", "too long")))
+		f.wantGoesOn()
+		time.Sleep(goneGrace)
+		f.wantEnd(Failed, 0)
+	})
 }
 
 // What holds a Job up is said after two seconds, once, and not if it is over before.

@@ -42,6 +42,7 @@ type podStreams struct {
 	told    bool // that it failed
 	ctx     context.Context
 	cancel  context.CancelFunc
+	all     context.Context // of all pods' streams, which ctx is one of
 }
 
 func newLogs(watches *watches, output *Output) *logs {
@@ -52,7 +53,7 @@ func newLogs(watches *watches, output *Output) *logs {
 func (l *logs) see(ctx context.Context, pod *corev1.Pod) {
 	p := l.pods[pod.UID]
 	if p == nil {
-		p = &podStreams{}
+		p = &podStreams{all: ctx}
 		p.ctx, p.cancel = context.WithCancel(ctx)
 		l.pods[pod.UID] = p
 		if len(l.pods) > 1 {
@@ -136,7 +137,7 @@ func (l *logs) start(p *podStreams, run func()) {
 	l.open++
 	l.running.Go(func() {
 		run()
-		l.watches.do(p.ctx, func() { l.open-- })
+		l.watches.do(p.all, func() { l.open-- }) // also of a pod that was given up
 	})
 }
 
