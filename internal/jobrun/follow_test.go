@@ -153,6 +153,28 @@ func TestFollow(t *testing.T) {
 			w.set(makeJob("a", func(j *batchv1.Job) { j.UID = "another" }))
 			f.wantEnd(Deleted, 0)
 		},
+		"the container is lost with its node": func(t *testing.T, w *world) {
+			f := follow(t, w, job)
+			w.logs["main"] = []string{lines("one\n")}
+			w.set(pod("p", phase(corev1.PodRunning), container(running())))
+			lost := terminated(137, 0)
+			*lost.State.Terminated = corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}
+			w.set(pod("p", phase(corev1.PodFailed), container(lost)), failed)
+			f.wantEnd(Failed, 137)
+			w.wantLogged("one")
+		},
+		"a container was lost, and runs again": func(t *testing.T, w *world) {
+			f := follow(t, w, job)
+			w.logs["main"] = []string{lines("one\n"), lines("one\n"), lines("two\n")}
+			w.set(pod("p", phase(corev1.PodRunning), container(running())))
+			again := restarted(running(), 1, 137, 0)
+			*again.LastTerminationState.Terminated = corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}
+			w.set(pod("p", phase(corev1.PodRunning), container(again)))
+			w.wantLogged("one", "two")
+			again.State = terminated(0, 2).State
+			w.set(pod("p", phase(corev1.PodSucceeded), container(again)), complete)
+			f.wantEnd(Complete, 137) // of which nobody asks
+		},
 		"interrupted": func(t *testing.T, w *world) {
 			f := follow(t, w, job)
 			w.logs["main"] = []string{""}
