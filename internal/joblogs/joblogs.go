@@ -63,10 +63,18 @@ type Job struct {
 	Partial error
 }
 
-// NotFoundError says that there is no such Job, and nothing left of one.
-type NotFoundError struct{ Namespace, Name string }
+// NotFoundError says that there is no such Job, and nothing left of one, as far as its
+// reader may know.
+type NotFoundError struct {
+	Namespace, Name string
+	// Partial is as Job's.
+	Partial error
+}
 
 func (e *NotFoundError) Error() string {
+	if e.Partial != nil {
+		return fmt.Sprintf("there is no Job %q in namespace %q; logs may be kept of one that was there, but can't be asked for: %v", e.Name, e.Namespace, e.Partial)
+	}
 	return fmt.Sprintf("there is no Job %q in namespace %q, nor are logs kept of one that was there: they go an hour after their Job, or earlier if others take their room", e.Name, e.Namespace)
 }
 
@@ -97,7 +105,7 @@ func Find(ctx context.Context, client kubernetes.Interface, namespace, name stri
 	}
 	if j.uid == "" {
 		if j.uid = lastOf(name, pods.Items, kept); j.uid == "" {
-			return nil, &NotFoundError{namespace, name}
+			return nil, &NotFoundError{namespace, name, j.Partial}
 		}
 	}
 	j.Attempts = merge(j.uid, pods.Items, kept)

@@ -228,17 +228,18 @@ func TestFind(t *testing.T) {
 		partial bool
 		err     string
 	}{
-		"there":                       {want: "q/c#0:?(gone) p/c#0:running"},
-		"gone, with pods left":        {changes: map[string]any{jobPath: 404}, want: "q/c#0:?(gone) p/c#0:running"},
-		"gone, with its pods":         {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}}, want: "q/c#0:?(gone)"},
-		"none of that name":           {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}, keptPath: keptlogs.List{}}, err: `there is no Job "j" in namespace "ns"`},
-		"what is kept is forbidden":   {changes: map[string]any{keptPath: 403}, want: "p/c#0:running", partial: true},
-		"nodes are forbidden":         {changes: map[string]any{nodesPath: 403}, want: "p/c#0:running", partial: true},
-		"a node that keeps none":      {changes: map[string]any{keptPath: 404}, want: "p/c#0:running"},
-		"a node that doesn't answer":  {changes: map[string]any{keptPath: 503}, err: "ask node here for the logs that it keeps"},
-		"a node that answers wrongly": {changes: map[string]any{keptPath: "<html>"}, err: "ask node here for the logs that it keeps"},
-		"pods are forbidden":          {changes: map[string]any{podsPath: 403}, err: "list the Job's pods"},
-		"the Job is forbidden":        {changes: map[string]any{jobPath: 403}, err: "get the Job"},
+		"there":                               {want: "q/c#0:?(gone) p/c#0:running"},
+		"gone, with pods left":                {changes: map[string]any{jobPath: 404}, want: "q/c#0:?(gone) p/c#0:running"},
+		"gone, with its pods":                 {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}}, want: "q/c#0:?(gone)"},
+		"none of that name":                   {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}, keptPath: keptlogs.List{}}, err: `there is no Job "j" in namespace "ns"`},
+		"gone, and what is kept is forbidden": {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}, keptPath: 403}, err: `there is no Job "j" in namespace "ns"; logs may be kept of one that was there, but can't be asked for: ask node here`},
+		"what is kept is forbidden":           {changes: map[string]any{keptPath: 403}, want: "p/c#0:running", partial: true},
+		"nodes are forbidden":                 {changes: map[string]any{nodesPath: 403}, want: "p/c#0:running", partial: true},
+		"a node that keeps none":              {changes: map[string]any{keptPath: 404}, want: "p/c#0:running"},
+		"a node that doesn't answer":          {changes: map[string]any{keptPath: 503}, err: "ask node here for the logs that it keeps"},
+		"a node that answers wrongly":         {changes: map[string]any{keptPath: "<html>"}, err: "ask node here for the logs that it keeps"},
+		"pods are forbidden":                  {changes: map[string]any{podsPath: 403}, err: "list the Job's pods"},
+		"the Job is forbidden":                {changes: map[string]any{jobPath: 403}, err: "get the Job"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := cluster(tc.changes)

@@ -3,6 +3,8 @@ package jobrun
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"net/url"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	fakerest "k8s.io/client-go/rest/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 )
@@ -146,6 +153,28 @@ func TestFollow(t *testing.T) {
 			w.set(makeJob("a", func(j *batchv1.Job) { j.UID = "another" }))
 			f.wantEnd(Deleted, 0)
 		},
+		"the container is lost with its node": func(t *testing.T, w *world) {
+			f := follow(t, w, job)
+			w.logs["main"] = []string{lines("one\n")}
+			w.set(pod("p", phase(corev1.PodRunning), container(running())))
+			lost := terminated(137, 0)
+			*lost.State.Terminated = corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}
+			w.set(pod("p", phase(corev1.PodFailed), container(lost)), failed)
+			f.wantEnd(Failed, 137)
+			w.wantLogged("one")
+		},
+		"a container was lost, and runs again": func(t *testing.T, w *world) {
+			f := follow(t, w, job)
+			w.logs["main"] = []string{lines("one\n"), lines("one\n"), lines("two\n")}
+			w.set(pod("p", phase(corev1.PodRunning), container(running())))
+			again := restarted(running(), 1, 137, 0)
+			*again.LastTerminationState.Terminated = corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}
+			w.set(pod("p", phase(corev1.PodRunning), container(again)))
+			w.wantLogged("one", "two")
+			again.State = terminated(0, 2).State
+			w.set(pod("p", phase(corev1.PodSucceeded), container(again)), complete)
+			f.wantEnd(Complete, 137) // of which nobody asks
+		},
 		"interrupted": func(t *testing.T, w *world) {
 			f := follow(t, w, job)
 			w.logs["main"] = []string{""}
@@ -205,6 +234,55 @@ func TestFollow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { play(t, newWorld(t, job)) })
 		})
 	}
+}
+
+// silentLogs is an API whose nodes are lost: a log that is asked for never comes.
+type silentLogs struct{ *fake.Clientset }
+
+func (c silentLogs) CoreV1() corev1client.CoreV1Interface { return silentCore{c.Clientset.CoreV1()} }
+
+type silentCore struct{ corev1client.CoreV1Interface }
+
+func (c silentCore) Pods(namespace string) corev1client.PodInterface {
+	return silentPods{c.CoreV1Interface.Pods(namespace)}
+}
+
+type silentPods struct{ corev1client.PodInterface }
+
+func (silentPods) GetLogs(string, *corev1.PodLogOptions) *rest.Request {
+	client := &fakerest.RESTClient{
+		NegotiatedSerializer: scheme.Codecs.WithoutConversion(), GroupVersion: corev1.SchemeGroupVersion,
+		Client: fakerest.CreateHTTPClient(func(req *http.Request) (*http.Response, error) {
+			<-req.Context().Done()
+			return nil, req.Context().Err()
+		}),
+	}
+	return client.Request()
+}
+
+// A Job whose pods are gone has ended, whatever becomes of their logs.
+func TestFollowLeavesLogsOfLostNodes(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		f := &followed{world: w, done: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			defer close(f.done)
+			f.end, f.failure = Follow(ctx, silentLogs{w.client}, w.output, job)
+		}()
+		synctest.Wait()
+		for i := range 20 {
+			pod := makePod(job, fmt.Sprint("p", i), onNode, phase(corev1.PodRunning), container(running()))
+			w.set(pod)
+			w.remove(pod)
+		}
+		w.set(makeJob("a", with(batchv1.JobFailed, "DeadlineExceeded", "too long")))
+		f.wantGoesOn()
+		time.Sleep(goneGrace)
+		f.wantEnd(Failed, 0)
+	})
 }
 
 // What holds a Job up is said after two seconds, once, and not if it is over before.

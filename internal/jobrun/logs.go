@@ -42,6 +42,7 @@ type podStreams struct {
 	told    bool // that it failed
 	ctx     context.Context
 	cancel  context.CancelFunc
+	all     context.Context // of all pods' streams, which ctx is one of
 }
 
 func newLogs(watches *watches, output *Output) *logs {
@@ -52,7 +53,7 @@ func newLogs(watches *watches, output *Output) *logs {
 func (l *logs) see(ctx context.Context, pod *corev1.Pod) {
 	p := l.pods[pod.UID]
 	if p == nil {
-		p = &podStreams{}
+		p = &podStreams{all: ctx}
 		p.ctx, p.cancel = context.WithCancel(ctx)
 		l.pods[pod.UID] = p
 		if len(l.pods) > 1 {
@@ -86,21 +87,35 @@ func (l *logs) seeContainer(p *podStreams, pod *corev1.Pod, s *corev1.ContainerS
 	if s.State.Waiting != nil {
 		last = s.RestartCount
 	}
-	if t := s.LastTerminationState.Terminated; t != nil && last >= 0 && !t.StartedAt.IsZero() {
-		l.seeRun(p, pod, &stream{runOf: runOf{pod.UID, s.Name, last}, previous: true, gate: gate}, true)
-	}
 	for run := range last {
-		if older := l.streams[runOf{pod.UID, s.Name, run}]; older != nil {
-			older.end()
+		l.leave(runOf{pod.UID, s.Name, run}, passed)
+	}
+	// What a node has lost has no times. It isn't read, but it is over.
+	if !l.leave(runOf{pod.UID, s.Name, last}, previous) {
+		if t := s.LastTerminationState.Terminated; t != nil && last >= 0 && !t.StartedAt.IsZero() {
+			before := &stream{runOf: runOf{pod.UID, s.Name, last}, gate: gate}
+			before.place.Store(previous)
+			l.seeRun(p, pod, before, true)
 		}
 	}
-	current := &stream{runOf: runOf{pod.UID, s.Name, s.RestartCount}, gate: gate}
+	now := &stream{runOf: runOf{pod.UID, s.Name, s.RestartCount}, gate: gate}
 	switch {
 	case s.State.Running != nil:
-		l.seeRun(p, pod, current, false)
-	case s.State.Terminated != nil && !s.State.Terminated.StartedAt.IsZero():
-		l.seeRun(p, pod, current, true)
+		l.seeRun(p, pod, now, false)
+	case s.State.Terminated != nil && !l.leave(now.runOf, current) && !s.State.Terminated.StartedAt.IsZero():
+		l.seeRun(p, pod, now, true)
 	}
+}
+
+// leave takes of a run whose log is followed that it is over, and where the API has it;
+// false if it isn't followed.
+func (l *logs) leave(run runOf, place int32) bool {
+	known := l.streams[run]
+	if known != nil {
+		known.place.Store(place)
+		known.end()
+	}
+	return known != nil
 }
 
 // seeRun takes that a container runs, or ran and is over. The log of a run that is
@@ -136,7 +151,7 @@ func (l *logs) start(p *podStreams, run func()) {
 	l.open++
 	l.running.Go(func() {
 		run()
-		l.watches.do(p.ctx, func() { l.open-- })
+		l.watches.do(p.all, func() { l.open-- }) // also of a pod that was given up
 	})
 }
 

@@ -93,7 +93,7 @@ func awaitGone(ctx context.Context, client kubernetes.Interface, output *Output,
 		synced: func() { gone = gone || !there },
 		lost: func(err error) {
 			if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
-				refused = fmt.Errorf("watch job/%s: %w", job.Name, err)
+				refused = fmt.Errorf("job/%s is being deleted, and isn't created anew, since its end can't be watched: %w", job.Name, err)
 				return
 			}
 			lost.err(err)

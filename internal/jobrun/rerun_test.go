@@ -10,8 +10,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	batchv1 "k8s.io/api/batch/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
@@ -133,5 +136,18 @@ func TestRerunReplaces(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Who may delete a Job and not watch it is told what has become of it.
+func TestRerunReplacesUnwatched(t *testing.T) {
+	w := newWorld(t, makeJob("a"))
+	w.client.PrependReactor("create", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) { return true, makeJob("a"), nil })
+	w.client.PrependWatchReactor("jobs", func(clienttesting.Action) (bool, watch.Interface, error) {
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Group: "batch", Resource: "jobs"}, "a", errors.New("no"))
+	})
+	_, err := Rerun(t.Context(), w.client, w.output, "default", "a", How{Replace: true})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "job/a is being deleted, and isn't created anew") || len(w.deletions) != 1 {
+		t.Errorf("error %v, deletions %+v", err, w.deletions)
 	}
 }

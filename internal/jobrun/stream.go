@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,18 +26,28 @@ type stream struct {
 	namespace string
 	name      string
 	runOf
-	several  bool      // its pod has more than one container
-	previous bool      // the API has it as the previous run's
-	gate     bool      // others of the pod begin after it: it is an init container's
-	after    []*stream // those that it follows
-	over     chan struct{}
-	isOver   bool
-	moved    chan struct{} // something happened that can make a new attempt worth while
-	done     chan struct{}
+	several bool // its pod has more than one container
+	place   atomic.Int32
+	gate    bool      // others of the pod begin after it: it is an init container's
+	after   []*stream // those that it follows
+	over    chan struct{}
+	isOver  bool
+	moved   chan struct{} // something happened that can make a new attempt worth while
+	done    chan struct{}
 	// What has been read: up to the time last, of which so many lines.
 	last time.Time
 	same int
 }
+
+// Where the API has a run's log.
+const (
+	current  = iota // as the container's
+	previous        // as that of its run before
+	passed          // no more: what it has is other runs'
+)
+
+// errPassed is why the log of a run can't be read of which nothing had been.
+var errPassed = errors.New("its container has run twice since")
 
 // end takes that the run has ended: its log grows no more. It and move are called by
 // one goroutine.
@@ -70,7 +81,7 @@ func (s *stream) follow() {
 	}
 	for wasRead := false; ; {
 		over := closed(s.over)
-		err := s.copy(ctx)
+		err := s.copy(ctx, over)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -105,9 +116,17 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// copy copies what of the log hasn't been read yet.
-func (s *stream) copy(ctx context.Context) error {
-	options := &corev1.PodLogOptions{Container: s.container, Follow: !s.previous, Previous: s.previous, Timestamps: true}
+// copy copies what of the log hasn't been read yet, of a run that is over or goes on.
+func (s *stream) copy(ctx context.Context, over bool) error {
+	place := s.place.Load()
+	if place == passed {
+		if s.last.IsZero() {
+			return errPassed
+		}
+		return nil
+	}
+	// One that is over isn't followed: by now the log may be the next run's.
+	options := &corev1.PodLogOptions{Container: s.container, Follow: !over, Previous: place == previous, Timestamps: true}
 	if !s.last.IsZero() {
 		since := metav1.NewTime(s.last) // in whole seconds, so that lines come twice
 		options.SinceTime = &since

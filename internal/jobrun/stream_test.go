@@ -7,6 +7,8 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 )
 
@@ -61,6 +63,28 @@ func TestLogsOfRestarts(t *testing.T) {
 		if !w.requests[0].Previous || w.requests[1].Previous {
 			t.Errorf("it asked for %+v", w.requests)
 		}
+	})
+}
+
+// A run that was followed, and is over when the next one runs already, doesn't take
+// that one's log for the rest of its own.
+func TestLogsOfARestartAtOnce(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		log := map[bool]string{false: lines("first\n")} // by whether the previous run's is asked for
+		w.client.PrependReactor("get", "pods/log", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			previous := a.(clienttesting.GenericAction).GetValue().(*corev1.PodLogOptions).Previous
+			return true, &runtime.Unknown{Raw: []byte(log[previous])}, nil
+		})
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(running())))
+		log[true], log[false] = lines("first\n", "last words\n"), strings.ReplaceAll(lines("second\n"), "T00:", "T01:")
+		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(restarted(running(), 1, 1, 1))))
+		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(restarted(terminated(0, 2), 1, 1, 1))))
+		w.set(makeJob("a", with(batchv1.JobComplete, "", "")))
+		f.wantEnd(Complete, 1) // of which nobody asks
+		w.wantLogged("first", "last words", "second")
 	})
 }
 

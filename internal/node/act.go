@@ -284,11 +284,11 @@ func (w *worker) launch(ctx context.Context, pod *v1.Pod, rt *runtimepod.Pod, c 
 	starting, step := podtrace.Start(ctx, "StartContainer", "")
 	err = w.n.cfg.Runtime.StartContainer(starting, id)
 	step.End(err)
+	defer w.prune(ctx, pod, rt, c.Name) // what fails here is a run as well
 	if err != nil {
 		return fail(id, reasonRun, err)
 	}
 	w.n.containerEvent(pod, c, id, v1.EventTypeNormal, eventStarted, "Container started")
-	w.prune(ctx, pod, rt, c.Name)
 	return nil
 }
 

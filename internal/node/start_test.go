@@ -152,6 +152,25 @@ func TestStartError(t *testing.T) {
 	})
 }
 
+// However often a container can't be started, no more of it is left than of one that
+// ends again and again.
+func TestStartErrorsArePruned(t *testing.T) {
+	w := newWorld(t)
+	w.runtime.Behave = func(*runtimeapi.ContainerConfig) fakecri.Behaviour { return fakecri.Behaviour{StartError: "no"} }
+	pod := makePod("p").restart(v1.RestartPolicyOnFailure).obj()
+	w.api.create(pod)
+	a := w.start()
+	uid := string(pod.UID)
+	w.stepUntil(func() bool {
+		p, _ := w.api.get(pod)
+		return len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].RestartCount >= 4
+	})
+	a.waitIdle()
+	if dead := w.runtime.Dead(uid); len(dead) > 2 {
+		t.Errorf("left are %q", dead)
+	}
+}
+
 // A container whose environment refers to what isn't there starts as soon as it is.
 func TestConfigError(t *testing.T) {
 	meta := metav1.ObjectMeta{Namespace: "ns", Name: "obj"}

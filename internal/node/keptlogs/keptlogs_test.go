@@ -418,3 +418,24 @@ func TestDropAll(t *testing.T) {
 		t.Errorf("left is %s", got)
 	}
 }
+
+// Where the directory has gone, nothing can be kept; nobody waits for it.
+func TestDirectoryGone(t *testing.T) {
+	w := newWorld(t, "j")
+	k, _ := w.start(1 << 20)
+	if err := os.RemoveAll(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	r := run("j", "p", 0)
+	log := w.write(r, "", "text")
+	done := make(chan error, 1)
+	go func() { done <- k.Keep(t.Context(), r, log) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it goes on for ever")
+	}
+}

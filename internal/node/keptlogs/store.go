@@ -152,6 +152,9 @@ func (s *store) link(name, log string) (files []string, size int64, err error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return files, size, err
 		}
+		if _, gone := os.Stat(s.dir); gone != nil {
+			return files, size, gone
+		}
 		// It was just being compressed, and has another name now.
 		if err := s.unlink(name, files); err != nil {
 			return nil, 0, err
