@@ -42,7 +42,7 @@ import (
 func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins) {
 	plugins = admission.NewPlugins()
 	for _, register := range []func(*admission.Plugins){
-		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, podpriority.Register,
+		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, registerPriority,
 		defaulttolerationseconds.Register, setdefault.Register, storageobjectinuseprotection.Register, resize.Register,
 		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), registerJobAnnotations, mutating.Register,
 		mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
