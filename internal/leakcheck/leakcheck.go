@@ -369,10 +369,9 @@ func files(names instance.Names, _ string) ([]string, error) {
 }
 
 // dataFiles leaves out what changes without pods (the database's files, and what was
-// pulled once and stays), the few sets of mount points that wait for the next containers
-// (package images bounds them), and logs that are kept on purpose.
+// pulled once and stays), and logs that are kept on purpose.
 func dataFiles(_ instance.Names, dataDir string) ([]string, error) {
-	kept := []string{"etcd", "images/content", "images/snapshots", "images/mountpoints"}
+	kept := []string{"etcd", "images/content", "images/snapshots"}
 	return each("file", slices.DeleteFunc(walk(dataDir, anything), func(path string) bool {
 		return slices.ContainsFunc(kept, func(part string) bool { return below(path, filepath.Join(dataDir, part)) }) ||
 			below(path, filepath.Join(dataDir, "logs", "kept")) && hasRecord(path)

@@ -25,22 +25,17 @@ type MountPoint struct {
 // inodes, and to remove all of them with the container: for a usual pod more than for everything else that it has on disk. The
 // pods of a Job, and most others, have the same few places. What the image has at a place hides what is here.
 //
-// Only containers' roots refer to a set; those are counted. A set that was in the making when errand died, or that nobody uses
-// when it starts, is removed then.
+// A set goes with the last container's root that is over it. One that was in the making or going when errand died is removed
+// when it starts.
 type mountPointSets struct {
 	dir string
 
 	mu    sync.Mutex
 	users map[string]int // set → the roots over it
-	idle  []string       // sets without users, the one that lost them last at the end
 }
 
-const (
-	// maxIdleSets bounds the sets that nobody uses and that wait for the next container like the last.
-	maxIdleSets = 32
-	// unfinishedSet is a set in the making.
-	unfinishedSet = "new"
-)
+// unfinishedSet is a set in the making.
+const unfinishedSet = "new"
 
 // openMountPointSets takes over the sets in dir that roots are over, and removes the others.
 func openMountPointSets(dir string, users map[string]int) (*mountPointSets, error) {
@@ -72,9 +67,7 @@ func (m *mountPointSets) claim(points []MountPoint) (string, error) {
 	set := setName(points)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if i := slices.Index(m.idle, set); i >= 0 {
-		m.idle = slices.Delete(m.idle, i, i+1)
-	} else if m.users[set] == 0 {
+	if m.users[set] == 0 {
 		if err := m.make(set, points); err != nil {
 			return "", fmt.Errorf("make mount points: %w", err)
 		}
@@ -119,6 +112,10 @@ func (m *mountPointSets) make(set string, points []MountPoint) error {
 			return err
 		}
 	}
+	// What a removal that failed has left would be in the way.
+	if err := os.RemoveAll(m.path(set)); err != nil {
+		return err
+	}
 	return os.Rename(dir, m.path(set))
 }
 
@@ -154,13 +151,7 @@ func (m *mountPointSets) release(set string) error {
 		return nil
 	}
 	delete(m.users, set)
-	m.idle = append(m.idle, set)
-	if len(m.idle) <= maxIdleSets {
-		return nil
-	}
-	oldest := m.idle[0]
-	m.idle = m.idle[1:]
-	if err := os.RemoveAll(m.path(oldest)); err != nil {
+	if err := os.RemoveAll(m.path(set)); err != nil {
 		return fmt.Errorf("remove a set of mount points: %w", err)
 	}
 	return nil

@@ -2,7 +2,6 @@ package images
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -75,41 +74,39 @@ func TestMountPointSet(t *testing.T) {
 	}
 }
 
-// Sets that nobody uses are kept for the next container, but not all of them, and never past a restart.
-func TestIdleMountPointSets(t *testing.T) {
+// A set goes with the last that uses it, and what a crash has left goes with a restart.
+func TestUnusedMountPointSets(t *testing.T) {
 	dir := t.TempDir()
 	m := openSets(t, dir, map[string]int{})
-	var sets []string
-	for i := range maxIdleSets + 2 {
-		set, err := m.claim(points(fmt.Sprintf("/data/%d", i)))
-		must(t, err)
-		sets = append(sets, set)
-	}
-	twice, err := m.claim(points("/data/0"))
+	set, err := m.claim(points("/data"))
 	must(t, err)
-	must(t, m.release(twice)) // one claim is left
-	for _, set := range sets[1:] {
-		must(t, m.release(set))
-	}
-	exists := func(set string) bool {
+	_, err = m.claim(points("/data"))
+	must(t, err)
+	exists := func() bool {
 		_, err := os.Stat(m.path(set))
 		return err == nil
 	}
-	if !exists(sets[0]) {
+	must(t, m.release(set))
+	if !exists() {
 		t.Error("a set in use is gone")
 	}
-	if exists(sets[1]) || !exists(sets[2]) || len(m.idle) != maxIdleSets {
-		t.Errorf("not the oldest of the idle ones is gone; %d are kept", len(m.idle))
+	must(t, m.release(set))
+	if exists() {
+		t.Error("a set that nobody uses is there")
 	}
-	if got, err := m.claim(points("/data/2")); err != nil || got != sets[2] || len(m.idle) != maxIdleSets-1 {
-		t.Errorf("an idle set is taken up again: %v, %d idle", err, len(m.idle))
-	}
-	must(t, os.Mkdir(filepath.Join(dir, unfinishedSet), 0o700))
-	openSets(t, dir, map[string]int{sets[0]: 1})
-	left, err := os.ReadDir(dir)
+
+	must(t, os.MkdirAll(filepath.Join(m.path(set), "left by a removal that failed"), 0o700))
+	_, err = m.claim(points("/data"))
 	must(t, err)
-	if len(left) != 1 || left[0].Name() != sets[0] {
-		t.Errorf("after a restart there are %v", left)
+	if diff := cmp.Diff([]string{"data/"}, tree(t, m.path(set))); diff != "" {
+		t.Errorf("made anew (-want +got):\n%s", diff)
+	}
+	for _, left := range []string{unfinishedSet, "unused"} {
+		must(t, os.Mkdir(filepath.Join(dir, left), 0o700))
+	}
+	openSets(t, dir, map[string]int{set: 1})
+	if diff := cmp.Diff([]string{set + "/", set + "/data/"}, tree(t, dir)); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
 	}
 }
 
@@ -152,5 +149,8 @@ func TestMountPointsOfRoots(t *testing.T) {
 	must(t, s.RemoveRootfs(ctx, "c2"))
 	if got := s.rootfs.points.users; len(got) > 0 {
 		t.Errorf("after all roots are gone: %v", got)
+	}
+	if left := tree(t, s.rootfs.points.dir); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
