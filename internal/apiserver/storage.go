@@ -3,7 +3,6 @@ package apiserver
 import (
 	"context"
 	"sync"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	etcdkubernetes "go.etcd.io/etcd/client/v3/kubernetes"
@@ -27,13 +26,9 @@ import (
 	"k8s.io/utils/clock"
 )
 
-const (
-	// storagePrefix is where every Kubernetes API server keeps its objects, so
-	// that tools which read backups find them.
-	storagePrefix = "/registry"
-	// compactInterval is how far back a watch may resume.
-	compactInterval = 5 * time.Minute
-)
+// storagePrefix is where every Kubernetes API server keeps its objects, so that
+// tools which read backups find them.
+const storagePrefix = "/registry"
 
 // prefixes are the resources whose place in the store isn't their name.
 func prefixes() map[schema.GroupResource]string {
@@ -47,23 +42,18 @@ func prefixes() map[schema.GroupResource]string {
 // storageOptions gives every registry its place in the store. All of them
 // share one client: upstream's factory dials one per resource.
 type storageOptions struct {
-	factory   *serverstorage.DefaultStorageFactory
-	client    *etcdkubernetes.Client
-	compactor compactor
-	clock     clock.WithTicker
-}
-
-// compactor is what etcd3.NewCompactor returns.
-type compactor interface {
-	etcd3.Compactor
-	Stop()
+	factory *serverstorage.DefaultStorageFactory
+	client  *etcdkubernetes.Client
+	history *history
+	clock   clock.WithTicker
 }
 
 var _ generic.RESTOptionsGetter = &storageOptions{}
 
 func newStorageOptions(client *clientv3.Client, version basecompatibility.EffectiveVersion, resources serverstorage.APIResourceConfigSource) *storageOptions {
 	kube := &etcdkubernetes.Client{Client: client}
-	kube.Kubernetes = kube
+	history := startHistory(client, historyInterval, historyRevisions, clock.RealClock{})
+	kube.Kubernetes = notedWrites{kube, history}
 	// Event's two groups share their objects.
 	factory := serverstorage.NewDefaultStorageFactory(
 		*storagebackend.NewDefaultConfig(storagePrefix, nil),
@@ -75,15 +65,15 @@ func newStorageOptions(client *clientv3.Client, version basecompatibility.Effect
 	)
 	factory.AddCohabitatingResources(api.Resource("events"), events.Resource("events"))
 	return &storageOptions{
-		factory:   factory,
-		client:    kube,
-		compactor: etcd3.NewCompactor(client, compactInterval, clock.RealClock{}, nil),
-		clock:     newAlignedClock(),
+		factory: factory,
+		client:  kube,
+		history: history,
+		clock:   newAlignedClock(),
 	}
 }
 
-// stop ends the compactor. The registries stop their own watches.
-func (o *storageOptions) stop() { o.compactor.Stop() }
+// stop ends what bounds the history. The registries stop their own watches.
+func (o *storageOptions) stop() { o.history.stop() }
 
 // GetRESTOptions implements generic.RESTOptionsGetter.
 func (o *storageOptions) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
@@ -141,7 +131,7 @@ func (o *storageOptions) raw(
 		codec, decoder = versions.codec(codec), versions.decoder(decoder)
 	}
 	store, err := etcd3.New(
-		o.client, o.compactor, codec, newFunc, newListFunc, config.Prefix, resourcePrefix, config.GroupResource,
+		o.client, o.history, codec, newFunc, newListFunc, config.Prefix, resourcePrefix, config.GroupResource,
 		identity.NewEncryptCheckTransformer(), config.LeaseManagerConfig, decoder, versioner)
 	if err != nil {
 		return nil, nil, err
