@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +16,6 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"k8s.io/utils/clock"
 
 	"errand.dev/errand/internal/cri/cgroups"
 	"errand.dev/errand/internal/cri/network"
@@ -134,7 +132,7 @@ func (r *remains) end(ctx context.Context, o Options) error {
 	if err := unmount(r.mounts); err != nil {
 		return err
 	}
-	if err := r.removeNetwork(ctx); err != nil {
+	if err := r.removeNetwork(); err != nil {
 		return err
 	}
 	return removeRuntimeDir(r.names)
@@ -190,9 +188,8 @@ func (r *remains) killAll() error {
 	return nil
 }
 
-// removeNetwork removes the veths, and bridge and table as their owner does it:
-// it takes them over first, with a state directory for the purpose.
-func (r *remains) removeNetwork(ctx context.Context) error {
+// removeNetwork removes the veths, and then bridge and table.
+func (r *remains) removeNetwork() error {
 	if len(r.interfaces) == 0 && !r.table {
 		return nil
 	}
@@ -209,20 +206,7 @@ func (r *remains) removeNetwork(ctx context.Context) error {
 			return fmt.Errorf("remove the network interface %s: %w", name, err)
 		}
 	}
-	state, err := os.MkdirTemp("", "errand-drain-")
-	if err != nil {
-		return fmt.Errorf("make a temporary folder: %w", err)
-	}
-	defer os.RemoveAll(state)
-	m, err := network.New(ctx, network.Config{
-		Bridge: r.names.Bridge, Table: r.names.NFTable, StateDir: state, Clock: clock.RealClock{},
-		// Any range will do for the moment that the bridge lives on.
-		CIDRs: append(network.DefaultCIDRs(), netip.MustParsePrefix("198.18.0.0/24")),
-	})
-	if err != nil {
-		return err
-	}
-	return m.Destroy()
+	return network.Remove(r.names.Bridge, r.names.NFTable)
 }
 
 // realPath is the path as the kernel knows it, also of a directory that is gone.

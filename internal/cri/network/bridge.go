@@ -37,6 +37,23 @@ func existingBridge(h *netlink.Handle, name string) (netlink.Link, netip.Prefix,
 	return link, netip.Prefix{}, nil
 }
 
+// removeBridge removes the bridge, if it is there.
+func removeBridge(name string) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	link, _, err := existingBridge(h, name)
+	if err != nil || link == nil {
+		return err
+	}
+	if err := h.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove the bridge %s: %w", name, err)
+	}
+	return nil
+}
+
 // ensureBridge makes the bridge with the gateway's address, up.
 func ensureBridge(h *netlink.Handle, name string, gateway netip.Prefix, mtu int) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -217,15 +218,15 @@ func (m *Manager) Close() {
 // Destroy removes the table and the bridge, and closes the manager. No
 // sandbox may be left.
 func (m *Manager) Destroy() error {
-	errs := []error{m.nft.destroy()}
-	if err := m.host.LinkDel(m.bridge); err != nil && !errors.Is(err, unix.ENODEV) {
-		errs = append(errs, fmt.Errorf("remove the bridge %s: %w", m.cfg.Bridge, err))
-	}
-	if err := os.RemoveAll(m.cfg.StateDir); err != nil {
-		errs = append(errs, err)
-	}
-	m.Close()
-	return errors.Join(errs...)
+	defer m.Close()
+	return errors.Join(Remove(m.cfg.Bridge, m.cfg.Table), os.RemoveAll(m.cfg.StateDir))
+}
+
+// Remove removes the table and the bridge of those names, as far as they are
+// there, also where no manager can be made any more. No sandbox may be left.
+func Remove(bridge, table string) error {
+	nft := &firewall{table: &nftables.Table{Name: table, Family: nftables.TableFamilyIPv4}, bridge: bridge}
+	return errors.Join(nft.destroy(), removeBridge(bridge))
 }
 
 // VethPrefix begins the names of all veths on the given bridge, so that what
