@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/kubernetes/pkg/apis/batch"
 
 	"errand.dev/errand/internal/jobannotations"
@@ -17,7 +18,8 @@ import (
 const jobAnnotationsName = "JobAnnotations"
 
 // jobAnnotations refuses Jobs, and templates of Jobs, with annotations for the
-// engine that mean nothing: it would go on without them.
+// engine that mean nothing: it would go on without them. It warns of those that
+// have errand's prefix and a name that there isn't.
 type jobAnnotations struct{}
 
 func registerJobAnnotations(plugins *admission.Plugins) {
@@ -32,7 +34,7 @@ func (jobAnnotations) Handles(op admission.Operation) bool {
 }
 
 // Validate implements admission.ValidationInterface.
-func (jobAnnotations) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (jobAnnotations) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetSubresource() != "" {
 		return nil
 	}
@@ -41,6 +43,9 @@ func (jobAnnotations) Validate(_ context.Context, a admission.Attributes, _ admi
 	// What stands already mustn't keep the object from being changed otherwise, such as by losing its finalizers.
 	said := maps.Clone(now)
 	maps.DeleteFunc(said, func(name, value string) bool { old, ok := before[name]; return ok && old == value })
+	for _, text := range jobannotations.Unknown(said, path) {
+		warning.AddWarning(ctx, "", text)
+	}
 	if errs := jobannotations.Validate(said, path); len(errs) > 0 {
 		return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), errs)
 	}

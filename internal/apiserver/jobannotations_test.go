@@ -4,13 +4,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/admission"
+	restclient "k8s.io/client-go/rest"
 	"k8s.io/kubernetes/pkg/apis/batch"
+	"k8s.io/utils/ptr"
 )
 
 // An object that has such an annotation, since before errand refused it, can be changed otherwise: it must be able to lose its finalizers.
@@ -61,4 +64,44 @@ func TestJobAnnotations(t *testing.T) {
 	patch := []byte(`{"metadata":{"annotations":{"errand.dev/image-pull-deadline":"5 minutes"}}}`)
 	_, err = client.Jobs(ns).Patch(t.Context(), "j", types.MergePatchType, patch, metav1.PatchOptions{})
 	refused(err, "metadata.annotations")
+}
+
+// A name that there isn't is most likely mistyped: whoever writes it is told so once, and not at each change of something else.
+func TestJobAnnotationsThatThereAreNot(t *testing.T) {
+	warnings := &recorder{}
+	config := restclient.CopyConfig(shared.config)
+	config.WarningHandler = warnings
+	ns, client := namespace(t, nil), clientFor(t, config).BatchV1()
+	told := func(err error, want ...string) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, text := range warnings.texts {
+			what, _, _ := strings.Cut(text, ": errand knows no such annotation")
+			got = append(got, what)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		warnings.texts = nil
+	}
+	spec := batchv1.JobSpec{Suspend: ptr.To(true), Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "main", Image: "busybox"}},
+	}}}
+	mistyped := metav1.ObjectMeta{Name: "j", Annotations: map[string]string{"errand.dev/image-pull-dedline": "5m", "errand.dev/image-pull-deadline": "5m"}}
+	_, err := client.Jobs(ns).Create(t.Context(), &batchv1.Job{ObjectMeta: mistyped, Spec: spec}, metav1.CreateOptions{})
+	told(err, "metadata.annotations[errand.dev/image-pull-dedline]")
+	_, err = client.CronJobs(ns).Create(t.Context(), &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: batchv1.CronJobSpec{
+		Schedule: "* * * * *", Suspend: ptr.To(true), JobTemplate: batchv1.JobTemplateSpec{ObjectMeta: mistyped, Spec: spec},
+	}}, metav1.CreateOptions{})
+	told(err, "spec.jobTemplate.metadata.annotations[errand.dev/image-pull-dedline]")
+	for patch, want := range map[string][]string{
+		`{"metadata":{"labels":{"a":"b"}}}`:                     nil,
+		`{"metadata":{"annotations":{"errand.dev/ttl":"600"}}}`: {"metadata.annotations[errand.dev/ttl]"},
+	} {
+		_, err = client.Jobs(ns).Patch(t.Context(), "j", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		told(err, want...)
+	}
 }

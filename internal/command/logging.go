@@ -6,15 +6,22 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
+	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/textlogger"
 )
 
-// StartLogging sets up klog, which errand and upstream's libraries log with. At
-// verbosity 0 only warnings and errors are shown, and none any more once ctx
-// ends: every loop of upstream's complains when its context goes, which is of
-// no use to whoever pressed Ctrl-C.
+// courseOfThings is the verbosity from which on errors are shown that are part of it.
+const courseOfThings = 2
+
+// StartLogging sets up klog, which errand and upstream's libraries log with;
+// nothing may be logged before. At verbosity 0 only warnings and errors are shown,
+// and none any more once ctx ends: every loop of upstream's complains when its
+// context goes, which is of no use to whoever pressed Ctrl-C. Errors that need
+// nobody's attention are shown from verbosity 2 on.
 func StartLogging(ctx context.Context, verbosity int, stderr io.Writer) error {
 	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(fs)
@@ -28,25 +35,63 @@ func StartLogging(ctx context.Context, verbosity int, stderr io.Writer) error {
 		}
 	}
 	w := &logWriter{to: stderr}
-	// klog writes a message to the outputs of its own severity and of all below,
-	// so one of them sees everything from its severity up.
-	lowest := "INFO"
 	if verbosity == 0 {
-		lowest = "WARNING"
 		context.AfterFunc(ctx, w.mute)
 	}
-	for _, severity := range []string{"INFO", "WARNING", "ERROR", "FATAL"} {
-		if severity == lowest {
-			klog.SetOutputBySeverity(severity, w)
-		} else {
-			klog.SetOutputBySeverity(severity, io.Discard)
+	text := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w)))
+	klog.SetLoggerWithOptions(logr.New(&logSink{LogSink: text.GetSink(), verbosity: verbosity}), klog.WriteKlogBuffer(func(line []byte) {
+		// What klog has formatted itself begins with the letter of its severity.
+		if verbosity > 0 || line[0] != 'I' {
+			w.Write(line) //nolint:errcheck // there is nowhere to say so
 		}
-	}
+	}))
 	return nil
 }
 
-// logWriter passes on what it is given until it is muted.
+// logSink leaves out what isn't for this verbosity. klog has looked at V already, but knows no errors that aren't.
+type logSink struct {
+	logr.LogSink
+	verbosity int
+}
+
+func (s *logSink) Init(info logr.RuntimeInfo) {
+	info.CallDepth++ // this sink's own frame
+	s.LogSink.Init(info)
+}
+
+func (s *logSink) Enabled(int) bool { return s.verbosity > 0 }
+
+// Info is here so that it is a frame, as Error is.
+func (s *logSink) Info(level int, msg string, keysAndValues ...any) {
+	s.LogSink.Info(level, msg, keysAndValues...)
+}
+
+func (s *logSink) Error(err error, msg string, keysAndValues ...any) {
+	if s.verbosity < courseOfThings && isHarmless(err) {
+		return
+	}
+	s.LogSink.Error(err, msg, keysAndValues...)
+}
+
+func (s *logSink) WithValues(keysAndValues ...any) logr.LogSink {
+	return &logSink{s.LogSink.WithValues(keysAndValues...), s.verbosity}
+}
+
+func (s *logSink) WithName(name string) logr.LogSink {
+	return &logSink{s.LogSink.WithName(name), s.verbosity}
+}
+
+// WithCallDepth implements logr.CallDepthLogSink, so that lines name the file that logs.
+func (s *logSink) WithCallDepth(depth int) logr.LogSink {
+	if l, ok := s.LogSink.(logr.CallDepthLogSink); ok {
+		return &logSink{l.WithCallDepth(depth), s.verbosity}
+	}
+	return s
+}
+
+// logWriter passes on whole lines, one at a time, until it is muted.
 type logWriter struct {
+	mu    sync.Mutex
 	to    io.Writer
 	muted atomic.Bool
 }
@@ -57,5 +102,7 @@ func (w *logWriter) Write(p []byte) (int, error) {
 	if w.muted.Load() {
 		return len(p), nil
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return w.to.Write(p)
 }

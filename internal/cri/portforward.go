@@ -30,11 +30,11 @@ func (s *Service) readySandbox(id string) (*sandbox, error) {
 func (r streamRuntime) PortForward(ctx context.Context, id string, port int32, stream io.ReadWriteCloser) error {
 	sb, err := r.s.readySandbox(id)
 	if err != nil {
-		return toStatus(err)
+		return err
 	}
 	conn, err := r.s.dial(sb, port)
 	if err != nil {
-		return toStatus(fmt.Errorf("failed to connect to localhost:%d inside sandbox %q: %w", port, sb.id, err))
+		return fmt.Errorf("failed to connect to localhost:%d inside sandbox %q: %w", port, sb.id, err)
 	}
 	stop := context.AfterFunc(ctx, func() {
 		conn.Close()   //nolint:errcheck // ends both copies
@@ -56,7 +56,7 @@ func (r streamRuntime) PortForward(ctx context.Context, id string, port int32, s
 	if ctx.Err() != nil {
 		return nil
 	}
-	return toStatus(err)
+	return err
 }
 
 // dial connects from inside of the sandbox's network namespace: the socket is

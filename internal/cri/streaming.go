@@ -100,7 +100,7 @@ func (s *Service) PortForward(_ context.Context, req *runtimeapi.PortForwardRequ
 	return server.GetPortForward(req)
 }
 
-// streamRuntime is what the streams end at.
+// streamRuntime is what the streams end at. Its errors are texts for the streams' clients, who are people: they have no gRPC code.
 type streamRuntime struct{ s *Service }
 
 // Exec runs a command with its streams until it exits. If the client goes first,
@@ -108,7 +108,7 @@ type streamRuntime struct{ s *Service }
 func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.Reader, out, errs io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	c, err := r.s.running(id)
 	if err != nil {
-		return toStatus(err)
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -119,7 +119,7 @@ func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.
 		code, err = r.execPipes(ctx, c, cmd, in, out, errs)
 	}
 	if err != nil {
-		return toStatus(err)
+		return err
 	}
 	if code != 0 {
 		return utilexec.CodeExitError{Err: errors.New("error executing command " + strconvJoin(cmd, code)), Code: code}
@@ -180,7 +180,7 @@ func (r streamRuntime) execTerminal(ctx context.Context, c *container, cmd []str
 func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out, errs io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize) error {
 	c, err := r.s.running(id)
 	if err != nil {
-		return toStatus(err)
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -188,12 +188,12 @@ func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 	defer pipes.close()
 	req := oci.AttachRequest{Stdin: in != nil, Stdout: pipes.output(out), Stderr: pipes.output(errs)}
 	if pipes.err != nil {
-		return toStatus(pipes.err)
+		return pipes.err
 	}
 	a, err := r.s.cfg.Runtime.Attach(ctx, c.id, req)
 	pipes.started()
 	if err != nil {
-		return toStatus(err)
+		return err
 	}
 	defer a.Close() //nolint:errcheck // only detaches
 	if input := a.Input(); input != nil {
@@ -215,7 +215,7 @@ func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 	if ctx.Err() != nil {
 		return nil // the client has gone
 	}
-	return toStatus(err)
+	return err
 }
 
 func followSize(ctx context.Context, terminal *os.File, resize <-chan remotecommand.TerminalSize) {

@@ -63,6 +63,12 @@ func TestExecStream(t *testing.T) {
 		t.Errorf("pipes: %q, %q, %v", out.String(), stderr.String(), err)
 	}
 
+	// What a client can't have is said in words for people.
+	want := `error executing command in container: OCI runtime exec failed: exec failed: unable to start container process: exec: "nosuch": executable file not found in $PATH`
+	if err := stream(t, exec(false, "nosuch"), remotecommand.StreamOptions{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard}); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+
 	out.Reset()
 	size := make(sizes, 1)
 	size <- remotecommand.TerminalSize{Width: 77, Height: 33}

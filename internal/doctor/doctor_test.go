@@ -9,9 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"errand.dev/errand/internal/datadir"
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/leakcheck"
+	"errand.dev/errand/internal/oci/shim/launch"
 )
 
 // fakeRoot makes a tree with the given files, by their path from the root.
@@ -207,5 +210,28 @@ func TestExamineAnswersEveryCheck(t *testing.T) {
 	}
 	if Worst(found) != Failure {
 		t.Errorf("a host with nothing on it is %s", Worst(found))
+	}
+}
+
+func TestLauncherSaysWhatIsInItsWay(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err            error
+		root           bool
+		want           Status
+		detail, remedy string
+	}{
+		"nothing":              {nil, true, OK, "errand starts ordinary containers itself", ""},
+		"an old kernel":        {fmt.Errorf("the kernel lacks mount_setattr (%w)", unix.ENOSYS), true, Warning, "an OCI runtime starts all containers: the kernel lacks mount_setattr", "use Linux 5.12"},
+		"the same, not root":   {fmt.Errorf("the kernel lacks mount_setattr (%w)", unix.ENOSYS), false, Warning, "an OCI runtime starts all containers: the kernel lacks mount_setattr", "use Linux 5.12"},
+		"not root":             {fmt.Errorf("this process may not call mount_setattr (%w)", unix.EPERM), false, Warning, "can't try without root", "run errand doctor as root"},
+		"root, but restrained": {fmt.Errorf("this process may not call mount_setattr (%w)", unix.EPERM), true, Warning, "this process may not call mount_setattr", "CAP_SYS_ADMIN"},
+		"a setting":            {launch.ErrDumpable, true, Warning, "fs.suid_dumpable is 1", "sysctl fs.suid_dumpable=2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := launcherFinding(tc.err, tc.root)
+			if f.Status != tc.want || !strings.Contains(f.Detail, tc.detail) || !strings.Contains(f.Remedy, tc.remedy) || (tc.remedy == "") != (f.Remedy == "") {
+				t.Errorf("%+v, want %s, %q, %q", f, tc.want, tc.detail, tc.remedy)
+			}
+		})
 	}
 }

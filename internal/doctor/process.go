@@ -71,10 +71,22 @@ func shim(_ context.Context, h Host) Finding {
 
 // launcher says who starts ordinary containers.
 func launcher(context.Context, Host) Finding {
-	if err := launch.Supported(); err != nil {
-		return warn("use Linux 5.12 or newer on amd64 or arm64: a container then costs a tenth of the CPU", "an OCI runtime starts all containers, since this machine lacks %v", err)
+	return launcherFinding(launch.Supported(), os.Geteuid() == 0)
+}
+
+func launcherFinding(err error, root bool) Finding {
+	remedy := "use Linux 5.12 or newer on amd64 or arm64"
+	switch {
+	case err == nil:
+		return ok("errand starts ordinary containers itself")
+	case errors.Is(err, unix.EPERM) && !root:
+		return warn("run errand doctor as root", "can't try without root")
+	case errors.Is(err, unix.EPERM):
+		remedy = "give errand CAP_SYS_ADMIN, and no seccomp filter that forbids the call"
+	case errors.Is(err, launch.ErrDumpable):
+		remedy = "sysctl fs.suid_dumpable=2"
 	}
-	return ok("errand starts ordinary containers itself")
+	return warn(remedy+": a container then costs a tenth of the CPU", "an OCI runtime starts all containers: %v", err)
 }
 
 func dataDirectory(_ context.Context, h Host) Finding {

@@ -1,7 +1,7 @@
 // Package jobannotations has the annotations by which a Job asks for what
 // Kubernetes' API has no field for: their names, what they mean, and what is
-// wrong with one. The Job engine reads them, and errand's API refuses what it
-// couldn't.
+// wrong with one. The Job engine reads them; errand's API refuses what it
+// couldn't, and warns of what it wouldn't.
 package jobannotations
 
 import (
@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -38,6 +39,26 @@ var checks = map[string]func(value string) error{
 	ImagePullDeadline:    checkDuration,
 	TTLAfterSuccess:      checkTTL,
 	TTLAfterFailure:      checkTTL,
+}
+
+const (
+	prefix = "errand.dev/"
+	// rerunOf is what errand rerun notes on a Job; the engine doesn't read it.
+	rerunOf = prefix + "rerun-of"
+)
+
+// Unknown says of each annotation with errand's prefix that there is no such one: it is most likely mistyped, and would do nothing.
+// It is no error: another version of errand may know it.
+func Unknown(annotations map[string]string, path *field.Path) []string {
+	var warnings []string
+	for _, name := range slices.Sorted(maps.Keys(annotations)) {
+		if _, known := checks[name]; known || name == rerunOf || !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		warnings = append(warnings, fmt.Sprintf("%s: errand knows no such annotation, and it does nothing; there are %s",
+			path.Key(name), strings.Join(slices.Sorted(maps.Keys(checks)), ", ")))
+	}
+	return warnings
 }
 
 // Validate returns all that is wrong with a Job's annotations for the engine.

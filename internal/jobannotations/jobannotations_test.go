@@ -4,8 +4,35 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"errand.dev/errand/internal/jobrun"
 )
+
+func TestUnknown(t *testing.T) {
+	path := field.NewPath("metadata", "annotations")
+	const there = ": errand knows no such annotation, and it does nothing; there are errand.dev/image-pull-deadline, errand.dev/max-pod-failure-backoff, " +
+		"errand.dev/pod-failure-backoff, errand.dev/ttl-seconds-after-failure, errand.dev/ttl-seconds-after-success"
+	for name, tc := range map[string]struct {
+		annotations map[string]string
+		want        []string
+	}{
+		"none":    {nil, nil},
+		"known":   {map[string]string{PodFailureBackoff: "1s", TTLAfterFailure: "bad, but known"}, nil},
+		"others'": {map[string]string{"example.com/image-pull-deadline": "1s", "errand.dev.example/x": "", "plain": ""}, nil},
+		"a rerun": {map[string]string{jobrun.RerunOf: "a"}, nil},
+		"mistyped": {map[string]string{"errand.dev/image-pull-dedline": "1s", "errand.dev/TTL": "", ImagePullDeadline: "1s"}, []string{
+			"metadata.annotations[errand.dev/TTL]" + there, "metadata.annotations[errand.dev/image-pull-dedline]" + there,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, Unknown(tc.annotations, path)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
 
 func TestValidate(t *testing.T) {
 	for _, tc := range []struct {

@@ -2,6 +2,7 @@ package jobrun
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -79,10 +80,13 @@ func (e End) String() string {
 	}
 }
 
+// grpcCode is what a runtime's answer to its node begins with, which nodes pass on.
+var grpcCode = regexp.MustCompile(`rpc error: code = \w+ desc = `)
+
 // because joins what there is of a reason and a message to what stands before.
 func because(reason, message string) string {
 	var b strings.Builder
-	for _, s := range []string{reason, strings.TrimSpace(message)} {
+	for _, s := range []string{reason, strings.TrimSpace(grpcCode.ReplaceAllString(message, ""))} {
 		if s != "" {
 			b.WriteString(": " + s)
 		}

@@ -38,6 +38,8 @@ func TestPodHoldUp(t *testing.T) {
 		"no image": {[]func(*corev1.Pod){onNode, container(waiting("ErrImagePull", "not found"))}, nil, "can't get the image busybox, which is tried again: not found"},
 		"no image, in the pause between tries": {[]func(*corev1.Pod){onNode, container(waiting("ImagePullBackOff", `Back-off pulling image "busybox": ErrImagePull: not found`))}, nil,
 			"can't get the image busybox, which is tried again: not found"},
+		"no image, as a node says it": {[]func(*corev1.Pod){onNode, container(waiting("ImagePullBackOff", `Back-off pulling image "busybox": ErrImagePull: rpc error: code = NotFound desc = not found`))}, nil,
+			"can't get the image busybox, which is tried again: not found"},
 		"no image by its name": {[]func(*corev1.Pod){onNode, container(waiting("InvalidImageName", "bad"))}, nil, "can't get the image busybox: InvalidImageName: bad"},
 		"restarts": {[]func(*corev1.Pod){onNode, phase(corev1.PodRunning), container(restarted(waiting("CrashLoopBackOff", "back-off"), 0, 4, 1))}, nil,
 			"waits to start container main again, which ended with exit code 4"},

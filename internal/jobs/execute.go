@@ -73,9 +73,18 @@ func (e *engine) attempt(ctx context.Context, s *jobState, d deed, n int, do fun
 	}
 	asked, _ := apierrors.SuggestsClientDelay(err)
 	s.held.fail(d, e.clock.Now(), time.Duration(asked)*time.Second)
-	klog.FromContext(ctx).Error(err, "Job: will try again", "job", klog.KRef(s.namespace, s.name), "wait", s.held.wait(d, e.clock.Now()))
+	logger := klog.FromContext(ctx).WithValues("job", klog.KRef(s.namespace, s.name), "wait", s.held.wait(d, e.clock.Now()).Round(time.Millisecond))
+	if d == deedCreate && isRefusal(err) {
+		logger.V(2).Info("Job: a pod is refused; will try again", "err", err)
+	} else {
+		logger.Error(err, "Job: will try again")
+	}
 	return false
 }
+
+// isRefusal says whether the API took the request and won't have it: a quota, a name of nothing, a field. Of a pod's creation it is for the
+// Job's author to mend, whom an event tells, and no error of the engine's.
+func isRefusal(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) }
 
 // inParallel calls do for 0 … n-1, at most limit at a time, in order of their beginnings. After a failure none is begun any more. It returns
 // the first error.

@@ -23,7 +23,7 @@ func Drain(ctx context.Context, o Options, stderr io.Writer) error {
 	dir, err := datadir.OpenExisting(o.DataDir)
 	var held *datadir.HeldError
 	if errors.As(err, &held) {
-		return fmt.Errorf("%w: errand drain ends what a stopped errand serve left", err)
+		return errHeld(held)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return drainRemains(ctx, o, err, stderr)
@@ -32,6 +32,18 @@ func Drain(ctx context.Context, o Options, stderr io.Writer) error {
 		return err
 	}
 	return errors.Join(drain(ctx, o, dir, stderr), dir.Close())
+}
+
+// errHeld says what to do about whoever holds the data directory: another one is of no use to a drain.
+func errHeld(held *datadir.HeldError) error {
+	what := "stop that one first"
+	switch h := held.Holder; {
+	case !h.Serves():
+		what = "wait for its end"
+	case h.PID != 0:
+		what += fmt.Sprintf(", by kill %d or, if it is a service, systemctl stop errand", h.PID)
+	}
+	return fmt.Errorf("data directory %s is held by %s, and errand drain ends what a stopped errand has left: %s", held.Path, held.Holder, what)
 }
 
 func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) error {

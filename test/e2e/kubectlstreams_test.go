@@ -36,6 +36,13 @@ func TestStreams(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	})
+	t.Run("exec of nothing", func(t *testing.T) {
+		r := e.with(t).try("", "exec", "streams", "-c", "work", "--", "nosuch")
+		const want = `error executing command in container: OCI runtime exec failed: exec failed: unable to start container process: exec: "nosuch": executable file not found in $PATH`
+		if r.Code != 1 || !strings.HasSuffix(r.Stderr, ": "+want+"\n") {
+			t.Errorf("got %+v, want %s", r, want)
+		}
+	})
 	t.Run("cp", func(t *testing.T) {
 		e := e.with(t)
 		dir := t.TempDir()

@@ -153,8 +153,8 @@ func TestRun(t *testing.T) {
 		wantResult(t, e.ownIn(job("fromfile", "echo from a file"), "run", "-f", "-"), 0, "from a file\n")
 		wantResult(t, e.ownIn(job("fromfile", "true"), "run", "-f", "-"), 1, `jobs.batch "fromfile" already exists in the namespace default: run it again by errand rerun job/fromfile`)
 		wantResult(t, e.ownIn(job("wrong", "true", "paralelism: 2"), "run", "-f", "-"), 1, `unknown field "spec.paralelism"`)
-		wantResult(t, e.ownIn(job("one", "true")+"---\n"+job("two", "true"), "run", "-f", "-"), 1, "holds 2 objects, and errand run takes one Job")
-		wantResult(t, e.own("run", "-f", "../../examples/cronjob.yaml"), 1, "cronjob.yaml holds a CronJob of batch/v1")
+		wantResult(t, e.ownIn(job("one", "true")+"---\n"+job("two", "true"), "run", "-f", "-"), 1, "standard input holds 2 Jobs, and errand run takes one", "errand wait job/one job/two")
+		wantResult(t, e.own("run", "-f", "../../examples/cronjob.yaml"), 1, "cronjob.yaml holds CronJob/every-minute of batch/v1")
 		e.wantNoJob("wrong")
 	})
 	t.Run("detached", func(t *testing.T) {

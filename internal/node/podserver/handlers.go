@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
@@ -68,17 +69,30 @@ func errBadRequest(format string, args ...any) error {
 // writeError answers with the error's text, plainly: the API server makes a
 // Status of it. What doesn't carry a status is our own failure.
 func writeError(w http.ResponseWriter, req *http.Request, err error) {
-	status := http.StatusInternalServerError
+	code := http.StatusInternalServerError
 	var known *httpError
 	if errors.As(err, &known) {
-		status = known.status
+		code = known.status
 	} else if req.Context().Err() == nil {
 		klog.FromContext(req.Context()).V(2).Info("Request failed", "path", req.URL.Path, "err", err)
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write([]byte(err.Error())) // a client that's gone has no use for it
+	w.WriteHeader(code)
+	_, _ = w.Write([]byte(plain(err).Error())) // a client that's gone has no use for it
 }
+
+// plain leaves out of what the runtime says how it came here: the reader is a person. The code is still to be had.
+func plain(err error) error {
+	if coded, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		return plainError{coded.GRPCStatus()}
+	}
+	return err
+}
+
+type plainError struct{ status *status.Status }
+
+func (e plainError) Error() string              { return e.status.Message() }
+func (e plainError) GRPCStatus() *status.Status { return e.status }
 
 // pod finds the pod that the request's path names.
 func (s *Server) pod(req *http.Request) (*v1.Pod, error) {

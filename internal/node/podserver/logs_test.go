@@ -87,7 +87,7 @@ func TestLogErrors(t *testing.T) {
 		"/exec/ns/p/uid-2/c?command=ls&output=1": `404 pod "p" with UID "uid-2" does not exist`,
 		"/exec/ns/p/c?command=ls":                `400 you must specify at least 1 of stdin, stdout, stderr`,
 		"/exec/ns/p/c?output=1":                  `400 you must specify at least one command`,
-		"/exec/ns/p/c?command=ls&output=1":       `404 rpc error: code = NotFound desc = container is gone`,
+		"/exec/ns/p/c?command=ls&output=1":       `404 container is gone`,
 		"/portForward/ns/q":                      `404 pod "q" does not exist`,
 		"/healthz":                               `200 ok`,
 	} {

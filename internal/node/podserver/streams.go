@@ -117,7 +117,7 @@ func (s *Server) sandbox(ctx context.Context, pod *v1.Pod) (string, error) {
 func join(w http.ResponseWriter, req *http.Request, location string, err error) error {
 	if err != nil {
 		// Codes such as NotFound become the status that the kubelet gives them.
-		if werr := streaming.WriteError(err, w); werr != nil {
+		if werr := streaming.WriteError(plain(err), w); werr != nil {
 			klog.FromContext(req.Context()).V(2).Info("The client is gone", "err", werr)
 		}
 		return nil

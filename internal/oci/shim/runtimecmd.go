@@ -94,8 +94,8 @@ func runtimeError(name, logPath string) error {
 	if message == "" {
 		message = "the runtime was killed or failed without a message"
 	}
-	// runc names its command, crun doesn't.
-	if !strings.HasPrefix(message, "runc ") {
+	// runc names its command, or begins with "exec failed"; crun doesn't.
+	if !strings.HasPrefix(message, "runc ") && !strings.HasPrefix(message, name+" ") {
 		message = name + ": " + message
 	}
 	what := "create"

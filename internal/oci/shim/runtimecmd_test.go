@@ -35,7 +35,11 @@ func TestRuntimeError(t *testing.T) {
 			"exec", `{"level":"error","msg":"runc exec failed: exec: \"x\": permission denied"}`,
 			shimapi.CodeStart, `OCI runtime exec failed: runc exec failed: exec: "x": permission denied`,
 		},
-		"several errors":   {"run", `{"level":"error","msg":"runc first"}` + "\n" + `{"level":"error","msg":"runc last"}`, shimapi.CodeRuntime, "OCI runtime create failed: runc last"},
+		"several errors": {"run", `{"level":"error","msg":"runc first"}` + "\n" + `{"level":"error","msg":"runc last"}`, shimapi.CodeRuntime, "OCI runtime create failed: runc last"},
+		"runc, of an exec": {
+			"exec", `{"level":"error","msg":"exec failed: unable to start container process: exec: \"x\": permission denied"}`,
+			shimapi.CodeStart, `OCI runtime exec failed: exec failed: unable to start container process: exec: "x": permission denied`,
+		},
 		"not JSON, killed": {"update", "panic\n", shimapi.CodeRuntime, "OCI runtime update failed: update: the runtime was killed or failed without a message"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -314,7 +314,7 @@ func (b *child) outcome() error {
 			return startFailed("%v", err)
 		}
 		if err != nil {
-			return failed(fmt.Errorf("unable to start container process: error during container init: %w", err))
+			return failed(fmt.Errorf("unable to start container process: %w", err))
 		}
 		return nil
 	}

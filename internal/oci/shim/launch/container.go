@@ -343,8 +343,5 @@ func attach(mount, at int, path string) error {
 
 // startFailed makes an error that the container is to blame for.
 func startFailed(format string, args ...any) error {
-	return &shimapi.Error{
-		Code:    shimapi.CodeStart,
-		Message: "OCI runtime create failed: unable to start container process: error during container init: " + fmt.Sprintf(format, args...),
-	}
+	return &shimapi.Error{Code: shimapi.CodeStart, Message: fmt.Sprintf(format, args...)}
 }

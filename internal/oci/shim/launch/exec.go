@@ -25,7 +25,7 @@ type ExecRequest struct {
 // Exec starts a process in a container that Start has made. Errors: as Start's.
 func (l *Launcher) Exec(req ExecRequest) (p Process, err error) {
 	onThread(func() { p, err = l.execHere(req) })
-	return p, err
+	return p, execing.explain(err)
 }
 
 func (l *Launcher) execHere(req ExecRequest) (Process, error) {

@@ -177,13 +177,36 @@ type Process struct {
 // container itself is to blame. On failure nothing is left; a child that failed is for the caller to reap, as any.
 func (l *Launcher) Start(req Request) (p Process, err error) {
 	onThread(func() { p, err = l.startHere(req) })
-	return p, err
+	return p, creating.explain(err)
 }
 
+// failed makes an error of err that says whose fault it is.
 func failed(err error) error {
 	var known *shimapi.Error
 	if errors.As(err, &known) {
 		return known
 	}
-	return &shimapi.Error{Code: shimapi.CodeRuntime, Message: fmt.Sprintf("create failed: %v", err)}
+	return &shimapi.Error{Code: shimapi.CodeRuntime, Message: err.Error()}
+}
+
+// deed is what has failed, in the words that users know from other runtimes.
+type deed struct{ container, machine string }
+
+// The deeds: what comes before the message where the container is to blame, and where it isn't.
+var (
+	creating = deed{"OCI runtime create failed: unable to start container process: error during container init: ", "create failed: "}
+	execing  = deed{"OCI runtime exec failed: exec failed: unable to start container process: ", "exec failed: "}
+)
+
+// explain puts one of failed's errors into those words.
+func (d deed) explain(err error) error {
+	var known *shimapi.Error
+	if !errors.As(err, &known) {
+		return err
+	}
+	words := d.machine
+	if known.Code == shimapi.CodeStart {
+		words = d.container
+	}
+	return &shimapi.Error{Code: known.Code, Message: words + known.Message}
 }

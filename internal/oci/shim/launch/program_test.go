@@ -3,6 +3,7 @@ package launch
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,11 +53,29 @@ func TestExecFailed(t *testing.T) {
 		{"/x", unix.EACCES, `exec: "/x": permission denied`},
 		{"/x", unix.E2BIG, `exec: "/x": argument list too long`},
 	} {
-		err := execFailed(tc.command, tc.errno)
-		var known *shimapi.Error
-		if !errors.As(err, &known) || known.Code != shimapi.CodeStart || !strings.HasSuffix(known.Message, tc.want) {
-			t.Errorf("%s, %v: %v", tc.command, tc.errno, err)
+		for deed, words := range map[deed]string{
+			creating: "OCI runtime create failed: unable to start container process: error during container init: ",
+			execing:  "OCI runtime exec failed: exec failed: unable to start container process: ",
+		} {
+			err := deed.explain(execFailed(tc.command, tc.errno))
+			var known *shimapi.Error
+			if !errors.As(err, &known) || known.Code != shimapi.CodeStart || known.Message != words+tc.want {
+				t.Errorf("%s, %v: %v", tc.command, tc.errno, err)
+			}
 		}
+	}
+}
+
+func TestExplainTheMachinesFaults(t *testing.T) {
+	for deed, want := range map[deed]string{creating: "create failed: clone3: cannot allocate memory", execing: "exec failed: clone3: cannot allocate memory"} {
+		err := deed.explain(failed(fmt.Errorf("clone3: %w", unix.ENOMEM)))
+		var known *shimapi.Error
+		if !errors.As(err, &known) || known.Code != shimapi.CodeRuntime || known.Message != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if err := creating.explain(nil); err != nil {
+		t.Errorf("a success: %v", err)
 	}
 }
 
