@@ -32,7 +32,7 @@ func (e *engine) create(ctx context.Context, s *jobState, job *batchv1.Job, crea
 	for i, c := range creations {
 		switch err := failures[i]; {
 		case created[i]:
-			e.eventf(job, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %s", names.at(c.Slot))
+			e.routinef(s, job, "SuccessfulCreate", "Created pod: %s", names.at(c.Slot))
 		case err == nil || errors.Is(err, errUnfit) || failed || isNamespaceTerminating(err) || ctx.Err() != nil:
 		default:
 			failed = true

@@ -28,7 +28,7 @@ func (e *engine) delete(ctx context.Context, s *jobState, job *batchv1.Job, dele
 	for i, d := range deletions {
 		switch err := failures[i]; {
 		case done[i]:
-			e.eventf(job, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %s", d.Name)
+			e.routinef(s, job, "SuccessfulDelete", "Deleted pod: %s", d.Name)
 		case err == nil || errors.Is(err, errUnfit) || failed || ctx.Err() != nil:
 		default:
 			failed = true

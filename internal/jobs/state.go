@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/utils/ptr"
 )
 
@@ -74,6 +75,8 @@ type jobState struct {
 	// refused is set once the namespace accepts no new pods.
 	refused bool
 	held    holds
+	// routine bounds the events of single pods; nil before the first.
+	routine flowcontrol.PassiveRateLimiter
 
 	// startedAt is the exact time that job.Status.StartTime rounds down, if this process set it.
 	startedAt time.Time
