@@ -7,7 +7,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"errand.dev/errand/internal/jobs"
-	"errand.dev/errand/internal/sharing"
 )
 
 // trim makes a cache's transform: it takes off what the engine of that manager
@@ -15,12 +14,10 @@ import (
 // can't be told from others with certainty; but of another controller's pod, a
 // few hundred bytes are enough to know that it is one.
 func trim(manager string) cache.TransformFunc {
-	pods := sharing.NewVersions(sharing.Newest)
 	return func(obj any) (any, error) {
 		switch o := obj.(type) {
 		case *corev1.Pod:
 			jobs.TrimPod(o)
-			pods.Share(o) // an informer passes each object through here once
 		case *batchv1.Job:
 			o.ManagedFields = nil // the API server keeps them when a status is written without
 			if ptr.Deref(o.Spec.ManagedBy, batchv1.JobControllerName) != manager {

@@ -53,7 +53,6 @@ func TestTrimKeepsWhatTheEngineReads(t *testing.T) {
 		want.Spec = corev1.PodSpec{
 			NodeName: "here", RestartPolicy: corev1.RestartPolicyNever,
 			InitContainers: []corev1.Container{{Name: "i", RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}},
-			Containers:     []corev1.Container{{Name: "c"}},
 		}
 		want.Status.PodIPs = nil
 		want.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "i", RestartCount: 2}}

@@ -36,7 +36,6 @@ func TrimPod(p *corev1.Pod) {
 		Hostname:       p.Spec.Hostname,
 		RestartPolicy:  p.Spec.RestartPolicy,
 		InitContainers: trimContainers(p.Spec.InitContainers),
-		Containers:     trimContainers(p.Spec.Containers),
 	}
 	p.Status.HostIPs, p.Status.PodIPs = nil, nil
 	p.Status.EphemeralContainerStatuses = nil
