@@ -51,7 +51,8 @@ func TestSummary(t *testing.T) {
 		"[sig-apps] Job skips itself\n    needs two nodes",
 		"no test has such a name:\n  [sig-apps] Job is gone …",
 		"Not run on this machine:\n  [sig-apps] Job … ever ran: a fourth dimension",
-		"[sig-apps] Job                                1      1       1            1",
+		"\n     1      1       1            1  [sig-apps] Job\n",
+		"\n     1      1       1            1  all\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())

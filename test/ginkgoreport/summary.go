@@ -116,7 +116,12 @@ func (s Summary) Print(out io.Writer) {
 	list("Failed", s.failed)
 	list("Broken", s.broken)
 	list("Out of scope, but no test has such a name", s.stale)
-	fmt.Fprintf(out, "\n%-40s %6s %6s %7s %12s\n", "", "passed", "failed", "skipped", "out of scope")
+	// The names come last: some are three lines long.
+	fmt.Fprintf(out, "\n%6s %6s %7s %12s\n", "passed", "failed", "skipped", "out of scope")
+	row := func(name string, c counts) {
+		fmt.Fprintf(out, "%6d %6d %7d %12d  %s\n", c.passed, c.failed, c.skipped, c.outOfScope, name)
+	}
+	var all counts
 	names := make([]string, 0, len(s.groups))
 	for name := range s.groups {
 		names = append(names, name)
@@ -124,8 +129,10 @@ func (s Summary) Print(out io.Writer) {
 	slices.Sort(names)
 	for _, name := range names {
 		c := s.groups[name]
-		fmt.Fprintf(out, "%-40s %6d %6d %7d %12d\n", name, c.passed, c.failed, c.skipped, c.outOfScope)
+		row(name, *c)
+		all = counts{all.passed + c.passed, all.failed + c.failed, all.skipped + c.skipped, all.outOfScope + c.outOfScope}
 	}
+	row("all", all)
 }
 
 // Err says what is wrong with the results.
