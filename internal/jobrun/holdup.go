@@ -62,8 +62,11 @@ func containerHoldUp(pod *corev1.Pod, s *corev1.ContainerStatus) string {
 			message = cause
 		}
 		return fmt.Sprintf("can't get the image %s, which is tried again%s", image(pod, s), because("", message))
-	case "ErrImageNeverPull", "InvalidImageName":
+	case "ErrImageNeverPull":
 		return fmt.Sprintf("can't get the image %s%s", image(pod, s), because(w.Reason, w.Message))
+	case "InvalidImageName":
+		// The Job isn't given up: other pods of it may be at work, and someone may correct this one's image.
+		return fmt.Sprintf("can't get the image %q, and never will by that name: correct it in the Job's manifest, and run that anew%s", image(pod, s), because(w.Reason, w.Message))
 	case "CrashLoopBackOff":
 		how := "ended"
 		if t := s.LastTerminationState.Terminated; t != nil {
