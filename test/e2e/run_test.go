@@ -212,7 +212,7 @@ func TestRunInterrupted(t *testing.T) {
 		u := e.begin("run", "stubborn", "--image", "busybox", "--", "sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
 		u.await(u.out, "up\n")
 		u.signal(syscall.SIGINT)
-		u.await(u.said, "job/stubborn is being deleted: it waits for a pod to end, which has 30 s for it\n")
+		u.await(u.said, ": it waits for a pod to end, which has 30 s for it\n")
 		u.signal(syscall.SIGINT)
 		if u.end(); u.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
 			t.Errorf("it ended by %s", u.cmd.ProcessState)
