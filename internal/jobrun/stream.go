@@ -143,14 +143,15 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) && !errors.Is(err, io.EOF) {
 			return err // a line that has no end is read again
 		}
-		if begins && len(piece) > 0 {
+		first := begins
+		if first && len(piece) > 0 {
 			var at time.Time
 			at, piece = cutTime(piece)
 			wanted = s.read(at, known, &skip)
 		}
 		begins = err == nil
 		if wanted && len(piece) > 0 {
-			if err := s.write(piece, err); err != nil {
+			if err := s.write(piece, first, err); err != nil {
 				return fmt.Errorf("write it: %w", err)
 			}
 		}
@@ -179,8 +180,9 @@ func (s *stream) read(at, known time.Time, skip *int) bool {
 	return true
 }
 
-// write writes a piece of the log; ended says why it has no line's end, if it hasn't.
-func (s *stream) write(piece []byte, ended error) error {
+// write writes a piece of the log, a line's first or a further one; ended says why it
+// has no line's end, if it hasn't.
+func (s *stream) write(piece []byte, first bool, ended error) error {
 	many := s.logs.many.Load()
 	prefix := ""
 	switch {
@@ -195,7 +197,7 @@ func (s *stream) write(piece []byte, ended error) error {
 	if prefix != "" && errors.Is(ended, io.EOF) {
 		piece = append(bytes.Clone(piece), '\n')
 	}
-	return s.logs.output.log(prefix, piece)
+	return s.logs.output.log(s, prefix, piece, first)
 }
 
 // cutTime takes off a line the time that the API put before it.
