@@ -26,6 +26,9 @@ func TestLogs(t *testing.T) {
 	}{
 		"breaks off": {[]string{lines("one\n", "two\n"), lines("one\n", "two\n", "three\n")}, "one\ntwo\nthree\n"},
 		"breaks off between two of the same time": {[]string{sameTime[:strings.Index(sameTime, "\n")+1], sameTime}, "one\ntwo\nthree\n"},
+		"breaks off in a line":                    {[]string{lines("one\n", "tw"), lines("one\n", "two\n", "three\n")}, "one\ntwo\nthree\n"},
+		"breaks off in a long line":               {[]string{lines(long[:maxLine+5]), lines(long, "two\n")}, long + "two\n"},
+		"has ended in a line":                     {[]string{lines("one\n", "tw")}, "one\ntw"},
 		"has ended where it broke off":            {[]string{lines("one\n")}, "one\n"},
 		"nothing yet":                             {[]string{"", lines("one\n")}, "one\n"},
 		"a long line":                             {[]string{lines(long, "two\n")}, long + "two\n"},
