@@ -155,7 +155,7 @@ func TestQueueOrder(t *testing.T) {
 	if got != "dabce" {
 		t.Errorf("order %s, want dabce", got)
 	}
-	if len(q.pods)+len(q.classes)+len(q.active)+q.untold.Len() != 0 {
+	if len(q.pods)+len(q.classes)+q.active.Len()+q.untold.Len() != 0 {
 		t.Errorf("left: %+v", q)
 	}
 }

@@ -1,12 +1,12 @@
 package binder
 
 import (
-	"container/heap"
 	"container/list"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"errand.dev/errand/internal/indexheap"
 	"errand.dev/errand/internal/podtrace"
 )
 
@@ -16,8 +16,8 @@ import (
 type queue struct {
 	pods    map[types.UID]*waiting
 	classes map[string]*class
-	active  classHeap
-	untold  list.List // of *waiting, in the order in which they came to be
+	active  *indexheap.Heap[*class] // those that aren't blocked
+	untold  list.List               // of *waiting, in the order in which they came to be
 	arrived uint64
 }
 
@@ -39,24 +39,25 @@ type waiting struct {
 
 // class is pods that fit the same nodes.
 type class struct {
+	indexheap.Place // in queue.active
+
 	key      string
 	priority int32
 	pods     list.List  // of *waiting, first come first
-	index    int        // in queue.active; -1 if blocked
 	blocked  *diagnosis // why none of them fits
 	told     string     // what all of them have been told or are about to be
 }
 
 func newQueue() *queue {
-	return &queue{pods: map[types.UID]*waiting{}, classes: map[string]*class{}}
+	return &queue{pods: map[types.UID]*waiting{}, classes: map[string]*class{}, active: indexheap.New((*class).before)}
 }
 
 // head is the pod to decide on next, nil if none may fit.
 func (q *queue) head() *waiting {
-	if len(q.active) == 0 {
+	if q.active.Len() == 0 {
 		return nil
 	}
-	return q.active[0].first()
+	return q.active.First().first()
 }
 
 func (c *class) first() *waiting { return c.pods.Front().Value.(*waiting) }
@@ -75,7 +76,7 @@ func (q *queue) add(w *waiting) {
 	}
 	c, ok := q.classes[key]
 	if !ok {
-		c = &class{key: key, priority: w.info.priority, index: -1}
+		c = &class{key: key, priority: w.info.priority}
 		q.classes[key] = c
 	}
 	w.class = c
@@ -85,11 +86,7 @@ func (q *queue) add(w *waiting) {
 		return
 	}
 	c.told = ""
-	if c.index < 0 {
-		heap.Push(&q.active, c)
-	} else {
-		heap.Fix(&q.active, c.index)
-	}
+	q.active.Put(c)
 }
 
 // insertInOrder keeps those that came first in front; nearly always that is the end.
@@ -135,14 +132,11 @@ func (q *queue) leaveClass(w *waiting) {
 	}
 	c.pods.Remove(w.place)
 	w.class, w.place = nil, nil
-	switch {
-	case c.pods.Len() == 0:
-		if c.index >= 0 {
-			heap.Remove(&q.active, c.index)
-		}
+	if c.pods.Len() == 0 {
+		q.active.Remove(c)
 		delete(q.classes, c.key)
-	case c.index >= 0:
-		heap.Fix(&q.active, c.index)
+	} else if c.blocked == nil {
+		q.active.Put(c)
 	}
 }
 
@@ -156,9 +150,7 @@ func (q *queue) block(w *waiting, why *diagnosis) {
 	}
 	c := w.class
 	c.blocked = why
-	if c.index >= 0 {
-		heap.Remove(&q.active, c.index)
-	}
+	q.active.Remove(c)
 	text := why.String()
 	if text == c.told {
 		return // as after most events, so that a large class costs no more
@@ -231,41 +223,15 @@ func (q *queue) happened(e event) {
 	for _, c := range q.classes {
 		if c.blocked != nil && c.blocked.curedBy(e) {
 			c.blocked = nil
-			heap.Push(&q.active, c)
+			q.active.Put(c)
 		}
 	}
 }
 
-// classHeap orders classes by priority, then by their first pod's arrival.
-type classHeap []*class
-
-func (h classHeap) Len() int { return len(h) }
-
-func (h classHeap) Less(i, j int) bool {
-	if h[i].priority != h[j].priority {
-		return h[i].priority > h[j].priority
+// before orders classes by priority, then by their first pod's arrival.
+func (c *class) before(other *class) bool {
+	if c.priority != other.priority {
+		return c.priority > other.priority
 	}
-	return h[i].first().order < h[j].first().order
-}
-
-func (h classHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (h *classHeap) Push(x any) {
-	c := x.(*class)
-	c.index = len(*h)
-	*h = append(*h, c)
-}
-
-// Pop implements heap.Interface.
-func (h *classHeap) Pop() any {
-	last := len(*h) - 1
-	c := (*h)[last]
-	c.index = -1
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return c
+	return c.first().order < other.first().order
 }

@@ -11,11 +11,12 @@ import (
 
 	"errand.dev/errand/internal/cli/controller"
 	"errand.dev/errand/internal/command"
+	"errand.dev/errand/internal/datadir"
 	"errand.dev/errand/internal/instance"
 )
 
 // dataDirEnv changes the default of every command's --data-dir.
-const dataDirEnv = "ERRAND_DATA_DIR"
+const dataDirEnv = datadir.Env
 
 // Main runs the command line and returns the process's exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {

@@ -37,6 +37,8 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 		{[]string{"run", "-f", "x.yaml", "a"}, "takes no arguments"},
 		{[]string{"run", "--image", "busybox", "--timeout", "1500ms"}, "--timeout 1.5s: must be in whole seconds"},
 		{[]string{"run", "--image", "busybox", "--memory", "much"}, `--memory "much": must be a quantity`},
+		{[]string{"run", "--image", "bad image"}, `--image "bad image": invalid reference format: an image is named as [REGISTRY/]NAME[:TAG], such as busybox:1.36`},
+		{[]string{"run", "--image", "BusyBox", "-d"}, `--image "BusyBox": invalid reference format: repository name (library/BusyBox) must be lowercase`},
 		{[]string{"run", "--image", "busybox", "-o", "json"}, "-o json needs --detach"},
 		{[]string{"run", "--image", "busybox", "--rm", "-d"}, "--detach has nobody"},
 		{[]string{"wait"}, "needs a Job"},

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"errand.dev/errand/internal/command"
+	"errand.dev/errand/internal/datadir"
 )
 
 // cluster is whose Jobs a command is about: this machine's errand's, unless its flags
@@ -91,8 +92,8 @@ func checkOwnKubeconfig(dataDir string) error {
 	path := filepath.Join(dataDir, "kubeconfig")
 	f, err := os.Open(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("there is no errand at %s: start one with errand serve, or name its data directory by $%s", dataDir, dataDirEnv)
+	case datadir.IsAbsent(err):
+		return &datadir.AbsentError{Path: dataDir}
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s is its owner's alone: run this with sudo, or have the owner run errand kubeconfig --merge for you", path)
 	case err != nil:

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -61,6 +62,23 @@ func TestWhichCluster(t *testing.T) {
 				t.Errorf("%+v, %v", at, err)
 			}
 		})
+	}
+}
+
+// Each command says the same where there is no errand, also where a file stands.
+func TestNoErrand(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "typo")
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, file} {
+		want := "errand: there is no errand at " + path + ": start one with errand serve, or name another's data directory by --data-dir or $ERRAND_DATA_DIR\n"
+		for _, args := range [][]string{{"wait", "a"}, {"run", "--image", "busybox"}, {"rerun", "a"}, {"logs", "a"}, {"kubeconfig"}} {
+			if code, _, stderr := call(t, append(args, "--data-dir", path)...); code != command.ExitError || stderr != want {
+				t.Errorf("errand %s: exit code %d, %q, want %q", args, code, stderr, want)
+			}
+		}
 	}
 }
 

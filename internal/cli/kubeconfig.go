@@ -17,6 +17,7 @@ import (
 
 	"errand.dev/errand/internal/atomicfile"
 	"errand.dev/errand/internal/command"
+	"errand.dev/errand/internal/datadir"
 )
 
 func newKubeconfig() *cobra.Command {
@@ -97,8 +98,8 @@ func readKubeconfig(dataDir string) (*clientcmdapi.Config, error) {
 	path := filepath.Join(dataDir, "kubeconfig")
 	c, err := clientcmd.LoadFromFile(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no errand at %s: start one with errand serve, or name its --data-dir", dataDir)
+	case datadir.IsAbsent(err):
+		return nil, &datadir.AbsentError{Path: dataDir}
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%s is its owner's alone: run this with sudo", path)
 	case err != nil:

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,8 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
+
+	"errand.dev/errand/internal/datadir"
 )
 
 func newKubectl() *cobra.Command {
@@ -84,7 +87,12 @@ func useErrandsKubeconfig(args []string) error {
 	if ownKubeconfig(args) || !talksToCluster(args) {
 		return nil
 	}
-	return checkOwnKubeconfig(defaultDataDir())
+	err := checkOwnKubeconfig(defaultDataDir())
+	if absent := (*datadir.AbsentError)(nil); errors.As(err, &absent) {
+		// All flags are kubectl's, which knows no --data-dir.
+		return fmt.Errorf("there is no errand at %s: start one with errand serve, or name another's data directory by $%s", absent.Path, dataDirEnv)
+	}
+	return err
 }
 
 func ownKubeconfig(args []string) bool {

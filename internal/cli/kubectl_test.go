@@ -39,7 +39,7 @@ func TestKubectlWithoutAnErrandSaysSo(t *testing.T) {
 	t.Setenv("KUBECONFIG", "")
 	for _, args := range [][]string{{"kubectl", "version"}, {"kubectl", "get", "jobs"}} {
 		code, _, stderr := call(t, args...)
-		if code != command.ExitError || !strings.Contains(stderr, "there is no errand at "+nowhere) {
+		if code != command.ExitError || !strings.Contains(stderr, "there is no errand at "+nowhere+": start one with errand serve, or name another's data directory by $ERRAND_DATA_DIR\n") {
 			t.Errorf("errand %v: exit code %d, %s", args, code, stderr)
 		}
 	}

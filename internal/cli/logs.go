@@ -79,16 +79,21 @@ func (o *logsOptions) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return o.at.explain(err)
 	}
-	if job.Partial != nil {
-		fmt.Fprintf(cmd.ErrOrStderr(), "errand: logs of pods that are gone are left out, since reading them takes the right to list nodes and to get nodes/proxy: %v\n", job.Partial)
+	if job.Forbidden != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "errand: logs of pods that are gone are left out, since reading them takes the right to list nodes and to get nodes/proxy: %v\n", job.Forbidden)
 	}
 	attempts := slices.DeleteFunc(job.Attempts, func(a joblogs.Attempt) bool {
 		return o.container != "" && a.Container != o.container || o.failed && !a.Failed()
 	})
+	print := o.printText
 	if o.output != "" {
-		return o.printData(cmd, name, job, attempts)
+		print = o.printData
 	}
-	return o.printText(cmd, name, job, attempts)
+	err = print(cmd, name, job, attempts)
+	if job.Unanswered != nil {
+		err = errors.Join(err, fmt.Errorf("logs of pods that are gone may be left out: %w", job.Unanswered))
+	}
+	return err
 }
 
 // printText prints the logs to the output, each below a heading on the error output.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/spf13/cobra"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -150,6 +151,10 @@ func (w *jobWords) job(cmd *cobra.Command, args []string, file string) (*batchv1
 
 // complete makes of the flags what they stand for.
 func (w *jobWords) complete(cmd *cobra.Command) error {
+	// A pod with a name that can't be read would wait for ever.
+	if _, err := reference.ParseNormalizedNamed(w.Image); err != nil {
+		return fmt.Errorf("--image %q: %w: an image is named as [REGISTRY/]NAME[:TAG], such as busybox:1.36", w.Image, err)
+	}
 	w.Lookup = os.LookupEnv
 	w.Restart, w.Pull = corev1.RestartPolicy(w.restart), corev1.PullPolicy(w.pull)
 	w.BackoffLimit = &w.backoffLimit

@@ -64,7 +64,7 @@ ends those too).`,
 func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.StringVar(&o.DataDir, "data-dir", o.DataDir, "holds everything that outlives the process; $"+dataDirEnv+" changes the default")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "where to write the administrator's kubeconfig, besides \"kubeconfig\" in the data directory")
-	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port; port 0 takes any free one")
+	f.StringVar(&o.Listen, "listen", o.Listen, "the API's host:port; port 0 takes any free one, that of the last time if it still is")
 	f.BoolVar(&o.Node, "node", o.Node, "run pods here; with false, pods stay Pending until a node of your own takes them")
 	f.StringVar(&o.NodeName, "node-name", o.NodeName, "the Node's name (default the host's name)")
 	f.IntVar(&o.MaxPods, "max-pods", o.MaxPods, "how many pods may run at once")

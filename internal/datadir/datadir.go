@@ -23,6 +23,9 @@ import (
 // grows only when an older errand would misread what a newer one wrote.
 const Format = 1
 
+// Env is the environment variable that names a data directory where no flag does.
+const Env = "ERRAND_DATA_DIR"
+
 const (
 	lockFile   = "lock"
 	formatFile = "format"
@@ -79,6 +82,22 @@ func (e *NewerError) Error() string {
 	return fmt.Sprintf("data directory %s has format %d, made by a newer errand; this one knows formats up to %d: run the newer errand, or give this one another --data-dir", e.Path, e.Format, e.Max)
 }
 
+// AbsentError says that there is no errand at a path. It is an fs.ErrNotExist.
+type AbsentError struct{ Path string }
+
+func (e *AbsentError) Error() string {
+	return fmt.Sprintf("there is no errand at %s: start one with errand serve, or name another's data directory by --data-dir or $%s", e.Path, Env)
+}
+
+// Is makes it an fs.ErrNotExist.
+func (e *AbsentError) Is(target error) bool { return target == fs.ErrNotExist }
+
+// IsAbsent says of an error about a file of a data directory that it isn't there:
+// neither it nor, maybe, the directory.
+func IsAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
+}
+
 // Open makes the directory where it is missing (0700), locks it for this
 // process and checks its format. It returns a *HeldError or a *NewerError
 // where that is the reason. The lock ends with Close or with the process,
@@ -103,18 +122,26 @@ func Open(path string) (*Dir, error) {
 }
 
 // OpenExisting is Open for who has no use for a directory without an errand in
-// it: it makes nothing, and returns an error that wraps fs.ErrNotExist.
+// it: it makes nothing, and returns an *AbsentError.
 func OpenExisting(path string) (*Dir, error) {
-	if _, err := os.Stat(filepath.Join(path, formatFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no errand at %s: name its --data-dir (%w)", path, err)
+	if _, err := os.Stat(filepath.Join(path, formatFile)); IsAbsent(err) {
+		return nil, &AbsentError{Path: path}
 	}
 	return Open(path)
 }
 
-// forUser adds what to do where this user may not write.
+// forUser adds what to do where no data directory can be.
 func forUser(err error) error {
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+	const elsewhere = ", or give this another --data-dir"
+	switch {
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
 		return fmt.Errorf("%w: run this with sudo, or give it a --data-dir of your own, such as ~/.errand", err)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%w, but a file: move it away%s", err, elsewhere)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w: make it writable%s", err, elsewhere)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: free some%s", err, elsewhere)
 	}
 	return err
 }

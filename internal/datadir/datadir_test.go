@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestOnlyOneHolds(t *testing.T) {
@@ -94,8 +96,9 @@ func TestOpenExistingMakesNothing(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "typo")
 	empty := t.TempDir()
 	for _, path := range []string{missing, empty} {
-		if _, err := OpenExisting(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "no errand at "+path) {
-			t.Errorf("OpenExisting(%s): %v", path, err)
+		_, err := OpenExisting(path)
+		if want := "there is no errand at " + path + ": start one with errand serve, or name another's data directory by --data-dir or $ERRAND_DATA_DIR"; !errors.Is(err, fs.ErrNotExist) || err.Error() != want {
+			t.Errorf("OpenExisting(%s): %v, want %s", path, err, want)
 		}
 	}
 	if _, err := os.Stat(missing); err == nil {
@@ -113,4 +116,30 @@ func TestOpenExistingMakesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
+}
+
+// Where no directory can be, it is said what to do.
+func TestWhereNoDirectoryCanBe(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, filepath.Join(file, "below")} {
+		want := "make the data directory: mkdir " + file + ": not a directory, but a file: move it away, or give this another --data-dir"
+		if _, err := Open(path); err == nil || err.Error() != want {
+			t.Errorf("Open(%s): %v, want %s", path, err, want)
+		}
+		if _, err := OpenExisting(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("OpenExisting(%s): %v", path, err)
+		}
+	}
+	for errno, want := range map[error]string{
+		unix.EROFS:  "read-only file system: make it writable, or give this another --data-dir",
+		unix.ENOSPC: "no space left on device: free some, or give this another --data-dir",
+		unix.EIO:    "input/output error",
+	} {
+		if got := forUser(errno); got.Error() != want {
+			t.Errorf("%v, want %s", got, want)
+		}
+	}
 }

@@ -58,16 +58,17 @@ type Job struct {
 	uid             types.UID
 	// Attempts are its runs, in the order of their start.
 	Attempts []Attempt
-	// Partial, unless nil, tells why logs of what is there no more are missing: the
-	// reader may not have the right to them.
-	Partial error
+	// Forbidden, unless nil, tells that the reader may not ask for the logs of what is
+	// there no more, which are therefore left out; Unanswered which nodes didn't tell
+	// of theirs.
+	Forbidden, Unanswered error
 }
 
 // NotFoundError says that there is no such Job, and nothing left of one, as far as its
 // reader may know.
 type NotFoundError struct {
 	Namespace, Name string
-	// Partial is as Job's.
+	// Partial, unless nil, tells why more may be left than could be found.
 	Partial error
 }
 
@@ -96,19 +97,17 @@ func Find(ctx context.Context, client kubernetes.Interface, namespace, name stri
 	if err != nil {
 		return nil, fmt.Errorf("list the Job's pods: %w", err)
 	}
-	kept, err := j.kept(ctx)
-	if err != nil {
-		if !apierrors.IsForbidden(err) {
-			return nil, err
-		}
-		j.Partial = err
+	kept := j.kept(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
+	j.Forbidden, j.Unanswered = kept.forbidden, kept.unanswered
 	if j.uid == "" {
-		if j.uid = lastOf(name, pods.Items, kept); j.uid == "" {
-			return nil, &NotFoundError{namespace, name, j.Partial}
+		if j.uid = lastOf(name, pods.Items, kept.runs); j.uid == "" {
+			return nil, &NotFoundError{namespace, name, cmp.Or(j.Forbidden, j.Unanswered)}
 		}
 	}
-	j.Attempts = merge(j.uid, pods.Items, kept)
+	j.Attempts = merge(j.uid, pods.Items, kept.runs)
 	return j, nil
 }
 
@@ -227,17 +226,14 @@ func (j *Job) Open(ctx context.Context, a *Attempt, timestamps bool) (io.ReadClo
 		return log, err
 	}
 	// The pod has just gone.
-	kept, keptErr := j.kept(ctx)
-	if keptErr != nil {
-		return nil, errors.Join(err, keptErr)
-	}
-	for _, r := range kept {
+	kept := j.kept(ctx)
+	for _, r := range kept.runs {
 		if found := r.attempt(); found.id() == a.id() {
 			a.node, a.PodGone = found.node, true
 			return j.openKept(ctx, a, timestamps)
 		}
 	}
-	return nil, err
+	return nil, errors.Join(err, kept.forbidden, kept.unanswered)
 }
 
 func (j *Job) openKept(ctx context.Context, a *Attempt, timestamps bool) (io.ReadCloser, error) {

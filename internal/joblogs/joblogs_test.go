@@ -1,6 +1,7 @@
 package joblogs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +11,9 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -154,11 +157,15 @@ func TestFailed(t *testing.T) {
 // api answers what it has by path, and 404 for all else.
 type api struct {
 	answers map[string]any // objects; strings are logs; ints are failures
-	calls   []string
+
+	mu    sync.Mutex
+	calls []string
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	a.mu.Lock()
 	a.calls = append(a.calls, req.URL.RequestURI())
+	a.mu.Unlock()
 	answer, ok := a.answers[req.URL.Path]
 	if !ok {
 		answer = http.StatusNotFound
@@ -204,10 +211,11 @@ const (
 	keptPath  = "/api/v1/nodes/here/proxy/keptLogs/ns/j"
 )
 
+func node(name, version string) v1.Node {
+	return v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{KubeletVersion: version}}}
+}
+
 func cluster(changes map[string]any) *api {
-	node := func(name, version string) v1.Node {
-		return v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{KubeletVersion: version}}}
-	}
 	answers := map[string]any{
 		jobPath: batchv1.Job{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "j", UID: "uid-j"},
@@ -223,23 +231,29 @@ func cluster(changes map[string]any) *api {
 
 func TestFind(t *testing.T) {
 	for name, tc := range map[string]struct {
-		changes map[string]any
-		want    string
-		partial bool
-		err     string
+		changes    map[string]any
+		want       string
+		forbidden  bool
+		unanswered string
+		err        string
 	}{
 		"there":                               {want: "q/c#0:?(gone) p/c#0:running"},
 		"gone, with pods left":                {changes: map[string]any{jobPath: 404}, want: "q/c#0:?(gone) p/c#0:running"},
 		"gone, with its pods":                 {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}}, want: "q/c#0:?(gone)"},
 		"none of that name":                   {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}, keptPath: keptlogs.List{}}, err: `there is no Job "j" in namespace "ns"`},
 		"gone, and what is kept is forbidden": {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}, keptPath: 403}, err: `there is no Job "j" in namespace "ns"; logs may be kept of one that was there, but can't be asked for: ask node here`},
-		"what is kept is forbidden":           {changes: map[string]any{keptPath: 403}, want: "p/c#0:running", partial: true},
-		"nodes are forbidden":                 {changes: map[string]any{nodesPath: 403}, want: "p/c#0:running", partial: true},
+		"what is kept is forbidden":           {changes: map[string]any{keptPath: 403}, want: "p/c#0:running", forbidden: true},
+		"nodes are forbidden":                 {changes: map[string]any{nodesPath: 403}, want: "p/c#0:running", forbidden: true},
 		"a node that keeps none":              {changes: map[string]any{keptPath: 404}, want: "p/c#0:running"},
-		"a node that doesn't answer":          {changes: map[string]any{keptPath: 503}, err: "ask node here for the logs that it keeps"},
-		"a node that answers wrongly":         {changes: map[string]any{keptPath: "<html>"}, err: "ask node here for the logs that it keeps"},
-		"pods are forbidden":                  {changes: map[string]any{podsPath: 403}, err: "list the Job's pods"},
-		"the Job is forbidden":                {changes: map[string]any{jobPath: 403}, err: "get the Job"},
+		"a node that doesn't answer":          {changes: map[string]any{keptPath: 503}, want: "p/c#0:running", unanswered: "ask node here for the logs that it keeps"},
+		"a node that answers wrongly":         {changes: map[string]any{keptPath: "<html>"}, want: "p/c#0:running", unanswered: "ask node here for the logs that it keeps"},
+		"nodes can't be had":                  {changes: map[string]any{nodesPath: 503}, want: "p/c#0:running", unanswered: "list nodes"},
+		"one of two doesn't answer": {changes: map[string]any{
+			nodesPath: v1.NodeList{Items: []v1.Node{node("lost", "v1.37.2+errand.1"), node("here", "v1.37.2+errand.1")}}, strings.Replace(keptPath, "here", "lost", 1): 503,
+		}, want: "q/c#0:?(gone) p/c#0:running", unanswered: "ask node lost for the logs that it keeps"},
+		"gone, and no node answers": {changes: map[string]any{jobPath: 404, podsPath: v1.PodList{}, keptPath: 503}, err: "but can't be asked for: ask node here"},
+		"pods are forbidden":        {changes: map[string]any{podsPath: 403}, err: "list the Job's pods"},
+		"the Job is forbidden":      {changes: map[string]any{jobPath: 403}, err: "get the Job"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := cluster(tc.changes)
@@ -253,14 +267,65 @@ func TestFind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := describe(j.Attempts); got != tc.want || (j.Partial != nil) != tc.partial {
-				t.Errorf("got  %s, partial: %v\nwant %s", got, j.Partial, tc.want)
+			if got := describe(j.Attempts); got != tc.want || (j.Forbidden != nil) != tc.forbidden {
+				t.Errorf("got  %s, forbidden: %v\nwant %s", got, j.Forbidden, tc.want)
+			}
+			if u := j.Unanswered; (u != nil) != (tc.unanswered != "") || u != nil && !strings.Contains(u.Error(), tc.unanswered) {
+				t.Errorf("unanswered: %v, want %q", u, tc.unanswered)
 			}
 			if slices.ContainsFunc(a.calls, func(c string) bool { return strings.Contains(c, "elsewhere") }) {
 				t.Errorf("a kubelet was asked: %q", a.calls)
 			}
 		})
 	}
+}
+
+// silent is a way to the API on which one node never answers.
+type silent struct {
+	*api
+	node string
+}
+
+func (s silent) RoundTrip(req *http.Request) (*http.Response, error) {
+	if strings.HasPrefix(req.URL.Path, nodesPath+"/"+s.node+"/") {
+		<-req.Context().Done()
+		return nil, req.Context().Err()
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, req)
+	return w.Result(), nil
+}
+
+// A node that hangs is waited for, but not for ever, and once, however many there are.
+func TestNodesThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		errands := []v1.Node{node("lost", "v1.37.2+errand.1"), node("here", "v1.37.2+errand.1"), node("lost", "v1.37.2+errand.1")}
+		way := silent{cluster(map[string]any{nodesPath: v1.NodeList{Items: errands}}), "lost"}
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://api", QPS: -1, Transport: way, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		j, err := Find(t.Context(), client, "ns", "j")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := describe(j.Attempts); got != "q/c#0:?(gone) p/c#0:running" {
+			t.Errorf("found %s", got)
+		}
+		if u := j.Unanswered; u == nil || !strings.Contains(u.Error(), "ask node lost for the logs that it keeps: it took longer than 10s") {
+			t.Errorf("unanswered: %v", u)
+		}
+		if took := time.Since(began); took != nodeTime {
+			t.Errorf("it took %s, want %s", took, nodeTime)
+		}
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := Find(ctx, client, "ns", "j"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("whose caller goes: %v", err)
+		}
+	})
 }
 
 // A log is read where it is, even if it has come to be elsewhere since.

@@ -49,6 +49,11 @@ func with(condition batchv1.JobConditionType, reason, message string) func(*batc
 	}
 }
 
+// deletedAt5 has a Job deleted, which these finalizers hold.
+func deletedAt5(finalizers ...string) func(*batchv1.Job) {
+	return func(job *batchv1.Job) { job.DeletionTimestamp, job.Finalizers = ptr.To(at(5)), finalizers }
+}
+
 // makePod makes a pod of a Job's.
 func makePod(job *batchv1.Job, name string, edit ...func(*corev1.Pod)) *corev1.Pod {
 	pod := &corev1.Pod{

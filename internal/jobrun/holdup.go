@@ -1,6 +1,7 @@
 package jobrun
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 )
 
@@ -62,8 +64,11 @@ func containerHoldUp(pod *corev1.Pod, s *corev1.ContainerStatus) string {
 			message = cause
 		}
 		return fmt.Sprintf("can't get the image %s, which is tried again%s", image(pod, s), because("", message))
-	case "ErrImageNeverPull", "InvalidImageName":
+	case "ErrImageNeverPull":
 		return fmt.Sprintf("can't get the image %s%s", image(pod, s), because(w.Reason, w.Message))
+	case "InvalidImageName":
+		// The Job isn't given up: other pods of it may be at work, and someone may correct this one's image.
+		return fmt.Sprintf("can't get the image %q, and never will by that name: correct it in the Job's manifest, and run that anew%s", image(pod, s), because(w.Reason, w.Message))
 	case "CrashLoopBackOff":
 		how := "ended"
 		if t := s.LastTerminationState.Terminated; t != nil {
@@ -108,9 +113,9 @@ func jobHoldUp(job *batchv1.Job, made bool, left int, events []*corev1.Event) st
 	target := targetOf(job)
 	switch {
 	case job.DeletionTimestamp != nil:
-		return fmt.Sprintf("is being deleted: %s", podsLeft(left, job))
+		return deletion(job, left)
 	case target != nil:
-		return fmt.Sprintf("is about to end (%s): %s", target.Reason, podsLeft(left, job))
+		return fmt.Sprintf("is about to end (%s): %s", target.Reason, cmp.Or(podsLeft(left, job), "it waits for its controllers"))
 	case left > 0 || standing(job) != "":
 		return ""
 	case ptr.Deref(job.Spec.Parallelism, 1) == 0:
@@ -129,12 +134,32 @@ func jobHoldUp(job *batchv1.Job, made bool, left int, events []*corev1.Event) st
 	}
 }
 
-// podsLeft says what is waited for where a Job waits for the end of pods.
+// deletion says since when a Job is being deleted, and what keeps it from being gone,
+// as far as so many pods of it are known to be left.
+func deletion(job *batchv1.Job, left int) string {
+	since := "is being deleted since " + job.DeletionTimestamp.Local().Format(time.DateTime)
+	if pods := podsLeft(left, job); pods != "" {
+		return since + ": " + pods
+	}
+	finalizers := slices.Clone(job.Finalizers)
+	for i, f := range finalizers {
+		if f == metav1.FinalizerDeleteDependents {
+			finalizers[i] += " (what belongs to it goes first)"
+		}
+	}
+	if len(finalizers) == 0 {
+		return since
+	}
+	return since + ": it waits until the controllers of its finalizers have removed them: " + strings.Join(finalizers, ", ")
+}
+
+// podsLeft says what is waited for where a Job waits for the end of pods; "" where it
+// waits for none.
 func podsLeft(n int, job *batchv1.Job) string {
 	grace := ptr.Deref(job.Spec.Template.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)
 	switch n {
 	case 0:
-		return "it waits for its controllers"
+		return ""
 	case 1:
 		return fmt.Sprintf("it waits for a pod to end, which has %d s for it", grace)
 	default:

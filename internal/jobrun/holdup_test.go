@@ -2,6 +2,7 @@ package jobrun
 
 import (
 	"testing"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -40,7 +41,9 @@ func TestPodHoldUp(t *testing.T) {
 			"can't get the image busybox, which is tried again: not found"},
 		"no image, as a node says it": {[]func(*corev1.Pod){onNode, container(waiting("ImagePullBackOff", `Back-off pulling image "busybox": ErrImagePull: rpc error: code = NotFound desc = not found`))}, nil,
 			"can't get the image busybox, which is tried again: not found"},
-		"no image by its name": {[]func(*corev1.Pod){onNode, container(waiting("InvalidImageName", "bad"))}, nil, "can't get the image busybox: InvalidImageName: bad"},
+		"no image by its name": {[]func(*corev1.Pod){onNode, container(waiting("InvalidImageName", "bad"))}, nil,
+			`can't get the image "busybox", and never will by that name: correct it in the Job's manifest, and run that anew: InvalidImageName: bad`},
+		"no image here": {[]func(*corev1.Pod){onNode, container(waiting("ErrImageNeverPull", "absent"))}, nil, "can't get the image busybox: ErrImageNeverPull: absent"},
 		"restarts": {[]func(*corev1.Pod){onNode, phase(corev1.PodRunning), container(restarted(waiting("CrashLoopBackOff", "back-off"), 0, 4, 1))}, nil,
 			"waits to start container main again, which ended with exit code 4"},
 		"a missing Secret":       {[]func(*corev1.Pod){onNode, container(waiting("CreateContainerConfigError", `secret "s" not found`))}, nil, `container main doesn't start: CreateContainerConfigError: secret "s" not found`},
@@ -61,6 +64,7 @@ func TestPodHoldUp(t *testing.T) {
 
 func TestJobHoldUp(t *testing.T) {
 	failed := func(n int32) func(*batchv1.Job) { return func(j *batchv1.Job) { j.Status.Failed = n } }
+	since := "is being deleted since " + at(5).Local().Format(time.DateTime)
 	refused := event("Warning", "FailedCreate", "exceeded quota", 1)
 	for name, tc := range map[string]struct {
 		job    *batchv1.Job
@@ -78,8 +82,11 @@ func TestJobHoldUp(t *testing.T) {
 		"suspended is said else": {makeJob("a", func(j *batchv1.Job) { j.Spec.Suspend = ptr.To(true) }), false, 0, nil, ""},
 		"about to fail": {makeJob("a", with(batchv1.JobFailureTarget, "DeadlineExceeded", "")), true, 2, nil,
 			"is about to end (DeadlineExceeded): it waits for 2 pods to end, which have 30 s for it"},
-		"being deleted": {makeJob("a", func(j *batchv1.Job) { j.DeletionTimestamp = ptr.To(metav1.Now()) }), true, 1, nil,
-			"is being deleted: it waits for a pod to end, which has 30 s for it"},
+		"being deleted": {makeJob("a", deletedAt5("x/y")), true, 1, nil, since + ": it waits for a pod to end, which has 30 s for it"},
+		"held by finalizers": {makeJob("a", deletedAt5("x/y", metav1.FinalizerDeleteDependents)), true, 0, nil,
+			since + ": it waits until the controllers of its finalizers have removed them: x/y, foregroundDeletion (what belongs to it goes first)"},
+		"about to be gone":        {makeJob("a", deletedAt5()), true, 0, nil, since},
+		"about to end, pods gone": {makeJob("a", with(batchv1.JobFailureTarget, "R", "")), true, 0, nil, "is about to end (R): it waits for its controllers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := jobHoldUp(tc.job, tc.made, tc.left, tc.events); got != tc.want {

@@ -1,6 +1,7 @@
 package jobrun
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sync"
@@ -13,6 +14,8 @@ type Output struct {
 	logs   io.Writer
 	spoken io.Writer
 	prefix string
+	// unfinished is whose line has no end yet; nil if the last one has.
+	unfinished *stream
 }
 
 // NewOutput returns an output whose lines about the Job begin with prefix.
@@ -28,12 +31,25 @@ func (o *Output) Say(format string, args ...any) {
 	fmt.Fprintf(o.spoken, o.prefix+format+"\n", args...)
 }
 
-// log writes a piece of a log.
-func (o *Output) log(prefix string, b []byte) error {
+// log writes a piece of a log, which begins a line, behind prefix, or goes on with one.
+// A line that another stream's comes between is broken off, and taken up behind prefix.
+func (o *Output) log(from *stream, prefix string, b []byte, begins bool) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if prefix != "" {
-		b = append([]byte(prefix), b...)
+	begins = begins || o.unfinished != from
+	var line []byte
+	if begins && o.unfinished != nil {
+		line = append(line, '\n')
+	}
+	if begins {
+		line = append(line, prefix...)
+	}
+	if len(line) > 0 {
+		b = append(line, b...)
+	}
+	o.unfinished = from
+	if bytes.HasSuffix(b, []byte("\n")) {
+		o.unfinished = nil
 	}
 	_, err := o.logs.Write(b)
 	return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -75,7 +76,8 @@ func replace(ctx context.Context, client kubernetes.Interface, output *Output, o
 	return Create(context.WithoutCancel(ctx), client, job)
 }
 
-// awaitGone waits until a Job that is being deleted is gone.
+// awaitGone waits until a Job that is being deleted is gone, and says what it waits for
+// once that takes its time.
 func awaitGone(ctx context.Context, client kubernetes.Interface, output *Output, job *batchv1.Job) error {
 	watching, stop := context.WithCancel(ctx)
 	watches := newWatches(client)
@@ -84,10 +86,16 @@ func awaitGone(ctx context.Context, client kubernetes.Interface, output *Output,
 	var there, gone bool
 	var refused error
 	lost := connection{output: output}
+	due := time.NewTimer(holdUpAfter)
+	defer due.Stop()
+	why, said, slow := "", "", false
 	watches.watchJobs(watching, job.Namespace, job.Name, told[*batchv1.Job]{
 		seen: func(other *batchv1.Job) {
 			there = true
 			gone = gone || other.UID != job.UID
+			if other.DeletionTimestamp != nil {
+				why = deletion(other, 0)
+			}
 		},
 		gone:   func(*batchv1.Job) { gone = true },
 		synced: func() { gone = gone || !there },
@@ -104,8 +112,14 @@ func awaitGone(ctx context.Context, client kubernetes.Interface, output *Output,
 		select {
 		case call := <-watches.calls:
 			call()
+		case <-due.C:
+			slow = true
 		case <-ctx.Done():
 			return fmt.Errorf("job/%s is being deleted, and isn't created anew: %w", job.Name, context.Cause(ctx))
+		}
+		if slow && !gone && why != said {
+			said = why
+			output.Say("job/%s %s", job.Name, why)
 		}
 	}
 	return refused

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	batchv1 "k8s.io/api/batch/v1"
@@ -137,6 +138,32 @@ func TestRerunReplaces(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What keeps the old Job from being gone is said, and not at once.
+func TestRerunSaysWhatItWaitsFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, makeJob("a"))
+		w.client.PrependReactor("create", "jobs", func(clienttesting.Action) (bool, runtime.Object, error) { return true, makeJob("a"), nil })
+		done := make(chan error, 1)
+		go func() {
+			_, err := Rerun(t.Context(), w.client, w.output, "default", "a", How{Replace: true})
+			done <- err
+		}()
+		w.wantSaid("job/a has not ended; it is deleted with its pods")
+		w.set(makeJob("a", deletedAt5("x/y", metav1.FinalizerDeleteDependents)))
+		w.wantSaid()
+		time.Sleep(holdUpAfter) // of the test's own clock
+		since := "job/a is being deleted since " + at(5).Local().Format(time.DateTime) + ": it waits until the controllers of its finalizers have removed them: "
+		w.wantSaid(since + "x/y, foregroundDeletion (what belongs to it goes first)")
+		w.set(makeJob("a", deletedAt5("x/y")))
+		w.wantSaid(since + "x/y")
+		w.remove(makeJob("a"))
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		w.wantSaid()
+	})
 }
 
 // Who may delete a Job and not watch it is told what has become of it.

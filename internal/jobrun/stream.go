@@ -34,9 +34,11 @@ type stream struct {
 	isOver  bool
 	moved   chan struct{} // something happened that can make a new attempt worth while
 	done    chan struct{}
-	// What has been read: up to the time last, of which so many lines.
+	// What has been read: up to the time last, of which so many lines; of the last of
+	// them so many bytes, if not all.
 	last time.Time
 	same int
+	part int
 }
 
 // Where the API has a run's log.
@@ -138,20 +140,31 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 	defer body.Close()
 	known, skip := s.last, s.same
 	r := bufio.NewReaderSize(body, maxLine)
-	for begins, wanted := true, true; ; {
+	var at time.Time // of the line
+	for begins, wanted, drop := true, true, 0; ; {
 		piece, err := r.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) && !errors.Is(err, io.EOF) {
-			return err // a line that has no end is read again
+			return err // what came of a line before it broke off comes again
 		}
-		if begins && len(piece) > 0 {
-			var at time.Time
+		first := begins
+		if first && len(piece) > 0 {
 			at, piece = cutTime(piece)
-			wanted = s.read(at, known, &skip)
+			wanted, drop = s.read(at, known, &skip)
+			first = drop == 0
 		}
 		begins = err == nil
+		dropped := min(drop, len(piece))
+		drop, piece = drop-dropped, piece[dropped:]
 		if wanted && len(piece) > 0 {
-			if err := s.write(piece, err); err != nil {
+			if err := s.write(piece, first, err); err != nil {
 				return fmt.Errorf("write it: %w", err)
+			}
+			switch {
+			case at.IsZero(): // which can't be told when it comes again
+			case begins:
+				s.part = 0
+			default:
+				s.part += len(piece)
 			}
 		}
 		if errors.Is(err, io.EOF) {
@@ -160,27 +173,31 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 	}
 }
 
-// read counts a line of that time as read, and says whether it is a new one. Known is
-// how far an earlier reading came, skip how many lines of exactly that time it had.
-func (s *stream) read(at, known time.Time, skip *int) bool {
+// read counts a line of that time as read, and says whether there is something new in
+// it, behind so many bytes. Known is how far an earlier reading came, skip how many
+// lines of exactly that time it had.
+func (s *stream) read(at, known time.Time, skip *int) (wanted bool, drop int) {
 	switch {
 	case at.IsZero():
-		return true
+		return true, 0
 	case at.Before(known):
-		return false
+		return false, 0
 	case at.Equal(known) && *skip > 0:
 		*skip--
-		return false
+		brokeOff := *skip == 0 && s.part > 0 // the last of them
+		return brokeOff, s.part
 	case at.Equal(s.last):
 		s.same++
 	default:
 		s.last, s.same = at, 1
 	}
-	return true
+	s.part = 0
+	return true, 0
 }
 
-// write writes a piece of the log; ended says why it has no line's end, if it hasn't.
-func (s *stream) write(piece []byte, ended error) error {
+// write writes a piece of the log, a line's first or a further one; ended says why it
+// has no line's end, if it hasn't.
+func (s *stream) write(piece []byte, first bool, ended error) error {
 	many := s.logs.many.Load()
 	prefix := ""
 	switch {
@@ -195,7 +212,7 @@ func (s *stream) write(piece []byte, ended error) error {
 	if prefix != "" && errors.Is(ended, io.EOF) {
 		piece = append(bytes.Clone(piece), '\n')
 	}
-	return s.logs.output.log(prefix, piece)
+	return s.logs.output.log(s, prefix, piece, first)
 }
 
 // cutTime takes off a line the time that the API put before it.

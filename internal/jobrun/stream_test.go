@@ -26,6 +26,9 @@ func TestLogs(t *testing.T) {
 	}{
 		"breaks off": {[]string{lines("one\n", "two\n"), lines("one\n", "two\n", "three\n")}, "one\ntwo\nthree\n"},
 		"breaks off between two of the same time": {[]string{sameTime[:strings.Index(sameTime, "\n")+1], sameTime}, "one\ntwo\nthree\n"},
+		"breaks off in a line":                    {[]string{lines("one\n", "tw"), lines("one\n", "two\n", "three\n")}, "one\ntwo\nthree\n"},
+		"breaks off in a long line":               {[]string{lines(long[:maxLine+5]), lines(long, "two\n")}, long + "two\n"},
+		"has ended in a line":                     {[]string{lines("one\n", "tw")}, "one\ntw"},
 		"has ended where it broke off":            {[]string{lines("one\n")}, "one\n"},
 		"nothing yet":                             {[]string{"", lines("one\n")}, "one\n"},
 		"a long line":                             {[]string{lines(long, "two\n")}, long + "two\n"},
@@ -117,6 +120,35 @@ func TestALogThatCantBeRead(t *testing.T) {
 		f.wantEnd(Complete, 0)
 		if said := w.err.String(); strings.Count(said, "the log of container main of pod p can't be read: ") != 1 {
 			t.Errorf("it said %q", said)
+		}
+	})
+}
+
+// A line that comes in pieces begins with its pod once, and anew where another pod's
+// line came between.
+func TestLongLinesOfSeveral(t *testing.T) {
+	job := makeJob("a", func(j *batchv1.Job) { j.Spec.Parallelism = ptr.To[int32](2) })
+	long := strings.Repeat("x", 2*maxLine) + "end"
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		w.logs["main"] = []string{lines(long+"\n", "two\n", long)}
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(terminated(0, 1))), makeJob("a", with(batchv1.JobComplete, "", "")))
+		f.wantEnd(Complete, 0)
+		w.wantLogged("[p] "+long, "[p] two", "[p] "+long)
+
+		a, b := &stream{name: "a"}, &stream{name: "b"}
+		for _, piece := range []struct {
+			from   *stream
+			begins bool
+			text   string
+		}{{a, true, "1"}, {a, false, "2"}, {b, true, "3\n"}, {a, false, "4"}, {a, false, "5\n"}, {a, true, "6"}, {b, true, "7"}} {
+			if err := w.output.log(piece.from, "["+piece.from.name+"] ", []byte(piece.text), piece.begins); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, want := w.out.String(), "[a] 12\n[b] 3\n[a] 45\n[a] 6\n[b] 7"; got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	})
 }

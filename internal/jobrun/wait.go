@@ -11,6 +11,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -21,7 +22,7 @@ import (
 //
 // A Job that doesn't exist, or can't be watched by this caller, is an error at once.
 func Wait(ctx context.Context, client kubernetes.Interface, output *Output, namespace string, names []string, tell func(End)) error {
-	w := &waiter{tell: tell, connection: connection{output: output}, open: map[string]*batchv1.Job{}}
+	w := &waiter{tell: tell, connection: connection{output: output}, open: map[string]*batchv1.Job{}, leaving: map[types.UID]bool{}}
 	for _, name := range names {
 		if w.open[name] != nil {
 			continue
@@ -59,6 +60,7 @@ type waiter struct {
 	tell       func(End)
 	connection connection
 	open       map[string]*batchv1.Job // by name, as seen last
+	leaving    map[types.UID]bool      // it has been said of them that they are being deleted
 	refused    error
 }
 
@@ -113,9 +115,9 @@ func (w *waiter) watch(ctx context.Context, client kubernetes.Interface, namespa
 // lastLook is how long the question may take what an unfinished Job waits for.
 const lastLook = 5 * time.Second
 
-// holdUpNow asks for a Job's pods, and says what holds up the first that is held up;
-// "" where nothing is, or that can't be had. Ctx has ended: only if it was by its
-// deadline is there somebody who wants to know.
+// holdUpNow asks for a Job's pods, and says what holds up the first that is held up, or
+// the Job itself; "" where nothing does, or that can't be had. Ctx has ended: only if it
+// was by its deadline is there somebody who wants to know.
 func holdUpNow(ctx context.Context, client kubernetes.Interface, job *batchv1.Job) string {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return ""
@@ -126,10 +128,17 @@ func holdUpNow(ctx context.Context, client kubernetes.Interface, job *batchv1.Jo
 	if err != nil {
 		return ""
 	}
+	left := 0
 	for i := range pods.Items {
 		if why := podHoldUp(&pods.Items[i], nil); why != "" {
 			return "pod " + pods.Items[i].Name + " " + why
 		}
+		if !ended(&pods.Items[i]) {
+			left++
+		}
+	}
+	if why := jobHoldUp(job, len(pods.Items) > 0, left, nil); why != "" {
+		return "it " + why
 	}
 	return ""
 }
@@ -146,6 +155,11 @@ func (w *waiter) see(job *batchv1.Job) {
 	w.open[job.Name] = job
 	if end := endOf(job); end.State != Unfinished {
 		w.end(end)
+		return
+	}
+	if job.DeletionTimestamp != nil && !w.leaving[job.UID] {
+		w.leaving[job.UID] = true
+		w.connection.output.Say("job/%s %s", job.Name, deletion(job, 0))
 	}
 }
 

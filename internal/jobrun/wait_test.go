@@ -96,3 +96,27 @@ func TestKK100248_WaitForEither(t *testing.T) {
 		})
 	}
 }
+
+// A Job that is being deleted may be held by a finalizer for ever, and its pods are gone.
+func TestWaitForAJobThatIsBeingDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, makeJob("a", deletedAt5("x/y")), makeJob("b"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var told []string
+		done := make(chan error, 1)
+		go func() {
+			done <- Wait(ctx, w.client, w.output, "default", []string{"a", "b"}, func(e End) { told = append(told, e.String()) })
+		}()
+		since := " is being deleted since " + at(5).Local().Format(time.DateTime) + ": it waits until the controllers of its finalizers have removed them: "
+		w.wantSaid("job/a" + since + "x/y")
+		w.set(makeJob("b", deletedAt5("z")))
+		w.set(makeJob("b", deletedAt5("z")))
+		w.wantSaid("job/b" + since + "z")
+		<-done
+		const stands = " has not ended: 0 of 1 succeeded, 0 active, 0 failed; it"
+		if want := []string{"job/a" + stands + since + "x/y", "job/b" + stands + since + "z"}; !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+	})
+}

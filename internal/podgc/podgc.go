@@ -10,7 +10,6 @@ package podgc
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"fmt"
 	"sync"
@@ -25,6 +24,8 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	upstream "k8s.io/kubernetes/pkg/controller/podgc/metrics"
+
+	"errand.dev/errand/internal/indexheap"
 )
 
 // DefaultThreshold is how many ended pods upstream keeps unless told otherwise.
@@ -41,8 +42,9 @@ type Collector struct {
 	threshold int
 	queue     workqueue.TypedRateLimitingInterface[identity]
 
-	mu    sync.Mutex
-	byAge byAge
+	mu sync.Mutex
+	// kept are those of ended whose deletion nobody has asked for.
+	kept *indexheap.Heap[*ended]
 	// ended has all pods that have ended and that nobody has begun to delete.
 	ended map[types.UID]*ended
 }
@@ -58,6 +60,7 @@ func New(client kubernetes.Interface, pods coreinformers.PodInformer, threshold 
 	c := &Collector{
 		client: client, pods: pods.Informer(), threshold: threshold,
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[identity]()),
+		kept:  indexheap.New(goesBefore),
 		ended: map[types.UID]*ended{},
 	}
 	if threshold <= 0 {
@@ -107,9 +110,9 @@ func (c *Collector) observe(obj any) {
 		evicted:  pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == evicted,
 	}
 	c.ended[pod.UID] = e
-	heap.Push(&c.byAge, e)
-	for len(c.byAge) > c.threshold {
-		c.queue.Add(heap.Pop(&c.byAge).(*ended).identity)
+	c.kept.Put(e)
+	for c.kept.Len() > c.threshold {
+		c.queue.Add(c.kept.Pop().identity)
 	}
 }
 
@@ -130,9 +133,7 @@ func (c *Collector) forget(uid types.UID) {
 		return
 	}
 	delete(c.ended, uid)
-	if e.index >= 0 {
-		heap.Remove(&c.byAge, e.index)
-	}
+	c.kept.Remove(e)
 }
 
 // deleteNext deletes the pod that is first in the queue; it returns false once ctx has ended, however many are left.
@@ -174,42 +175,16 @@ const evicted = "Evicted"
 // ended is a pod that has ended.
 type ended struct {
 	identity
+	indexheap.Place
 	evicted bool
 	created int64 // in nanoseconds since 1970
-	index   int   // in byAge; -1 once its deletion is asked for
 }
 
-// byAge has the pods that are kept, as a heap: evicted pods go first, for nobody
-// asks for their logs, then the oldest.
-type byAge []*ended
-
-func (b byAge) Len() int { return len(b) }
-
-func (b byAge) Less(i, j int) bool {
-	if b[i].evicted != b[j].evicted {
-		return b[i].evicted
+// goesBefore orders pods that are kept: evicted ones go first, for nobody asks for
+// their logs, then the oldest.
+func goesBefore(a, b *ended) bool {
+	if a.evicted != b.evicted {
+		return a.evicted
 	}
-	return cmp.Or(cmp.Compare(b[i].created, b[j].created), cmp.Compare(b[i].name, b[j].name), cmp.Compare(b[i].namespace, b[j].namespace)) < 0
-}
-
-func (b byAge) Swap(i, j int) {
-	b[i], b[j] = b[j], b[i]
-	b[i].index, b[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (b *byAge) Push(x any) {
-	e := x.(*ended)
-	e.index = len(*b)
-	*b = append(*b, e)
-}
-
-// Pop implements heap.Interface.
-func (b *byAge) Pop() any {
-	last := len(*b) - 1
-	e := (*b)[last]
-	(*b)[last] = nil
-	*b = (*b)[:last]
-	e.index = -1
-	return e
+	return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.name, b.name), cmp.Compare(a.namespace, b.namespace)) < 0
 }

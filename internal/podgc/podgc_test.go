@@ -240,15 +240,15 @@ func TestCollectorForgets(t *testing.T) {
 			c.gone(p)
 		}
 	}
-	if len(c.byAge) != 10 {
-		t.Errorf("%d are kept", len(c.byAge))
+	if c.kept.Len() != 10 {
+		t.Errorf("%d are kept", c.kept.Len())
 	}
 	for len(c.ended) > 0 {
 		for uid, e := range c.ended {
 			c.gone(cache.DeletedFinalStateUnknown{Obj: pod(e.name, 0, corev1.PodSucceeded, func(p *corev1.Pod) { p.UID = uid })})
 		}
 	}
-	if len(c.byAge) != 0 {
-		t.Errorf("%d are kept after all have gone", len(c.byAge))
+	if c.kept.Len() != 0 {
+		t.Errorf("%d are kept after all have gone", c.kept.Len())
 	}
 }

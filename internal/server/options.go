@@ -270,15 +270,8 @@ func (o *Options) validateNode() error {
 	if o.ContainerLogMaxFiles < 2 {
 		errs = append(errs, fmt.Errorf("--container-log-max-files %d: must be at least 2, the current one and the last", o.ContainerLogMaxFiles))
 	}
-	if o.PodCIDR != "" {
-		p, err := netip.ParsePrefix(o.PodCIDR)
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("--pod-cidr: %w", err))
-		case !p.Addr().Is4() || p.Bits() > 28:
-			errs = append(errs, fmt.Errorf("--pod-cidr %s: must be an IPv4 range of /28 or wider", p))
-		}
-	}
+	_, err = o.podCIDRs()
+	errs = append(errs, err)
 	errs = append(errs, o.validateEndpoints())
 	if o.DefaultRuntime != "" && o.Runtimes[o.DefaultRuntime] == "" {
 		errs = append(errs, fmt.Errorf("--default-runtime %q is not among --runtime", o.DefaultRuntime))
@@ -304,6 +297,18 @@ func (o *Options) evictionPolicy() eviction.Policy {
 		SoftGracePeriod: o.EvictionSoftGracePeriod, MinimumReclaim: o.EvictionMinimumReclaim,
 		PressureTransitionPeriod: o.EvictionPressureTransitionPeriod, MaxPodGracePeriod: o.EvictionMaxPodGracePeriod,
 	}
+}
+
+// podCIDRs is PodCIDR; none if it is to be found.
+func (o *Options) podCIDRs() ([]netip.Prefix, error) {
+	if o.PodCIDR == "" {
+		return nil, nil
+	}
+	p, err := netip.ParsePrefix(o.PodCIDR)
+	if err != nil || !p.Addr().Is4() || p.Bits() > 28 {
+		return nil, fmt.Errorf("--pod-cidr %q: must be an IPv4 range of /28 or wider, as ADDRESS/LENGTH, such as 10.57.0.0/16", o.PodCIDR)
+	}
+	return []netip.Prefix{p}, nil
 }
 
 // podUserIDs is PodUserIDs, of which there are enough for all pods.

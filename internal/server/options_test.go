@@ -50,6 +50,17 @@ func TestValidateTellsEverything(t *testing.T) {
 	}
 }
 
+func TestPodCIDR(t *testing.T) {
+	for cidr, ok := range map[string]bool{"": true, "10.57.0.0/16": true, "10.57.3.0/28": true, "1.2.3.4": false, "10.0.0.0/33": false, "10.0.0.0/29": false, "fd00::/48": false, "pods": false} {
+		o := DefaultOptions()
+		o.PodCIDR = cidr
+		err := o.Validate()
+		if (err == nil) != ok || err != nil && err.Error() != `--pod-cidr "`+cidr+`": must be an IPv4 range of /28 or wider, as ADDRESS/LENGTH, such as 10.57.0.0/16` {
+			t.Errorf("%q: %v", cidr, err)
+		}
+	}
+}
+
 func TestTracingOptions(t *testing.T) {
 	for name, tc := range map[string]struct {
 		options TracingOptions

@@ -135,14 +135,14 @@ func openNetwork(ctx context.Context, c runtimeConfig) (*network.Manager, error)
 	if c.api != nil {
 		cfg.APIPort = uint16(c.api.Port)
 	}
-	if c.options.PodCIDR != "" {
-		cidr, err := netip.ParsePrefix(c.options.PodCIDR)
-		if err != nil {
-			return nil, fmt.Errorf("--pod-cidr: %w", err)
-		}
-		cfg.CIDRs = []netip.Prefix{cidr}
+	var err error
+	if cfg.CIDRs, err = c.options.podCIDRs(); err != nil {
+		return nil, err
 	}
 	m, err := network.New(ctx, cfg)
+	if errors.Is(err, network.ErrNoFreeRange) {
+		return nil, fmt.Errorf("--pod-cidr: %w (er-… and errand0 are other errands': errand drain --data-dir removes one that isn't needed any more)", err)
+	}
 	if err == nil && c.networkUp != nil {
 		c.networkUp(m)
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -56,7 +57,7 @@ func keepInMemory(path string) error {
 	if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
 		return err
 	}
-	if err := memoryfs.Mount(path); err != nil && !errors.Is(err, unix.EPERM) {
+	if err := memoryfs.Mount(path); err != nil && !errors.Is(err, fs.ErrPermission) { // EPERM, or EACCES
 		return err
 	}
 	return nil

@@ -3,11 +3,16 @@
 package server
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"unsafe"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/memoryfs"
@@ -101,6 +106,44 @@ func TestTheRuntimeDirectoryIsInMemory(t *testing.T) {
 				t.Errorf("it is left, with %d mounts, though nothing is in it: %v", mountsAt(t, path), err)
 			}
 		})
+	}
+}
+
+// refuseMounts has this thread's mounts fail, as a security module or a container's
+// seccomp profile does. The thread ends with its goroutine, which stays locked to it.
+func refuseMounts(with unix.Errno) error {
+	runtime.LockOSThread()
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_MOUNT, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(with)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return fmt.Errorf("filter mounts: %w", errno)
+	}
+	return nil
+}
+
+// Who may not mount goes without, whoever forbids it: the kernel and AppArmor don't
+// say so alike. What fails otherwise is told.
+func TestARuntimeDirectoryWhereNothingMayBeMounted(t *testing.T) {
+	for errno, ok := range map[unix.Errno]bool{unix.EPERM: true, unix.EACCES: true, unix.ENOMEM: false} {
+		path := onDisk(t)
+		done := make(chan error)
+		go func() {
+			if err := refuseMounts(errno); err != nil {
+				done <- err
+				return
+			}
+			done <- makeRuntimeDir(path, true)
+		}()
+		err := <-done
+		if (err == nil) != ok || !ok && !errors.Is(err, errno) || mountsAt(t, path) != 0 {
+			t.Errorf("mounts fail by %v: %v", errno, err)
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ func (s *serve) start(ctx context.Context) error {
 		return err
 	}
 	// What most often goes wrong comes before anything is put on the host.
-	listener, err := apiserver.Listen(ctx, s.options.Listen)
+	listener, err := listen(ctx, s.options.Listen, s.dir)
 	if err != nil {
 		return err
 	}

@@ -49,41 +49,77 @@ func DefaultCIDRs() []netip.Prefix {
 	return ranges
 }
 
-// SelectCIDR returns the first candidate that overlaps no prefix in use, or an
-// error that wraps ErrNoFreeRange.
-func SelectCIDR(candidates, inUse []netip.Prefix) (netip.Prefix, error) {
-	for _, c := range candidates {
-		if overlapped(c, inUse) == (netip.Prefix{}) {
-			return c.Masked(), nil
-		}
-	}
-	var detail strings.Builder
-	for _, c := range candidates {
-		fmt.Fprintf(&detail, "; %s overlaps the host's %s", c, overlapped(c, inUse))
-	}
-	return netip.Prefix{}, fmt.Errorf("%w%s: configure a range that the host doesn't use", ErrNoFreeRange, detail.String())
+// HostRange is a range that the host uses.
+type HostRange struct {
+	Prefix netip.Prefix
+	// Interface has it, or a route leads there by it; "" for a route by none.
+	Interface string
 }
 
-func overlapped(c netip.Prefix, inUse []netip.Prefix) netip.Prefix {
-	for _, p := range inUse {
-		if c.Overlaps(p) {
-			return p
-		}
+// String says which range it is, and whose.
+func (r HostRange) String() string {
+	if r.Interface == "" {
+		return r.Prefix.String() + ", which the host has a route to"
 	}
-	return netip.Prefix{}
+	return r.Prefix.String() + " of the interface " + r.Interface
 }
 
-// hostPrefixes lists the host's IPv4 addresses and routes, except the default
+// SelectCIDR returns the first candidate that overlaps no range in use, or an
+// error that wraps ErrNoFreeRange and names one that is free, if it knows any.
+func SelectCIDR(candidates []netip.Prefix, inUse []HostRange) (netip.Prefix, error) {
+	if free, ok := firstFree(candidates, inUse); ok {
+		return free, nil
+	}
+	taken := make([]string, 0, len(candidates))
+	for _, c := range candidates {
+		if r, ok := overlapped(c, inUse); ok {
+			taken = append(taken, fmt.Sprintf("%s overlaps %s", c, r))
+		}
+	}
+	advice := "choose a range that the host doesn't use"
+	if free, ok := firstFree(DefaultCIDRs(), inUse); ok {
+		advice = fmt.Sprintf("choose one that the host doesn't use, such as %s, or none, to have one found", free)
+	}
+	return netip.Prefix{}, fmt.Errorf("%w: %s: %s", ErrNoFreeRange, strings.Join(taken, "; "), advice)
+}
+
+func firstFree(candidates []netip.Prefix, inUse []HostRange) (netip.Prefix, bool) {
+	for _, c := range candidates {
+		if _, taken := overlapped(c, inUse); !taken {
+			return c.Masked(), true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func overlapped(c netip.Prefix, inUse []HostRange) (HostRange, bool) {
+	for _, r := range inUse {
+		if c.Overlaps(r.Prefix) {
+			return r, true
+		}
+	}
+	return HostRange{}, false
+}
+
+// hostRanges lists the host's IPv4 addresses and routes, except the default
 // route and what belongs to the link with index own.
-func hostPrefixes(h *netlink.Handle, own int) ([]netip.Prefix, error) {
-	var out []netip.Prefix
+func hostRanges(h *netlink.Handle, own int) ([]HostRange, error) {
+	var out []HostRange
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the host's interfaces: %w", err)
+	}
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
 	addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
 	for _, a := range addrs {
 		if p, ok := prefixOf(a.IPNet); ok && a.LinkIndex != own {
-			out = append(out, p)
+			out = append(out, HostRange{p, names[a.LinkIndex]})
 		}
 	}
 	routes, err := h.RouteList(nil, netlink.FAMILY_V4)
@@ -92,7 +128,7 @@ func hostPrefixes(h *netlink.Handle, own int) ([]netip.Prefix, error) {
 	}
 	for _, r := range routes {
 		if p, ok := prefixOf(r.Dst); ok && p.Bits() > 0 && r.LinkIndex != own {
-			out = append(out, p)
+			out = append(out, HostRange{p, names[r.LinkIndex]})
 		}
 	}
 	return out, nil

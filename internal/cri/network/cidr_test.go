@@ -46,9 +46,9 @@ func TestManyErrandsFindRanges(t *testing.T) {
 		"a network of the host's inside": {[]string{"10.71.3.0/24", "172.16.0.0/12"}, []string{"10.57.0.0/16", "10.83.0.0/16", "10.59.0.0/16"}, 13},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var used []netip.Prefix
+			var used []HostRange
 			for _, r := range tc.host {
-				used = append(used, netip.MustParsePrefix(r))
+				used = append(used, HostRange{Prefix: netip.MustParsePrefix(r)})
 			}
 			for i := range tc.room {
 				got, err := SelectCIDR(DefaultCIDRs(), used)
@@ -58,12 +58,31 @@ func TestManyErrandsFindRanges(t *testing.T) {
 				if i < len(tc.first) && got.String() != tc.first[i] {
 					t.Errorf("errand %d has %s, want %s", i, got, tc.first[i])
 				}
-				used = append(used, got)
+				used = append(used, HostRange{Prefix: got})
 			}
 			if got, err := SelectCIDR(DefaultCIDRs(), used); !errors.Is(err, ErrNoFreeRange) {
 				t.Errorf("one more than %d has %s, %v", tc.room, got, err)
 			}
 		})
+	}
+}
+
+// Whoever asks for a range that is taken learns by what, and of one that is free.
+func TestWhatTakesARangeIsTold(t *testing.T) {
+	p := netip.MustParsePrefix
+	all := []HostRange{{Prefix: p("10.0.0.0/8")}, {Prefix: p("172.16.0.0/12"), Interface: "tun0"}}
+	for name, tc := range map[string]struct {
+		used []HostRange
+		want string
+	}{
+		"an interface's": {[]HostRange{{p("10.92.0.0/16"), "er-0eea72"}},
+			"no free range of pod addresses: 10.92.3.0/24 overlaps 10.92.0.0/16 of the interface er-0eea72: choose one that the host doesn't use, such as 10.57.0.0/16, or none, to have one found"},
+		"a route's, and no other is free": {all,
+			"no free range of pod addresses: 10.92.3.0/24 overlaps 10.0.0.0/8, which the host has a route to: choose a range that the host doesn't use"},
+	} {
+		if got, err := SelectCIDR([]netip.Prefix{p("10.92.3.0/24")}, tc.used); err == nil || err.Error() != tc.want {
+			t.Errorf("%s: %s, error %v, want %s", name, got, err, tc.want)
+		}
 	}
 }
 

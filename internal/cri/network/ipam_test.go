@@ -152,16 +152,20 @@ func TestSelectCIDR(t *testing.T) {
 	candidates := []netip.Prefix{p("10.88.0.0/16"), p("10.89.0.0/16")}
 	for _, tc := range []struct {
 		name string
-		used []netip.Prefix
+		used string
 		want string
 	}{
-		{"nothing in use", nil, "10.88.0.0/16"},
-		{"inside of the first", []netip.Prefix{p("10.88.3.0/24")}, "10.89.0.0/16"},
-		{"covering the first", []netip.Prefix{p("10.88.0.0/15")}, "invalid Prefix"},
-		{"a single address", []netip.Prefix{p("10.88.0.7/32")}, "10.89.0.0/16"},
-		{"elsewhere", []netip.Prefix{p("192.168.0.0/16")}, "10.88.0.0/16"},
+		{"nothing in use", "", "10.88.0.0/16"},
+		{"inside of the first", "10.88.3.0/24", "10.89.0.0/16"},
+		{"covering the first", "10.88.0.0/15", "invalid Prefix"},
+		{"a single address", "10.88.0.7/32", "10.89.0.0/16"},
+		{"elsewhere", "192.168.0.0/16", "10.88.0.0/16"},
 	} {
-		got, err := SelectCIDR(candidates, tc.used)
+		var used []HostRange
+		if tc.used != "" {
+			used = []HostRange{{Prefix: p(tc.used)}}
+		}
+		got, err := SelectCIDR(candidates, used)
 		if got.String() != tc.want {
 			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)
 		}

@@ -134,7 +134,7 @@ func (m *Manager) claimRange(ctx context.Context) (netip.Prefix, error) {
 		if link != nil {
 			own = link.Attrs().Index
 		}
-		used, err := hostPrefixes(m.host, own)
+		used, err := hostRanges(m.host, own)
 		if err != nil {
 			return cidr, err
 		}

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/keymutex"
 )
 
 // Grace is how long logs outlive their Job and the last of its pods: a Job that goes
@@ -57,6 +58,8 @@ type Keeper struct {
 	store *store
 	read  chan struct{} // closed once the directory has been read
 	wake  chan struct{} // a Job has gone
+	// keeping has those wait that keep the same run, whose files are the same.
+	keeping keymutex.KeyMutex
 
 	mu     sync.Mutex
 	synced bool              // cfg.Jobs has all Jobs
@@ -91,6 +94,9 @@ func New(cfg Config) (*Keeper, error) {
 		store: &store{dir: cfg.Dir},
 		read:  make(chan struct{}),
 		wake:  make(chan struct{}, 1),
+
+		keeping: keymutex.NewHashed(0),
+
 		runs:  map[string]*entry{},
 		byAge: list.New(),
 		byJob: map[types.UID]map[*entry]struct{}{},
@@ -240,6 +246,8 @@ func (k *Keeper) Keep(ctx context.Context, run Run, log string) error {
 	if err != nil {
 		return err
 	}
+	k.keeping.LockKey(name)
+	defer func() { _ = k.keeping.UnlockKey(name) }() // which never fails
 	if k.has(name) {
 		return nil
 	}

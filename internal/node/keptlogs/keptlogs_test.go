@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -437,5 +438,33 @@ func TestDirectoryGone(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("it goes on for ever")
+	}
+}
+
+// A run that is to be kept by several at once is kept once: what it takes is counted
+// once, and no call of them removes what another has kept.
+func TestOneRunByManyAtOnce(t *testing.T) {
+	w := newWorld(t, "j")
+	k, _ := w.start(1 << 20)
+	for i := range 5 {
+		r := run("j", fmt.Sprint("p", i), 0)
+		log := w.write(r, "", "a line\n")
+		var calls sync.WaitGroup
+		for range 8 {
+			calls.Go(func() {
+				if err := k.Keep(t.Context(), r, log); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+	}
+	if got, want := names(t, k, "j"), "p00 p10 p20 p30 p40"; got != want {
+		t.Errorf("kept %q, want %q", got, want)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if want := int64(5 * 2 * block); k.size != want {
+		t.Errorf("%d bytes are counted, want %d", k.size, want)
 	}
 }
