@@ -115,9 +115,10 @@ func (h *history) run(ctx context.Context) {
 			return
 		case err != nil:
 			klog.Background().Error(err, "Old versions of objects could not be dropped from the store; it is tried again later")
+			h.rounded.Store(h.latest.Load()) // that is as far away as after a success
+		default:
+			h.rounded.Store(revision)
 		}
-		// After a failure, too: the next attempt is as far away as after a success.
-		h.rounded.Store(max(revision, h.latest.Load()))
 		timer.Reset(h.interval)
 	}
 }
