@@ -98,13 +98,18 @@ func (o Options) leaseNamespace() string {
 
 // client makes a client whose requests edit may still change the way of.
 func (c *Config) client(edit func(*rest.Config)) (kubernetes.Interface, error) {
-	cfg := rest.CopyConfig(c.rest)
-	edit(cfg)
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := kubernetes.NewForConfig(c.reach(edit))
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", c.rest.Host, err)
 	}
 	return client, nil
+}
+
+// reach is a copy of how the API server is reached, which edit has changed.
+func (c *Config) reach(edit func(*rest.Config)) *rest.Config {
+	cfg := rest.CopyConfig(c.rest)
+	edit(cfg)
+	return cfg
 }
 
 // leaseTimeout is how long one request about the lease may take: renewing is

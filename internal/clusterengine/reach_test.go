@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -93,7 +94,11 @@ func TestCachesComeBack(t *testing.T) {
 					t.Fatal(err)
 				}
 				factory := informers.NewSharedInformerFactory(client, 0)
-				factory.Core().V1().Pods().Informer()
+				newPods, err := podInformer(cfg, "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				factory.InformerFor(&corev1.Pod{}, newPods)
 				factory.StartWithContext(ctx)
 				for _, outage := range []time.Duration{time.Minute, time.Second, 10 * time.Minute, time.Minute, time.Hour} {
 					time.Sleep(outage)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/rest"
 	kmetrics "k8s.io/component-base/metrics"
@@ -182,7 +183,11 @@ func (r *replica) startCaches(ctx context.Context) error {
 	r.objects = informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithNamespace(r.options.Namespace), informers.WithTransform(trim(r.options.ManagedBy)))
 	r.objects.Batch().V1().Jobs().Informer()
-	r.objects.Core().V1().Pods().Informer()
+	newPodInformer, err := podInformer(r.reach(persistent), r.options.Namespace)
+	if err != nil {
+		return err
+	}
+	r.objects.InformerFor(&corev1.Pod{}, newPodInformer)
 	r.group.Start(ctx, "caches", func(ctx context.Context) error {
 		defer r.objects.Shutdown()
 		r.objects.StartWithContext(ctx)

@@ -16,6 +16,9 @@ import (
 func trim(manager string) cache.TransformFunc {
 	return func(obj any) (any, error) {
 		switch o := obj.(type) {
+		case *slimPod:
+			jobs.TrimPod(&o.Pod)
+			return &o.Pod, nil
 		case *corev1.Pod:
 			jobs.TrimPod(o)
 		case *batchv1.Job:
