@@ -3,11 +3,16 @@ package joblogs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
 	"errand.dev/errand/internal/node/keptlogs"
 )
@@ -31,6 +36,21 @@ func (r *keptRun) attempt() Attempt {
 
 // errandsVersion is what errand's nodes have in their version, and no kubelet.
 const errandsVersion = "+errand."
+
+// OpenKept opens the log of a run of a Job's pod that a node keeps, with a time before each line.
+func OpenKept(ctx context.Context, client kubernetes.Interface, job *batchv1.Job, pod types.UID, container string, restartCount int32) (io.ReadCloser, error) {
+	j := &Job{client: client, namespace: job.Namespace, name: job.Name, uid: job.UID}
+	kept, err := j.kept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range kept {
+		if a := r.attempt(); a.id() == (id{pod, container, restartCount}) {
+			return j.openKept(ctx, &a, true)
+		}
+	}
+	return nil, errors.New("no node keeps it")
+}
 
 // kept asks all of errand's nodes for what they keep of Jobs of this name. An error
 // that apierrors.IsForbidden tells of says that the reader may not ask.

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 type world struct {
 	t      *testing.T
 	client *fake.Clientset
+	kept   KeptLog
 
 	mu        sync.Mutex
 	logs      map[string][]string // by pod/container: what each request gets, the last of them again and again

@@ -2,6 +2,7 @@ package jobrun
 
 import (
 	"context"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ const goneGrace = 5 * time.Second
 type logs struct {
 	client kubernetes.Interface
 	output *Output
+	kept   KeptLog
 	// many says that lines begin with the name of their pod.
 	many    atomic.Bool
 	streams map[runOf]*stream
@@ -38,6 +40,7 @@ type runOf struct {
 
 // podStreams are the streams of one pod, in the order they began.
 type podStreams struct {
+	uid     types.UID
 	streams []*stream
 	told    bool // that it failed
 	ctx     context.Context
@@ -45,15 +48,19 @@ type podStreams struct {
 	all     context.Context // of all pods' streams, which ctx is one of
 }
 
-func newLogs(watches *watches, output *Output) *logs {
-	return &logs{client: watches.client, watches: watches, output: output, streams: map[runOf]*stream{}, pods: map[types.UID]*podStreams{}}
+// KeptLog opens the log of one run of a container that the API has no more, with a time before each
+// line, as the API gives it. An error says that it isn't kept, or can't be read.
+type KeptLog func(ctx context.Context, pod types.UID, container string, restartCount int32) (io.ReadCloser, error)
+
+func newLogs(watches *watches, output *Output, kept KeptLog) *logs {
+	return &logs{client: watches.client, watches: watches, output: output, kept: kept, streams: map[runOf]*stream{}, pods: map[types.UID]*podStreams{}}
 }
 
 // see takes a pod's status: logs that can be had from now on are followed under ctx.
 func (l *logs) see(ctx context.Context, pod *corev1.Pod) {
 	p := l.pods[pod.UID]
 	if p == nil {
-		p = &podStreams{all: ctx}
+		p = &podStreams{uid: pod.UID, all: ctx}
 		p.ctx, p.cancel = context.WithCancel(ctx)
 		l.pods[pod.UID] = p
 		if len(l.pods) > 1 {

@@ -1,6 +1,7 @@
 package jobrun
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -13,7 +14,11 @@ type Output struct {
 	logs   io.Writer
 	spoken io.Writer
 	prefix string
+	failed error
 }
+
+// errNotWritten is why a log isn't read any further: what comes of it can't be written.
+var errNotWritten = errors.New("the output can't be written")
 
 // NewOutput returns an output whose lines about the Job begin with prefix.
 func NewOutput(logs, spoken io.Writer, prefix string) *Output {
@@ -35,6 +40,18 @@ func (o *Output) log(prefix string, b []byte) error {
 	if prefix != "" {
 		b = append([]byte(prefix), b...)
 	}
-	_, err := o.logs.Write(b)
-	return err
+	if o.failed == nil {
+		_, o.failed = o.logs.Write(b)
+	}
+	if o.failed != nil {
+		return errNotWritten
+	}
+	return nil
+}
+
+// Failed is why the logs couldn't be written, or nil if they could.
+func (o *Output) Failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
 }

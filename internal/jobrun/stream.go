@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
@@ -46,7 +45,7 @@ const (
 	passed          // no more: what it has is other runs'
 )
 
-// errPassed is why the log of a run can't be read of which nothing had been.
+// errPassed is why the log of a run can't be read.
 var errPassed = errors.New("its container has run twice since")
 
 // end takes that the run has ended: its log grows no more. It and move are called by
@@ -82,12 +81,15 @@ func (s *stream) follow() {
 	for wasRead := false; ; {
 		over := closed(s.over)
 		err := s.copy(ctx, over)
+		if over && (errors.Is(err, errPassed) || apierrors.IsNotFound(err) && !wasRead) {
+			err = s.copyKept(ctx, err)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
 		case over:
 			// A pod can be deleted as soon as it has ended; what had been read by then was all.
-			if err != nil && !(apierrors.IsNotFound(err) && wasRead) {
+			if err != nil && !(apierrors.IsNotFound(err) && wasRead) && !errors.Is(err, errNotWritten) {
 				s.logs.output.Say("the log of container %s of pod %s can't be read: %v", s.container, s.name, err)
 			}
 			return
@@ -120,10 +122,7 @@ func closed(c <-chan struct{}) bool {
 func (s *stream) copy(ctx context.Context, over bool) error {
 	place := s.place.Load()
 	if place == passed {
-		if s.last.IsZero() {
-			return errPassed
-		}
-		return nil
+		return errPassed
 	}
 	// One that is over isn't followed: by now the log may be the next run's.
 	options := &corev1.PodLogOptions{Container: s.container, Follow: !over, Previous: place == previous, Timestamps: true}
@@ -136,6 +135,32 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 		return err
 	}
 	defer body.Close()
+	return s.copyFrom(body)
+}
+
+// copyKept copies what the API has no more, if that is kept; why says that it hasn't.
+func (s *stream) copyKept(ctx context.Context, why error) error {
+	if s.logs.kept == nil {
+		return s.lost(why)
+	}
+	body, err := s.logs.kept(ctx, s.pod.uid, s.container, s.run)
+	if err != nil {
+		return s.lost(why) // it isn't kept, or this client may not ask
+	}
+	defer body.Close()
+	return s.copyFrom(body)
+}
+
+// lost says why there is no more of a log: nothing, if a part of it was read that passes for all.
+func (s *stream) lost(why error) error {
+	if errors.Is(why, errPassed) && !s.last.IsZero() {
+		return nil
+	}
+	return why
+}
+
+// copyFrom copies from a log what hasn't been read yet.
+func (s *stream) copyFrom(body io.Reader) error {
 	known, skip := s.last, s.same
 	r := bufio.NewReaderSize(body, maxLine)
 	for begins, wanted := true, true; ; {
@@ -151,7 +176,7 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 		begins = err == nil
 		if wanted && len(piece) > 0 {
 			if err := s.write(piece, err); err != nil {
-				return fmt.Errorf("write it: %w", err)
+				return err
 			}
 		}
 		if errors.Is(err, io.EOF) {

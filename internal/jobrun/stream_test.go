@@ -1,6 +1,9 @@
 package jobrun
 
 import (
+	"context"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -8,6 +11,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 )
@@ -117,6 +121,53 @@ func TestALogThatCantBeRead(t *testing.T) {
 		f.wantEnd(Complete, 0)
 		if said := w.err.String(); strings.Count(said, "the log of container main of pod p can't be read: ") != 1 {
 			t.Errorf("it said %q", said)
+		}
+	})
+}
+
+// What the API has no more is had from where it is kept: a pod can be deleted at once
+// when it has ended, and a container can run twice more before anybody looks.
+func TestKeptLogs(t *testing.T) {
+	job := makeJob("a")
+	failed := makeJob("a", with(batchv1.JobFailed, "BackoffLimitExceeded", ""))
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		kept := map[int32]string{0: lines("first\n", "last words\n"), 1: lines("second\n"), 2: lines("third\n")}
+		w.kept = func(_ context.Context, pod types.UID, container string, run int32) (io.ReadCloser, error) {
+			if pod != "uid-p" || container != "main" {
+				t.Errorf("it asks for the log of container %s of pod %s", container, pod)
+			}
+			return io.NopCloser(strings.NewReader(kept[run])), nil
+		}
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(running())))
+		last := makePod(job, "p", onNode, phase(corev1.PodRunning), container(restarted(terminated(1, 3), 2, 1, 2)))
+		w.set(last)
+		w.remove(last)
+		w.set(failed)
+		f.wantEnd(Failed, 1)
+		w.wantLogged("first", "last words", "second", "third")
+	})
+}
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// Whose output is full is told so once, and that is all that is told of the log.
+func TestOutputThatCantBeWritten(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		full := errors.New("no space left on device")
+		w.output = NewOutput(failingWriter{full}, &w.err, "")
+		w.logs["main"] = []string{lines("one\n")}
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(terminated(0, 1))), makeJob("a", with(batchv1.JobComplete, "", "")))
+		f.wantEnd(Complete, 0)
+		w.wantSaid()
+		if err := w.output.Failed(); !errors.Is(err, full) {
+			t.Errorf("the output failed by %v", err)
 		}
 	})
 }
