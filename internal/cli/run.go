@@ -160,7 +160,10 @@ func (w *jobWords) complete(cmd *cobra.Command) error {
 		w.Parallelism = &w.parallelism
 	}
 	if cmd.Flags().Changed("timeout") {
-		if w.timeout < 0 || w.timeout%time.Second != 0 {
+		if w.timeout < 0 {
+			return fmt.Errorf("--timeout %s: must not be negative", w.timeout)
+		}
+		if w.timeout%time.Second != 0 {
 			return fmt.Errorf("--timeout %s: must be in whole seconds", w.timeout)
 		}
 		if w.timeout > 0 {
