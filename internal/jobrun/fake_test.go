@@ -76,6 +76,11 @@ func lines(numbered ...string) string {
 	return b.String()
 }
 
+// after is a log so many hours later.
+func after(log string, hours int) string {
+	return strings.ReplaceAll(log, "T00:", fmt.Sprintf("T%02d:", hours))
+}
+
 func (w *world) set(objects ...runtime.Object) {
 	w.t.Helper()
 	for _, o := range objects {

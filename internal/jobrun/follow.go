@@ -178,6 +178,7 @@ func (f *follower) end(ctx context.Context, end End) End {
 			f.seePod(&pods.Items[i])
 		}
 	}
+	f.logs.finish()
 	for f.logs.open > 0 && ctx.Err() == nil {
 		select {
 		case call := <-f.watches.calls:

@@ -166,7 +166,7 @@ func TestFollow(t *testing.T) {
 		},
 		"a container was lost, and runs again": func(t *testing.T, w *world) {
 			f := follow(t, w, job)
-			w.logs["main"] = []string{lines("one\n"), lines("one\n"), lines("two\n")}
+			w.logs["main"] = []string{lines("one\n"), lines("one\n"), after(lines("two\n"), 1)}
 			w.set(pod("p", phase(corev1.PodRunning), container(running())))
 			again := restarted(running(), 1, 137, 0)
 			*again.LastTerminationState.Terminated = corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}

@@ -75,6 +75,9 @@ func (l *logs) see(ctx context.Context, pod *corev1.Pod) {
 	for _, s := range containerStatuses(pod) {
 		l.seeContainer(p, pod, &s, inits[s.Name])
 	}
+	if ended(pod) {
+		p.finish()
+	}
 	if why := podFailure(pod); why != "" && !p.told {
 		p.told = true
 		streams := slices.Clone(p.streams)
@@ -109,8 +112,51 @@ func (l *logs) seeContainer(p *podStreams, pod *corev1.Pod, s *corev1.ContainerS
 	switch {
 	case s.State.Running != nil:
 		l.seeRun(p, pod, now, false)
-	case s.State.Terminated != nil && !l.leave(now.runOf, current) && !s.State.Terminated.StartedAt.IsZero():
-		l.seeRun(p, pod, now, true)
+	case s.State.Terminated != nil:
+		now.single.Store(!restarts(pod, s))
+		if known := l.streams[now.runOf]; known != nil {
+			known.single.Store(now.single.Load())
+		}
+		if !l.leave(now.runOf, current) && !s.State.Terminated.StartedAt.IsZero() {
+			l.seeRun(p, pod, now, true)
+		}
+	}
+}
+
+// restarts says whether a container that has ended may be started again, as far as that
+// can be told by the pod.
+func restarts(pod *corev1.Pod, s *corev1.ContainerStatus) bool {
+	policy, ruled := pod.Spec.RestartPolicy, false
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			ruled = ruled || len(list[i].RestartPolicyRules) > 0
+			if own := list[i].RestartPolicy; own != nil && list[i].Name == s.Name {
+				policy = corev1.RestartPolicy(*own)
+			}
+		}
+	}
+	switch {
+	case policy == corev1.RestartPolicyAlways:
+		return true
+	case s.State.Terminated.ExitCode == 0:
+		return false
+	default:
+		return ruled || policy != corev1.RestartPolicyNever
+	}
+}
+
+// finish takes that none of the pod's containers is started again.
+func (p *podStreams) finish() {
+	for _, s := range p.streams {
+		s.finished.Store(true)
+		s.move()
+	}
+}
+
+// finish takes that none of any pod's is: the Job has ended.
+func (l *logs) finish() {
+	for _, p := range l.pods {
+		p.finish()
 	}
 }
 
@@ -121,6 +167,7 @@ func (l *logs) leave(run runOf, place int32) bool {
 	if known != nil {
 		known.place.Store(place)
 		known.end()
+		known.move()
 	}
 	return known != nil
 }
@@ -139,6 +186,7 @@ func (l *logs) seeRun(p *podStreams, pod *corev1.Pod, s *stream, over bool) {
 	}
 	s.logs, s.pod, s.namespace, s.name = l, p, pod.Namespace, pod.Name
 	s.over, s.moved, s.done = make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
+	s.restarts = pod.Spec.RestartPolicy != corev1.RestartPolicyNever
 	s.several = len(pod.Spec.Containers)+len(pod.Spec.InitContainers) > 1
 	for _, other := range p.streams {
 		if other.gate || other.container == s.container {
@@ -175,6 +223,7 @@ func (l *logs) gone(pod *corev1.Pod) {
 		for _, s := range p.streams {
 			s.end()
 		}
+		p.finish()
 		// What was under way may still arrive; a node that is lost never says so.
 		time.AfterFunc(goneGrace, p.cancel)
 	}

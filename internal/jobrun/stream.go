@@ -25,17 +25,21 @@ type stream struct {
 	namespace string
 	name      string
 	runOf
-	several bool // its pod has more than one container
-	place   atomic.Int32
-	gate    bool      // others of the pod begin after it: it is an init container's
-	after   []*stream // those that it follows
-	over    chan struct{}
-	isOver  bool
-	moved   chan struct{} // something happened that can make a new attempt worth while
-	done    chan struct{}
-	// What has been read: up to the time last, of which so many lines.
-	last time.Time
-	same int
+	several  bool // its pod has more than one container
+	restarts bool // its pod may restart a container that fails
+	place    atomic.Int32
+	gate     bool      // others of the pod begin after it: it is an init container's
+	after    []*stream // those that it follows
+	over     chan struct{}
+	isOver   bool
+	moved    chan struct{} // something happened that can make a new attempt worth while
+	done     chan struct{}
+	// single says that no other run can follow upon this one, finished that none will any more.
+	single, finished atomic.Bool
+	// What has been read: from the time first up to the time last, of which so many lines.
+	// Until lines of its own are, last is what the run before has read up to: floor.
+	first, last, floor time.Time
+	same               int
 }
 
 // Where the API has a run's log.
@@ -78,15 +82,31 @@ func (s *stream) follow() {
 			return
 		}
 	}
+	s.inherit()
 	for wasRead := false; ; {
-		over := closed(s.over)
-		err := s.copy(ctx, over)
-		if over && (errors.Is(err, errPassed) || apierrors.IsNotFound(err) && !wasRead) {
+		over, place := closed(s.over), s.place.Load()
+		err := s.copy(ctx, place, over)
+		// What was read of a container that is restarted may have been another run's.
+		if over && (errors.Is(err, errPassed) || apierrors.IsNotFound(err) && (!wasRead || s.restarts)) {
 			err = s.copyKept(ctx, err)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return
+		case over && err == nil && s.place.Load() != place:
+			wasRead = true
+			continue // by now it may have been the next run's
+		case over && err == nil && place == current && !s.single.Load() && s.finished.Load():
+			_ = s.copyKept(ctx, nil) // likewise, and nobody tells any more
+			return
+		case over && err == nil && place == current && !s.single.Load():
+			wasRead = true // likewise: once that is known, it is read where it is this one's
+			select {
+			case <-s.moved:
+			case <-ctx.Done():
+				return
+			}
+			continue
 		case over:
 			// A pod can be deleted as soon as it has ended; what had been read by then was all.
 			if err != nil && !(apierrors.IsNotFound(err) && wasRead) && !errors.Is(err, errNotWritten) {
@@ -109,6 +129,17 @@ func (s *stream) follow() {
 	}
 }
 
+// inherit takes over what the run before has read, for it can have been this one's: what
+// the API gives as a container's log is that of its run by then.
+func (s *stream) inherit() {
+	for _, other := range s.after {
+		if other.container == s.container && !other.last.Before(s.last) {
+			s.last, s.same = other.last, other.same
+		}
+	}
+	s.floor = s.last
+}
+
 func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -119,15 +150,18 @@ func closed(c <-chan struct{}) bool {
 }
 
 // copy copies what of the log hasn't been read yet, of a run that is over or goes on.
-func (s *stream) copy(ctx context.Context, over bool) error {
-	place := s.place.Load()
+func (s *stream) copy(ctx context.Context, place int32, over bool) error {
 	if place == passed {
 		return errPassed
 	}
 	// One that is over isn't followed: by now the log may be the next run's.
 	options := &corev1.PodLogOptions{Container: s.container, Follow: !over, Previous: place == previous, Timestamps: true}
-	if !s.last.IsZero() {
-		since := metav1.NewTime(s.last) // in whole seconds, so that lines come twice
+	from := s.last
+	if place == previous {
+		from = s.floor // what was read may have been another run's
+	}
+	if !from.IsZero() {
+		since := metav1.NewTime(from) // in whole seconds, so that lines come twice
 		options.SinceTime = &since
 	}
 	body, err := s.logs.client.CoreV1().Pods(s.namespace).GetLogs(s.name, options).Stream(ctx)
@@ -161,7 +195,7 @@ func (s *stream) lost(why error) error {
 
 // copyFrom copies from a log what hasn't been read yet.
 func (s *stream) copyFrom(body io.Reader) error {
-	known, skip := s.last, s.same
+	known, skip, least := s.last, s.same, s.first
 	r := bufio.NewReaderSize(body, maxLine)
 	for begins, wanted := true, true; ; {
 		piece, err := r.ReadSlice('\n')
@@ -172,6 +206,9 @@ func (s *stream) copyFrom(body io.Reader) error {
 			var at time.Time
 			at, piece = cutTime(piece)
 			wanted = s.read(at, known, &skip)
+			if wanted && !at.IsZero() && at.Before(least) {
+				least = at
+			}
 		}
 		begins = err == nil
 		if wanted && len(piece) > 0 {
@@ -180,19 +217,23 @@ func (s *stream) copyFrom(body io.Reader) error {
 			}
 		}
 		if errors.Is(err, io.EOF) {
+			if !least.IsZero() {
+				s.first = least
+			}
 			return nil
 		}
 	}
 }
 
 // read counts a line of that time as read, and says whether it is a new one. Known is
-// how far an earlier reading came, skip how many lines of exactly that time it had.
+// how far an earlier reading came, skip how many lines of exactly that time it had. What is older
+// than all that was read is new, too: that was the next run's.
 func (s *stream) read(at, known time.Time, skip *int) bool {
 	switch {
 	case at.IsZero():
 		return true
 	case at.Before(known):
-		return false
+		return at.Before(s.first) && at.After(s.floor)
 	case at.Equal(known) && *skip > 0:
 		*skip--
 		return false
@@ -200,6 +241,9 @@ func (s *stream) read(at, known time.Time, skip *int) bool {
 		s.same++
 	default:
 		s.last, s.same = at, 1
+		if s.first.IsZero() {
+			s.first = at
+		}
 	}
 	return true
 }
