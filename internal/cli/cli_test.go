@@ -65,6 +65,21 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 	}
 }
 
+func TestFlagsOfFewValuesAreCompleted(t *testing.T) {
+	for _, tc := range []struct{ args, want string }{
+		{"image list -o", "json yaml :4"},
+		{"run -o", "name json yaml :4"},
+		{"rerun -o", "name json yaml :4"},
+		{"run --restart", "Never OnFailure :4"},
+		{"run --image-pull-policy", "Always IfNotPresent Never :4"},
+	} {
+		_, stdout, _ := call(t, append(append([]string{"__complete"}, strings.Fields(tc.args)...), "")...)
+		if got := strings.Join(strings.Fields(stdout), " "); got != tc.want {
+			t.Errorf("errand %s: %q, want %q", tc.args, got, tc.want)
+		}
+	}
+}
+
 func TestWithoutACommandItHelps(t *testing.T) {
 	for _, args := range [][]string{nil, {"--help"}, {"image"}, {"image", "--help"}, {"help"}, {"help", "image"}, {"completion"}} {
 		code, stdout, stderr := call(t, args...)

@@ -38,6 +38,7 @@ func (f *following) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "only create the Job, and print its name")
 	cmd.Flags().BoolVar(&f.remove, "rm", false, "delete the Job after its end")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "", "with --detach, how to print the Job: name, json or yaml")
+	completeFlag(cmd, "output", "name", "json", "yaml")
 }
 
 func (f *following) check() error {
