@@ -4,8 +4,10 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +25,9 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return command.Main(newRoot(), args, stdin, stdout, stderr)
 }
 
+// kubectlsVerbs are commands that whoever knows kubectl may look for here.
+var kubectlsVerbs = []string{"apply", "attach", "cordon", "cp", "create", "delete", "describe", "edit", "events", "exec", "explain", "get", "patch", "port-forward", "replace", "scale", "top", "uncordon"}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "errand",
@@ -35,7 +40,12 @@ func newRoot() *cobra.Command {
 
 The manual is the repository's README.md and docs/, which make install puts into
 share/doc/errand beside the program's bin.`,
-		Args: command.Subcommand,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && slices.Contains(kubectlsVerbs, args[0]) {
+				return command.UsageError(fmt.Errorf("errand has no command %q: did you mean errand kubectl %s?", args[0], args[0]))
+			}
+			return command.Subcommand(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(

@@ -27,6 +27,16 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 		{[]string{"kubctl", "get", "jobs"}, `errand has no command "kubctl": did you mean errand kubectl?`},
 		{[]string{"image", "lst"}, `errand image has no command "lst": did you mean errand image list?`},
 		{[]string{"image", "xyzzy"}, `errand image has no command "xyzzy" (see errand image --help)`},
+		{[]string{"get", "jobs"}, `errand has no command "get": did you mean errand kubectl get?`},
+		{[]string{"apply", "-f", "x.yaml"}, `errand has no command "apply": did you mean errand kubectl apply?`},
+		{[]string{"image", "lst", "--all"}, `errand image has no command "lst": did you mean errand image list?`},
+		{[]string{"--nod"}, "unknown flag: --nod (see errand --help)"},
+		{[]string{"help", "srve"}, `errand has no command "srve": did you mean errand serve?`},
+		{[]string{"help", "image", "xyzzy"}, `errand image has no command "xyzzy"`},
+		{[]string{"completion", "tcsh"}, `errand completion has no command "tcsh"`},
+		{[]string{"kubeconfig", "--into", "x"}, "--into needs --merge"},
+		{[]string{"kubeconfig", "--context", "x"}, "--context needs --merge"},
+		{[]string{"run", "--image", "busybox", "--timeout", "-5s"}, "--timeout -5s: must not be negative"},
 		{[]string{"serve", "--nod"}, "unknown flag: --nod (see errand serve --help)"},
 		{[]string{"image", "pull"}, "needs an image"},
 		{[]string{"version", "-o", "xml"}, "must be json or yaml"},
@@ -57,8 +67,23 @@ func TestAMisspeltCommandIsAUsageError(t *testing.T) {
 	}
 }
 
+func TestFlagsOfFewValuesAreCompleted(t *testing.T) {
+	for _, tc := range []struct{ args, want string }{
+		{"image list -o", "json yaml :4"},
+		{"run -o", "name json yaml :4"},
+		{"rerun -o", "name json yaml :4"},
+		{"run --restart", "Never OnFailure :4"},
+		{"run --image-pull-policy", "Always IfNotPresent Never :4"},
+	} {
+		_, stdout, _ := call(t, append(append([]string{"__complete"}, strings.Fields(tc.args)...), "")...)
+		if got := strings.Join(strings.Fields(stdout), " "); got != tc.want {
+			t.Errorf("errand %s: %q, want %q", tc.args, got, tc.want)
+		}
+	}
+}
+
 func TestWithoutACommandItHelps(t *testing.T) {
-	for _, args := range [][]string{nil, {"--help"}, {"image"}, {"image", "--help"}} {
+	for _, args := range [][]string{nil, {"--help"}, {"image"}, {"image", "--help"}, {"help"}, {"help", "image"}, {"completion"}} {
 		code, stdout, stderr := call(t, args...)
 		if code != command.ExitOK || !strings.Contains(stdout, "Available Commands:") || stderr != "" {
 			t.Errorf("errand %v: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)

@@ -3,14 +3,17 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/kubernetes"
 
 	"errand.dev/errand/internal/command"
+	"errand.dev/errand/internal/joblogs"
 	"errand.dev/errand/internal/jobrun"
 )
 
@@ -21,7 +24,7 @@ const exitInterrupted = 130
 const followsHelp = `Exit codes:
   0    the Job is Complete
   N    it has Failed: the exit code of the container that failed last, or 1 if none is known
-  1    it was deleted, or couldn't be created or followed
+  1    it was deleted, or couldn't be created or followed, or its logs couldn't be written
   2    the call couldn't be understood
   130  Ctrl-C or SIGTERM: the Job was deleted with its pods; a second one leaves at once`
 
@@ -35,6 +38,7 @@ func (f *following) addFlags(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "only create the Job, and print its name")
 	cmd.Flags().BoolVar(&f.remove, "rm", false, "delete the Job after its end")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "", "with --detach, how to print the Job: name, json or yaml")
+	completeFlag(cmd, "output", "name", "json", "yaml")
 }
 
 func (f *following) check() error {
@@ -59,7 +63,10 @@ func (f *following) follow(cmd *cobra.Command, client kubernetes.Interface, job 
 	}
 	output := newOutput(cmd)
 	output.Say("job/%s created", job.Name)
-	end, err := jobrun.Follow(cmd.Context(), client, output, job)
+	kept := func(ctx context.Context, pod types.UID, container string, restartCount int32) (io.ReadCloser, error) {
+		return joblogs.OpenKept(ctx, client, job, pod, container, restartCount)
+	}
+	end, err := jobrun.Follow(cmd.Context(), client, output, kept, job)
 	if err != nil {
 		return err
 	}
@@ -69,7 +76,9 @@ func (f *following) follow(cmd *cobra.Command, client kubernetes.Interface, job 
 			return err
 		}
 	}
-	switch {
+	switch failed := output.Failed(); {
+	case end.State == jobrun.Complete && failed != nil:
+		return fmt.Errorf("job/%s has logs that are lost here: %w: errand logs job/%s -n %s prints them again", job.Name, failed, job.Name, job.Namespace)
 	case end.State == jobrun.Complete:
 		return nil
 	case end.State == jobrun.Interrupted:

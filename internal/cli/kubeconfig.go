@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,6 +26,7 @@ func newKubeconfig() *cobra.Command {
 		dataDir string
 		merge   bool
 		into    string
+		context string
 	)
 	cmd := &cobra.Command{
 		Use:   "kubeconfig",
@@ -36,6 +38,11 @@ func newKubeconfig() *cobra.Command {
   errand kubeconfig --merge`,
 		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range []string{"into", "context"} {
+				if !merge && cmd.Flags().Changed(name) {
+					return command.UsageError(fmt.Errorf("--%s needs --merge", name))
+				}
+			}
 			own, err := readKubeconfig(dataDir)
 			if err != nil {
 				return err
@@ -48,6 +55,12 @@ func newKubeconfig() *cobra.Command {
 				_, err = cmd.OutOrStdout().Write(b)
 				return err
 			}
+			own = renamed(own, context)
+			if !cmd.Flags().Changed("context") {
+				if err := checkOthers(own, into); err != nil {
+					return err
+				}
+			}
 			if err := mergeKubeconfig(own, into, sudoUser()); err != nil {
 				return err
 			}
@@ -58,6 +71,7 @@ func newKubeconfig() *cobra.Command {
 	addDataDir(cmd, &dataDir)
 	cmd.Flags().BoolVar(&merge, "merge", false, "add errand's context to the file that --into names; its current context stays as it is")
 	cmd.Flags().StringVar(&into, "into", userKubeconfig(), "the kubeconfig to merge into")
+	cmd.Flags().StringVar(&context, "context", "errand", "what errand's context is called there; one of that name is replaced")
 	return cmd
 }
 
@@ -106,6 +120,35 @@ func readKubeconfig(dataDir string) (*clientcmdapi.Config, error) {
 		return nil, fmt.Errorf("read errand's kubeconfig: %w", err)
 	}
 	return c, nil
+}
+
+// renamed is errand's kubeconfig with its context, cluster and user under another name.
+func renamed(own *clientcmdapi.Config, name string) *clientcmdapi.Config {
+	to := clientcmdapi.NewConfig()
+	context := own.Contexts[own.CurrentContext].DeepCopy()
+	to.Clusters[name], to.AuthInfos[name] = own.Clusters[context.Cluster], own.AuthInfos[context.AuthInfo]
+	context.Cluster, context.AuthInfo = name, name
+	to.Contexts[name], to.CurrentContext = context, name
+	return to
+}
+
+// checkOthers refuses to replace a cluster of the same name in the file at path that
+// isn't this errand. One that listens elsewhere now has its CA still, and one whose
+// data directory was made anew listens where it did.
+func checkOthers(own *clientcmdapi.Config, path string) error {
+	theirs, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		return nil // the merge says what is wrong
+	}
+	name := own.CurrentContext
+	mine, other := own.Clusters[name], theirs.Clusters[name]
+	if context := theirs.Contexts[name]; context != nil && theirs.Clusters[context.Cluster] != nil {
+		other = theirs.Clusters[context.Cluster]
+	}
+	if other == nil || other.Server == mine.Server || bytes.Equal(other.CertificateAuthorityData, mine.CertificateAuthorityData) {
+		return nil
+	}
+	return fmt.Errorf("%s has a context %q of another server, %s: give this errand's another name by --context NAME, or replace that one by --context %s", path, name, other.Server, name)
 }
 
 // mergeKubeconfig adds own's clusters, users and contexts to the file at path,

@@ -52,6 +52,64 @@ func TestMergeKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
+// Whose kubeconfig has another cluster by the name of errand's keeps it.
+func TestMergeLeavesOthersOfItsName(t *testing.T) {
+	config := func(server, ca string) *clientcmdapi.Config {
+		c := errandConfig(server)
+		c.Clusters["errand"].CertificateAuthorityData = []byte(ca)
+		return c
+	}
+	elsewhere := config("https://other", "other")
+	elsewhere.Clusters["work"] = elsewhere.Clusters["errand"]
+	delete(elsewhere.Clusters, "errand")
+	elsewhere.Contexts["errand"].Cluster = "work"
+	for name, tc := range map[string]struct {
+		there   *clientcmdapi.Config
+		refuses bool
+	}{
+		"nothing":                            {clientcmdapi.NewConfig(), false},
+		"the same":                           {config("https://own", "own"), false},
+		"listened elsewhere":                 {config("https://other", "own"), false},
+		"had another data directory":         {config("https://own", "other"), false},
+		"another":                            {config("https://other", "other"), true},
+		"another cluster of another context": {elsewhere, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			into := filepath.Join(dir, "config")
+			if err := clientcmd.WriteToFile(*tc.there, into); err != nil {
+				t.Fatal(err)
+			}
+			if err := clientcmd.WriteToFile(*config("https://own", "own"), filepath.Join(dir, "kubeconfig")); err != nil {
+				t.Fatal(err)
+			}
+			merge := func(more ...string) (int, string) {
+				code, _, stderr := call(t, append([]string{"kubeconfig", "--data-dir", dir, "--merge", "--into", into}, more...)...)
+				return code, stderr
+			}
+			if code, stderr := merge(); (code != 0) != tc.refuses || tc.refuses && !strings.Contains(stderr, "https://other") {
+				t.Errorf("exit code %d, %s", code, stderr)
+			}
+			if code, stderr := merge("--context", "mine"); code != 0 {
+				t.Errorf("by another name: exit code %d, %s", code, stderr)
+			}
+			got, err := clientcmd.LoadFromFile(into)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Clusters["mine"] == nil || got.Clusters["mine"].Server != "https://own" || got.Contexts["mine"].AuthInfo != "mine" {
+				t.Errorf("merged by another name: %+v", got.Contexts["mine"])
+			}
+			if tc.refuses && got.Clusters[got.Contexts["errand"].Cluster].Server != "https://other" {
+				t.Error("the other's context is lost")
+			}
+			if code, stderr := merge("--context", "errand"); code != 0 {
+				t.Errorf("by the same name: exit code %d, %s", code, stderr)
+			}
+		})
+	}
+}
+
 func TestMergeByRootGivesTheFileToItsUser(t *testing.T) {
 	theirs, callers := owner{1234, 1235}, owner{4321, 4322}
 	if os.Geteuid() != 0 { // who can't give files away gives them to themselves

@@ -100,7 +100,11 @@ func (o *logsOptions) run(cmd *cobra.Command, name string) error {
 // What can't be read doesn't keep the rest from being printed.
 func (o *logsOptions) printText(cmd *cobra.Command, name string, job *joblogs.Job, attempts []joblogs.Attempt) error {
 	if len(attempts) == 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "errand: there are no such logs of job/%s\n", name)
+		such := ""
+		if o.container != "" || o.failed {
+			such = "such "
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "errand: there are no %slogs of job/%s\n", such, name)
 	}
 	var errs []error
 	for i := range attempts {

@@ -15,6 +15,15 @@ import (
 // data for programs.
 func addOutput(cmd *cobra.Command, output *string) {
 	cmd.Flags().StringVarP(output, "output", "o", "", "json or yaml, for programs")
+	completeFlag(cmd, "output", "json", "yaml")
+}
+
+// completeFlag has a shell complete a flag's value by those that it can have. The flag
+// is the command's.
+func completeFlag(cmd *cobra.Command, flag string, values ...cobra.Completion) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag, or it has been completed before
+	}
 }
 
 // checkOutput refuses formats that printStructured doesn't know; the empty one

@@ -98,6 +98,8 @@ func (w *jobWords) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&w.timeout, "timeout", 0, "how long the Job can take, in whole seconds, before it fails; 0 for any time")
 	f.StringVar(&w.restart, "restart", string(corev1.RestartPolicyNever), "what another try is: Never for another pod, OnFailure for the same one")
 	f.StringVar(&w.pull, "image-pull-policy", "", "Always, IfNotPresent or Never; by default Always for :latest and IfNotPresent for other tags")
+	completeFlag(cmd, "restart", string(corev1.RestartPolicyNever), string(corev1.RestartPolicyOnFailure))
+	completeFlag(cmd, "image-pull-policy", string(corev1.PullAlways), string(corev1.PullIfNotPresent), string(corev1.PullNever))
 	f.StringVarP(&w.WorkingDir, "workdir", "w", "", "the directory that the command runs in; by default the image's")
 	f.StringVar(&w.cpus, "cpus", "", "how much CPU it gets, and no more, such as 0.5 or 500m")
 	f.StringVarP(&w.memory, "memory", "m", "", "how much memory it gets, and no more, such as 64Mi")
@@ -165,7 +167,10 @@ func (w *jobWords) complete(cmd *cobra.Command) error {
 		w.Parallelism = &w.parallelism
 	}
 	if cmd.Flags().Changed("timeout") {
-		if w.timeout < 0 || w.timeout%time.Second != 0 {
+		if w.timeout < 0 {
+			return fmt.Errorf("--timeout %s: must not be negative", w.timeout)
+		}
+		if w.timeout%time.Second != 0 {
 			return fmt.Errorf("--timeout %s: must be in whole seconds", w.timeout)
 		}
 		if w.timeout > 0 {

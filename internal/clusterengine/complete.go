@@ -79,6 +79,9 @@ func (o Options) restConfig() (*rest.Config, error) {
 		&clientcmd.ClientConfigLoadingRules{ExplicitPath: o.Kubeconfig},
 		&clientcmd.ConfigOverrides{CurrentContext: o.Context},
 	).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, fmt.Errorf("--kubeconfig %s: it names no cluster: see kubectl config get-contexts", o.Kubeconfig)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig %s: %w", o.Kubeconfig, err)
 	}

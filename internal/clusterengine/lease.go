@@ -126,6 +126,16 @@ func (l *lease) compete(ctx context.Context) error {
 	return nil
 }
 
+// other is who else held the lease when it was last seen; "" if nobody did.
+func (l *lease) other() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.holder == l.Identity() {
+		return ""
+	}
+	return l.holder
+}
+
 // over says why a lease that was held isn't any more; "" if it never was.
 func (l *lease) over() string {
 	l.mu.Lock()

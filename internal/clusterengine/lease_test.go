@@ -87,6 +87,9 @@ func TestLeaseIsHandedOver(t *testing.T) {
 	o.Namespace, o.Name = namespaceFor(t), "l"
 	a := contend(t, o, "a")
 	a.awaitHeld(t)
+	if other := a.other(); other != "" {
+		t.Errorf("a has the lease, and says that %s does", other)
+	}
 	b := contend(t, o, "b")
 	c := contend(t, o, "c")
 	for _, next := range []*contender{b, c} {

@@ -154,4 +154,11 @@ func TestCompleteSaysWhatIsMissing(t *testing.T) {
 	if _, err := o.Complete(); err == nil || !strings.Contains(err.Error(), `"c"`) {
 		t.Errorf("with a context that isn't there: %v", err)
 	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Context = ""
+	if _, err := o.Complete(); err == nil || !strings.Contains(err.Error(), "names no cluster") {
+		t.Errorf("with an empty file: %v", err)
+	}
 }

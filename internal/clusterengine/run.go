@@ -7,10 +7,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	kmetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
@@ -158,11 +162,11 @@ func (r *replica) ready() error {
 	}
 }
 
-// greetTimeout is how long the API server may take to tell its version.
+// greetTimeout is how long the API server may take for each answer to greet.
 const greetTimeout = 5 * time.Second
 
-// greet tells the user where the API server can't be reached. What runs already
-// goes on trying.
+// greet tells the user where the API server can't be reached, or refuses what the
+// controller begins with. What runs already goes on trying.
 func (r *replica) greet(ctx context.Context) error {
 	client, err := r.client(func(cfg *rest.Config) { cfg.Timeout = greetTimeout })
 	if err != nil {
@@ -171,8 +175,24 @@ func (r *replica) greet(ctx context.Context) error {
 	err = client.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
 	if err != nil && ctx.Err() == nil {
 		fmt.Fprintf(r.stderr, "errand controller tries on, but: reach the API server %s: %v\n", r.rest.Host, err)
+		return nil
+	}
+	for _, err := range r.refusals(ctx, client) {
+		fmt.Fprintf(r.stderr, "errand controller tries on, but lacks a right that deploy/controller/rbac.yaml has: %v\n", err)
 	}
 	return nil
+}
+
+// refusals are the API server's answers to what this replica has to read and may not.
+func (r *replica) refusals(ctx context.Context, client kubernetes.Interface) []error {
+	_, jobsErr := client.BatchV1().Jobs(r.options.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	_, podsErr := client.CoreV1().Pods(r.options.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	errs := []error{jobsErr, podsErr}
+	if r.lease != nil {
+		_, err := client.CoordinationV1().Leases(r.options.Lease.Namespace).Get(ctx, r.options.Lease.Name, metav1.GetOptions{})
+		errs = append(errs, err)
+	}
+	return slices.DeleteFunc(errs, func(err error) bool { return !apierrors.IsForbidden(err) })
 }
 
 func (r *replica) startCaches(ctx context.Context) error {
@@ -204,6 +224,9 @@ func (r *replica) startCaches(ctx context.Context) error {
 func (r *replica) awaitTurn(ctx context.Context) error {
 	if r.lease == nil {
 		return nil
+	}
+	if holder := r.lease.other(); holder != "" {
+		fmt.Fprintf(r.stderr, "errand controller waits for the lease %s, which %s has\n", r.lease.Describe(), holder)
 	}
 	if err := r.group.Await(ctx, r.lease.acquired); err != nil {
 		return err

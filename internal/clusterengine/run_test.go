@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // Where nobody answers, whoever started the controller is told, and it can be
@@ -91,5 +92,46 @@ func TestPortInUse(t *testing.T) {
 	c := &Config{options: o, rest: &rest.Config{Host: "http://127.0.0.1:1"}}
 	if err := c.run(t.Context(), io.Discard, nil); err == nil || !strings.Contains(err.Error(), "--metrics-bind-address "+o.MetricsBindAddress) {
 		t.Errorf("with a port that is taken: %v", err)
+	}
+}
+
+// Who lacks rights is told which, without having to read the log.
+func TestRefusals(t *testing.T) {
+	admin, err := clientcmd.BuildConfigFromFlags("", cluster.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := rest.CopyConfig(admin)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: "nobody"}
+	o := DefaultOptions()
+	o.Lease.Namespace, o.Lease.Name = "kube-system", "l"
+	for name, tc := range map[string]struct {
+		config *rest.Config
+		elects bool
+		want   []string
+	}{
+		"all of them":         {cfg, true, []string{"list resource \"jobs\"", "list resource \"pods\"", "get resource \"leases\""}},
+		"without an election": {cfg, false, []string{"list resource \"jobs\"", "list resource \"pods\""}},
+		"none":                {admin, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &replica{Config: &Config{options: o, rest: tc.config}}
+			client, err := r.client(func(*rest.Config) {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.elects {
+				r.lease = newLease(o.Lease, "a", client, client, nil)
+			}
+			got := r.refusals(t.Context(), client)
+			if len(got) != len(tc.want) {
+				t.Fatalf("refused are %v, want %q", got, tc.want)
+			}
+			for i, want := range tc.want {
+				if !strings.Contains(got[i].Error(), want) {
+					t.Errorf("it says %v, want %q", got[i], want)
+				}
+			}
+		})
 	}
 }

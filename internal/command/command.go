@@ -40,12 +40,17 @@ func Main(root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io
 	addVersion(root)
 	root.SilenceErrors, root.SilenceUsage, root.DisableAutoGenTag = true, true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// With a command that isn't there come flags that aren't there.
+		if given := cmd.Flags().Args(); cmd.HasSubCommands() && len(given) > 0 {
+			return cmd.ValidateArgs(given)
+		}
 		return UsageError(fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath()))
 	})
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	refuseUnknownTopics(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return ExitOK
@@ -74,6 +79,30 @@ func addVersion(root *cobra.Command) {
 			return err
 		}
 		return run(cmd, args)
+	}
+}
+
+// refuseUnknownTopics has cobra's own commands refuse what isn't there as others do, rather
+// than show the program's help as a success.
+func refuseUnknownTopics(root *cobra.Command) {
+	if !root.HasSubCommands() {
+		return
+	}
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				// A command without others below it may have its own way with its arguments.
+				if about, rest, err := root.Find(args); err == nil && about.HasSubCommands() {
+					return about.ValidateArgs(rest)
+				}
+				return nil
+			}
+		case "completion":
+			cmd.Args, cmd.RunE = Subcommand, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
 	}
 }
 

@@ -53,7 +53,7 @@ func (s *Service) checkSandbox(config *runtimeapi.PodSandboxConfig, handler stri
 	case config.GetMetadata() == nil:
 		return fmt.Errorf("%w: the sandbox's metadata is missing", spec.ErrInvalid)
 	case handler != "" && !slices.Contains(s.cfg.Handlers, handler):
-		return fmt.Errorf("%w: failed to get sandbox runtime: no runtime for %q is configured", spec.ErrInvalid, handler)
+		return fmt.Errorf("%w: failed to get sandbox runtime: no runtime for %q is configured: name one with --runtime %s=/PATH", spec.ErrInvalid, handler, handler)
 	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()):
 		return fmt.Errorf("%w: the log directory %q is not an absolute path", spec.ErrInvalid, config.GetLogDirectory())
 	case config.GetWindows() != nil:

@@ -395,7 +395,7 @@ func TestUnsupportedPodsAreRefused(t *testing.T) {
 			t.Errorf("got %v, want %q", err, text)
 		}
 	}
-	if _, err := s.RunPodSandbox(t.Context(), podConfig("pod"), "gvisor"); err == nil || !strings.Contains(err.Error(), `no runtime for "gvisor" is configured`) {
+	if _, err := s.RunPodSandbox(t.Context(), podConfig("pod"), "gvisor"); err == nil || !strings.Contains(err.Error(), `no runtime for "gvisor" is configured: name one with --runtime gvisor=/PATH`) {
 		t.Errorf("unknown handler: %v", err)
 	}
 }

@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
 	"errand.dev/errand/internal/node/keptlogs"
 )
@@ -61,6 +65,18 @@ func (a *answer) add(other answer) {
 	a.runs = append(a.runs, other.runs...)
 	a.forbidden = cmp.Or(a.forbidden, other.forbidden)
 	a.unanswered = errors.Join(a.unanswered, other.unanswered)
+}
+
+// OpenKept opens the log of a run of a Job's pod that a node keeps, with a time before each line.
+func OpenKept(ctx context.Context, client kubernetes.Interface, job *batchv1.Job, pod types.UID, container string, restartCount int32) (io.ReadCloser, error) {
+	j := &Job{client: client, namespace: job.Namespace, name: job.Name, uid: job.UID}
+	kept := j.kept(ctx)
+	for _, r := range kept.runs {
+		if a := r.attempt(); a.id() == (id{pod, container, restartCount}) {
+			return j.openKept(ctx, &a, true)
+		}
+	}
+	return nil, cmp.Or(kept.forbidden, kept.unanswered, errors.New("no node keeps it"))
 }
 
 // kept asks all of errand's nodes, at once, for what they keep of Jobs of this name.

@@ -111,3 +111,10 @@ func event(kind, reason, message string, seconds int) *corev1.Event {
 		Type:       kind, Reason: reason, Message: message, LastTimestamp: at(seconds),
 	}
 }
+
+// written is an event at a version of the store.
+func written(version string, e *corev1.Event) *corev1.Event {
+	e = e.DeepCopy()
+	e.ResourceVersion = version
+	return e
+}

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 type world struct {
 	t      *testing.T
 	client *fake.Clientset
+	kept   KeptLog
 
 	mu        sync.Mutex
 	logs      map[string][]string // by pod/container: what each request gets, the last of them again and again
@@ -73,6 +74,11 @@ func lines(numbered ...string) string {
 		fmt.Fprintf(&b, "2000-01-01T00:00:%02d.000000001Z %s", i, line)
 	}
 	return b.String()
+}
+
+// after is a log so many hours later.
+func after(log string, hours int) string {
+	return strings.ReplaceAll(log, "T00:", fmt.Sprintf("T%02d:", hours))
 }
 
 func (w *world) set(objects ...runtime.Object) {

@@ -18,10 +18,11 @@ import (
 const holdUpAfter = 2 * time.Second
 
 // Follow follows a Job to its end: it copies its pods' logs to output, says what holds
-// it up, and returns how it ended, once all logs have been read.
+// it up, and returns how it ended, once all logs have been read. What the API has no more
+// is had from kept, unless that is nil.
 //
 // When ctx ends, the Job is deleted with its pods, and Follow returns once it is gone.
-func Follow(ctx context.Context, client kubernetes.Interface, output *Output, job *batchv1.Job) (End, error) {
+func Follow(ctx context.Context, client kubernetes.Interface, output *Output, kept KeptLog, job *batchv1.Job) (End, error) {
 	// What follows the Job outlives ctx: it is to see the Job's end.
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	f := &follower{
@@ -33,7 +34,7 @@ func Follow(ctx context.Context, client kubernetes.Interface, output *Output, jo
 		said:       map[string]bool{},
 		due:        time.NewTimer(holdUpAfter),
 	}
-	f.logs = newLogs(f.watches, output)
+	f.logs = newLogs(f.watches, output, kept)
 	defer f.logs.running.Wait()
 	defer f.watches.await()
 	defer f.due.Stop()
@@ -177,6 +178,7 @@ func (f *follower) end(ctx context.Context, end End) End {
 			f.seePod(&pods.Items[i])
 		}
 	}
+	f.logs.finish()
 	for f.logs.open > 0 && ctx.Err() == nil {
 		select {
 		case call := <-f.watches.calls:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -40,7 +41,7 @@ func follow(t *testing.T, w *world, job *batchv1.Job) *followed {
 	f := &followed{world: w, interrupt: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
-		f.end, f.failure = Follow(ctx, w.client, w.output, job)
+		f.end, f.failure = Follow(ctx, w.client, w.output, w.kept, job)
 	}()
 	synctest.Wait()
 	return f
@@ -165,7 +166,7 @@ func TestFollow(t *testing.T) {
 		},
 		"a container was lost, and runs again": func(t *testing.T, w *world) {
 			f := follow(t, w, job)
-			w.logs["main"] = []string{lines("one\n"), lines("one\n"), lines("two\n")}
+			w.logs["main"] = []string{lines("one\n"), lines("one\n"), after(lines("two\n"), 1)}
 			w.set(pod("p", phase(corev1.PodRunning), container(running())))
 			again := restarted(running(), 1, 137, 0)
 			*again.LastTerminationState.Terminated = corev1.ContainerStateTerminated{ExitCode: 137, Reason: "ContainerStatusUnknown"}
@@ -270,7 +271,7 @@ func TestFollowLeavesLogsOfLostNodes(t *testing.T) {
 		defer cancel()
 		go func() {
 			defer close(f.done)
-			f.end, f.failure = Follow(ctx, silentLogs{w.client}, w.output, job)
+			f.end, f.failure = Follow(ctx, silentLogs{w.client}, w.output, nil, job)
 		}()
 		synctest.Wait()
 		for i := range 20 {
@@ -337,4 +338,25 @@ func TestFollowTellsHoldUps(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What keeps a container from starting is said once, though it is made anew for each try, and
+// runtimes name it by another ID each time.
+func TestSaysOnceWhatFailsAgain(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		f := follow(t, w, job)
+		try := func(id string) {
+			w.set(makePod(job, "p", onNode, container(waiting("CreateContainerError", `container "`+strings.Repeat(id, 64)+`": no such directory`))))
+			time.Sleep(holdUpAfter + time.Second)
+			synctest.Wait()
+		}
+		try("a")
+		w.wantSaid(`pod p container main doesn't start: CreateContainerError: container "` + strings.Repeat("a", 64) + `": no such directory`)
+		try("b")
+		w.wantSaid()
+		w.set(makeJob("a", with(batchv1.JobFailed, "DeadlineExceeded", "")))
+		f.wantEnd(Failed, 0)
+	})
 }

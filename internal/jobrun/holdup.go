@@ -10,6 +10,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/utils/ptr"
 )
 
@@ -187,11 +188,21 @@ func ended(pod *corev1.Pod) bool {
 func newestEvent(events []*corev1.Event) *corev1.Event {
 	var newest *corev1.Event
 	for _, e := range events {
-		if newest == nil || !eventTime(e).Before(eventTime(newest)) {
+		if newest == nil || later(e, newest) {
 			newest = e
 		}
 	}
 	return newest
+}
+
+// later says whether an event happened after another one. Most reporters tell seconds, in which
+// much can happen: within one, what was written last is the later.
+func later(e, than *corev1.Event) bool {
+	if order := eventTime(e).Compare(eventTime(than)); order != 0 {
+		return order > 0
+	}
+	order, err := resourceversion.CompareResourceVersion(e.ResourceVersion, than.ResourceVersion)
+	return err != nil || order > 0
 }
 
 // eventTime is when an event happened last.

@@ -36,6 +36,8 @@ func TestPodHoldUp(t *testing.T) {
 			`waits for its image: Pulling image "busybox"`},
 		"a volume": {[]func(*corev1.Pod){onNode, container(waiting("ContainerCreating", ""))}, []*corev1.Event{event("Warning", "FailedMount", "no such secret", 1)},
 			"FailedMount: no such secret"},
+		"a volume, within a second": {[]func(*corev1.Pod){onNode}, []*corev1.Event{written("9", pulling), written("10", event("Warning", "FailedMount", "no such secret", 2)), written("8", event("Normal", "Scheduled", "Assigned", 2))},
+			"FailedMount: no such secret"},
 		"no image": {[]func(*corev1.Pod){onNode, container(waiting("ErrImagePull", "not found"))}, nil, "can't get the image busybox, which is tried again: not found"},
 		"no image, in the pause between tries": {[]func(*corev1.Pod){onNode, container(waiting("ImagePullBackOff", `Back-off pulling image "busybox": ErrImagePull: not found`))}, nil,
 			"can't get the image busybox, which is tried again: not found"},

@@ -2,6 +2,7 @@ package jobrun
 
 import (
 	"context"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ const goneGrace = 5 * time.Second
 type logs struct {
 	client kubernetes.Interface
 	output *Output
+	kept   KeptLog
 	// many says that lines begin with the name of their pod.
 	many    atomic.Bool
 	streams map[runOf]*stream
@@ -38,6 +40,7 @@ type runOf struct {
 
 // podStreams are the streams of one pod, in the order they began.
 type podStreams struct {
+	uid     types.UID
 	streams []*stream
 	told    bool // that it failed
 	ctx     context.Context
@@ -45,15 +48,19 @@ type podStreams struct {
 	all     context.Context // of all pods' streams, which ctx is one of
 }
 
-func newLogs(watches *watches, output *Output) *logs {
-	return &logs{client: watches.client, watches: watches, output: output, streams: map[runOf]*stream{}, pods: map[types.UID]*podStreams{}}
+// KeptLog opens the log of one run of a container that the API has no more, with a time before each
+// line, as the API gives it. An error says that it isn't kept, or can't be read.
+type KeptLog func(ctx context.Context, pod types.UID, container string, restartCount int32) (io.ReadCloser, error)
+
+func newLogs(watches *watches, output *Output, kept KeptLog) *logs {
+	return &logs{client: watches.client, watches: watches, output: output, kept: kept, streams: map[runOf]*stream{}, pods: map[types.UID]*podStreams{}}
 }
 
 // see takes a pod's status: logs that can be had from now on are followed under ctx.
 func (l *logs) see(ctx context.Context, pod *corev1.Pod) {
 	p := l.pods[pod.UID]
 	if p == nil {
-		p = &podStreams{all: ctx}
+		p = &podStreams{uid: pod.UID, all: ctx}
 		p.ctx, p.cancel = context.WithCancel(ctx)
 		l.pods[pod.UID] = p
 		if len(l.pods) > 1 {
@@ -67,6 +74,9 @@ func (l *logs) see(ctx context.Context, pod *corev1.Pod) {
 	}
 	for _, s := range containerStatuses(pod) {
 		l.seeContainer(p, pod, &s, inits[s.Name])
+	}
+	if ended(pod) {
+		p.finish()
 	}
 	if why := podFailure(pod); why != "" && !p.told {
 		p.told = true
@@ -102,8 +112,51 @@ func (l *logs) seeContainer(p *podStreams, pod *corev1.Pod, s *corev1.ContainerS
 	switch {
 	case s.State.Running != nil:
 		l.seeRun(p, pod, now, false)
-	case s.State.Terminated != nil && !l.leave(now.runOf, current) && !s.State.Terminated.StartedAt.IsZero():
-		l.seeRun(p, pod, now, true)
+	case s.State.Terminated != nil:
+		now.single.Store(!restarts(pod, s))
+		if known := l.streams[now.runOf]; known != nil {
+			known.single.Store(now.single.Load())
+		}
+		if !l.leave(now.runOf, current) && !s.State.Terminated.StartedAt.IsZero() {
+			l.seeRun(p, pod, now, true)
+		}
+	}
+}
+
+// restarts says whether a container that has ended may be started again, as far as that
+// can be told by the pod.
+func restarts(pod *corev1.Pod, s *corev1.ContainerStatus) bool {
+	policy, ruled := pod.Spec.RestartPolicy, false
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			ruled = ruled || len(list[i].RestartPolicyRules) > 0
+			if own := list[i].RestartPolicy; own != nil && list[i].Name == s.Name {
+				policy = corev1.RestartPolicy(*own)
+			}
+		}
+	}
+	switch {
+	case policy == corev1.RestartPolicyAlways:
+		return true
+	case s.State.Terminated.ExitCode == 0:
+		return false
+	default:
+		return ruled || policy != corev1.RestartPolicyNever
+	}
+}
+
+// finish takes that none of the pod's containers is started again.
+func (p *podStreams) finish() {
+	for _, s := range p.streams {
+		s.finished.Store(true)
+		s.move()
+	}
+}
+
+// finish takes that none of any pod's is: the Job has ended.
+func (l *logs) finish() {
+	for _, p := range l.pods {
+		p.finish()
 	}
 }
 
@@ -114,6 +167,7 @@ func (l *logs) leave(run runOf, place int32) bool {
 	if known != nil {
 		known.place.Store(place)
 		known.end()
+		known.move()
 	}
 	return known != nil
 }
@@ -132,6 +186,7 @@ func (l *logs) seeRun(p *podStreams, pod *corev1.Pod, s *stream, over bool) {
 	}
 	s.logs, s.pod, s.namespace, s.name = l, p, pod.Namespace, pod.Name
 	s.over, s.moved, s.done = make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
+	s.restarts = pod.Spec.RestartPolicy != corev1.RestartPolicyNever
 	s.several = len(pod.Spec.Containers)+len(pod.Spec.InitContainers) > 1
 	for _, other := range p.streams {
 		if other.gate || other.container == s.container {
@@ -168,6 +223,7 @@ func (l *logs) gone(pod *corev1.Pod) {
 		for _, s := range p.streams {
 			s.end()
 		}
+		p.finish()
 		// What was under way may still arrive; a node that is lost never says so.
 		time.AfterFunc(goneGrace, p.cancel)
 	}

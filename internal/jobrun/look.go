@@ -2,12 +2,16 @@ package jobrun
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
+
+// containerID is what tells one try of a container from the next in what runtimes say of them.
+var containerID = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
 
 // eventsAbout are the events about one object, as far as they are known.
 type eventsAbout struct {
@@ -38,8 +42,9 @@ func (f *follower) look() {
 	if !f.askEvents(about) {
 		return
 	}
-	if why := f.why(about); why != "" && !f.said[name+why] {
-		f.said[name+why] = true
+	why := f.why(about)
+	if what := name + containerID.ReplaceAllString(why, ""); why != "" && !f.said[what] {
+		f.said[what] = true
 		f.output.Say("%s %s", name, why)
 	}
 }

@@ -2,6 +2,7 @@ package jobrun
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -16,7 +17,12 @@ type Output struct {
 	prefix string
 	// unfinished is whose line has no end yet; nil if the last one has.
 	unfinished *stream
+	// failed is why nothing more can be written of the logs.
+	failed error
 }
+
+// errNotWritten is why a log isn't read any further: what comes of it can't be written.
+var errNotWritten = errors.New("the output can't be written")
 
 // NewOutput returns an output whose lines about the Job begin with prefix.
 func NewOutput(logs, spoken io.Writer, prefix string) *Output {
@@ -51,6 +57,18 @@ func (o *Output) log(from *stream, prefix string, b []byte, begins bool) error {
 	if bytes.HasSuffix(b, []byte("\n")) {
 		o.unfinished = nil
 	}
-	_, err := o.logs.Write(b)
-	return err
+	if o.failed == nil {
+		_, o.failed = o.logs.Write(b)
+	}
+	if o.failed != nil {
+		return errNotWritten
+	}
+	return nil
+}
+
+// Failed is why the logs couldn't be written, or nil if they could.
+func (o *Output) Failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
@@ -26,19 +25,23 @@ type stream struct {
 	namespace string
 	name      string
 	runOf
-	several bool // its pod has more than one container
-	place   atomic.Int32
-	gate    bool      // others of the pod begin after it: it is an init container's
-	after   []*stream // those that it follows
-	over    chan struct{}
-	isOver  bool
-	moved   chan struct{} // something happened that can make a new attempt worth while
-	done    chan struct{}
-	// What has been read: up to the time last, of which so many lines; of the last of
-	// them so many bytes, if not all.
-	last time.Time
-	same int
-	part int
+	several  bool // its pod has more than one container
+	restarts bool // its pod may restart a container that fails
+	place    atomic.Int32
+	gate     bool      // others of the pod begin after it: it is an init container's
+	after    []*stream // those that it follows
+	over     chan struct{}
+	isOver   bool
+	moved    chan struct{} // something happened that can make a new attempt worth while
+	done     chan struct{}
+	// single says that no other run can follow upon this one, finished that none will any more.
+	single, finished atomic.Bool
+	// What has been read: from the time first up to the time last, of which so many lines;
+	// of the last of them so many bytes, if not all. Until lines of its own are, last is
+	// what the run before has read up to: floor.
+	first, last, floor time.Time
+	same               int
+	part               int
 }
 
 // Where the API has a run's log.
@@ -48,7 +51,7 @@ const (
 	passed          // no more: what it has is other runs'
 )
 
-// errPassed is why the log of a run can't be read of which nothing had been.
+// errPassed is why the log of a run can't be read.
 var errPassed = errors.New("its container has run twice since")
 
 // end takes that the run has ended: its log grows no more. It and move are called by
@@ -81,15 +84,34 @@ func (s *stream) follow() {
 			return
 		}
 	}
+	s.inherit()
 	for wasRead := false; ; {
-		over := closed(s.over)
-		err := s.copy(ctx, over)
+		over, place := closed(s.over), s.place.Load()
+		err := s.copy(ctx, place, over)
+		// What was read of a container that is restarted may have been another run's.
+		if over && (errors.Is(err, errPassed) || apierrors.IsNotFound(err) && (!wasRead || s.restarts)) {
+			err = s.copyKept(ctx, err)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
+		case over && err == nil && s.place.Load() != place:
+			wasRead = true
+			continue // by now it may have been the next run's
+		case over && err == nil && place == current && !s.single.Load() && s.finished.Load():
+			_ = s.copyKept(ctx, nil) // likewise, and nobody tells any more
+			return
+		case over && err == nil && place == current && !s.single.Load():
+			wasRead = true // likewise: once that is known, it is read where it is this one's
+			select {
+			case <-s.moved:
+			case <-ctx.Done():
+				return
+			}
+			continue
 		case over:
 			// A pod can be deleted as soon as it has ended; what had been read by then was all.
-			if err != nil && !(apierrors.IsNotFound(err) && wasRead) {
+			if err != nil && !(apierrors.IsNotFound(err) && wasRead) && !errors.Is(err, errNotWritten) {
 				s.logs.output.Say("the log of container %s of pod %s can't be read: %v", s.container, s.name, err)
 			}
 			return
@@ -109,6 +131,17 @@ func (s *stream) follow() {
 	}
 }
 
+// inherit takes over what the run before has read, for it can have been this one's: what
+// the API gives as a container's log is that of its run by then.
+func (s *stream) inherit() {
+	for _, other := range s.after {
+		if other.container == s.container && !other.last.Before(s.last) {
+			s.last, s.same = other.last, other.same
+		}
+	}
+	s.floor = s.last
+}
+
 func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -119,18 +152,18 @@ func closed(c <-chan struct{}) bool {
 }
 
 // copy copies what of the log hasn't been read yet, of a run that is over or goes on.
-func (s *stream) copy(ctx context.Context, over bool) error {
-	place := s.place.Load()
+func (s *stream) copy(ctx context.Context, place int32, over bool) error {
 	if place == passed {
-		if s.last.IsZero() {
-			return errPassed
-		}
-		return nil
+		return errPassed
 	}
 	// One that is over isn't followed: by now the log may be the next run's.
 	options := &corev1.PodLogOptions{Container: s.container, Follow: !over, Previous: place == previous, Timestamps: true}
-	if !s.last.IsZero() {
-		since := metav1.NewTime(s.last) // in whole seconds, so that lines come twice
+	from := s.last
+	if place == previous {
+		from = s.floor // what was read may have been another run's
+	}
+	if !from.IsZero() {
+		since := metav1.NewTime(from) // in whole seconds, so that lines come twice
 		options.SinceTime = &since
 	}
 	body, err := s.logs.client.CoreV1().Pods(s.namespace).GetLogs(s.name, options).Stream(ctx)
@@ -138,7 +171,33 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 		return err
 	}
 	defer body.Close()
-	known, skip := s.last, s.same
+	return s.copyFrom(body)
+}
+
+// copyKept copies what the API has no more, if that is kept; why says that it hasn't.
+func (s *stream) copyKept(ctx context.Context, why error) error {
+	if s.logs.kept == nil {
+		return s.lost(why)
+	}
+	body, err := s.logs.kept(ctx, s.pod.uid, s.container, s.run)
+	if err != nil {
+		return s.lost(why) // it isn't kept, or this client may not ask
+	}
+	defer body.Close()
+	return s.copyFrom(body)
+}
+
+// lost says why there is no more of a log: nothing, if a part of it was read that passes for all.
+func (s *stream) lost(why error) error {
+	if errors.Is(why, errPassed) && !s.last.IsZero() {
+		return nil
+	}
+	return why
+}
+
+// copyFrom copies from a log what hasn't been read yet.
+func (s *stream) copyFrom(body io.Reader) error {
+	known, skip, least := s.last, s.same, s.first
 	r := bufio.NewReaderSize(body, maxLine)
 	var at time.Time // of the line
 	for begins, wanted, drop := true, true, 0; ; {
@@ -150,6 +209,9 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 		if first && len(piece) > 0 {
 			at, piece = cutTime(piece)
 			wanted, drop = s.read(at, known, &skip)
+			if wanted && !at.IsZero() && at.Before(least) {
+				least = at
+			}
 			first = drop == 0
 		}
 		begins = err == nil
@@ -157,10 +219,10 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 		drop, piece = drop-dropped, piece[dropped:]
 		if wanted && len(piece) > 0 {
 			if err := s.write(piece, first, err); err != nil {
-				return fmt.Errorf("write it: %w", err)
+				return err
 			}
 			switch {
-			case at.IsZero(): // which can't be told when it comes again
+			case at.IsZero(), !at.Equal(s.last): // which can't be told when it comes again, or won't
 			case begins:
 				s.part = 0
 			default:
@@ -168,6 +230,9 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 			}
 		}
 		if errors.Is(err, io.EOF) {
+			if !least.IsZero() {
+				s.first = least
+			}
 			return nil
 		}
 	}
@@ -175,13 +240,14 @@ func (s *stream) copy(ctx context.Context, over bool) error {
 
 // read counts a line of that time as read, and says whether there is something new in
 // it, behind so many bytes. Known is how far an earlier reading came, skip how many
-// lines of exactly that time it had.
+// lines of exactly that time it had. What is older than all that was read is new, too:
+// that was the next run's.
 func (s *stream) read(at, known time.Time, skip *int) (wanted bool, drop int) {
 	switch {
 	case at.IsZero():
 		return true, 0
 	case at.Before(known):
-		return false, 0
+		return at.Before(s.first) && at.After(s.floor), 0
 	case at.Equal(known) && *skip > 0:
 		*skip--
 		brokeOff := *skip == 0 && s.part > 0 // the last of them
@@ -190,6 +256,9 @@ func (s *stream) read(at, known time.Time, skip *int) (wanted bool, drop int) {
 		s.same++
 	default:
 		s.last, s.same = at, 1
+		if s.first.IsZero() {
+			s.first = at
+		}
 	}
 	s.part = 0
 	return true, 0

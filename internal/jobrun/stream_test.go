@@ -1,6 +1,9 @@
 package jobrun
 
 import (
+	"context"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -8,6 +11,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 )
@@ -54,7 +58,7 @@ func TestLogsOfRestarts(t *testing.T) {
 	job := makeJob("a")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, job)
-		w.logs["main"] = []string{lines("first\n"), lines("second\n")}
+		w.logs["main"] = []string{lines("first\n"), after(lines("second\n"), 1)}
 		f := follow(t, w, job)
 		// Of the first run nothing was seen before it had ended.
 		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(restarted(waiting("CrashLoopBackOff", ""), 0, 1, 1))))
@@ -82,7 +86,7 @@ func TestLogsOfARestartAtOnce(t *testing.T) {
 		})
 		f := follow(t, w, job)
 		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(running())))
-		log[true], log[false] = lines("first\n", "last words\n"), strings.ReplaceAll(lines("second\n"), "T00:", "T01:")
+		log[true], log[false] = lines("first\n", "last words\n"), after(lines("second\n"), 1)
 		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(restarted(running(), 1, 1, 1))))
 		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(restarted(terminated(0, 2), 1, 1, 1))))
 		w.set(makeJob("a", with(batchv1.JobComplete, "", "")))
@@ -149,6 +153,101 @@ func TestLongLinesOfSeveral(t *testing.T) {
 		}
 		if got, want := w.out.String(), "[a] 12\n[b] 3\n[a] 45\n[a] 6\n[b] 7"; got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// What the API has no more is had from where it is kept: a pod can be deleted at once
+// when it has ended, and a container can run twice more before anybody looks.
+func TestKeptLogs(t *testing.T) {
+	job := makeJob("a")
+	failed := makeJob("a", with(batchv1.JobFailed, "BackoffLimitExceeded", ""))
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		kept := map[int32]string{0: lines("first\n", "last words\n"), 1: after(lines("second\n"), 1), 2: after(lines("third\n"), 2)}
+		w.kept = func(_ context.Context, pod types.UID, container string, run int32) (io.ReadCloser, error) {
+			if pod != "uid-p" || container != "main" {
+				t.Errorf("it asks for the log of container %s of pod %s", container, pod)
+			}
+			return io.NopCloser(strings.NewReader(kept[run])), nil
+		}
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(running())))
+		last := makePod(job, "p", onNode, phase(corev1.PodRunning), container(restarted(terminated(1, 3), 2, 1, 2)))
+		w.set(last)
+		w.remove(last)
+		w.set(failed)
+		f.wantEnd(Failed, 1)
+		w.wantLogged("first", "last words", "second", "third")
+	})
+}
+
+// A container that ends at once is started again at once: what the API gives as its log may by then be
+// the next run's. It is printed once, and that of the first is printed, too.
+func TestLogsOfTheNextRun(t *testing.T) {
+	job := makeJob("a", func(j *batchv1.Job) { j.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure })
+	first, second := lines("first\n"), after(lines("second\n"), 1)
+	pod := func(edit ...func(*corev1.Pod)) *corev1.Pod {
+		return makePod(job, "p", append([]func(*corev1.Pod){onNode, phase(corev1.PodRunning)}, edit...)...)
+	}
+	for name, seen := range map[string]*corev1.Pod{
+		"asked for while it ran":      pod(container(running())),
+		"asked for when it had ended": pod(container(terminated(1, 1))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, job)
+				w.client.PrependReactor("get", "pods/log", func(a clienttesting.Action) (bool, runtime.Object, error) {
+					log := second
+					if a.(clienttesting.GenericAction).GetValue().(*corev1.PodLogOptions).Previous {
+						log = first
+					}
+					return true, &runtime.Unknown{Raw: []byte(log)}, nil
+				})
+				f := follow(t, w, job)
+				w.set(seen)
+				w.set(pod(container(restarted(running(), 1, 1, 1))))
+				w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(restarted(terminated(0, 2), 1, 1, 1))))
+				w.set(makeJob("a", with(batchv1.JobComplete, "", "")))
+				f.wantEnd(Complete, 1) // of which nobody asks
+				w.wantLogged("second", "first")
+			})
+		})
+	}
+}
+
+// A run that may be followed by another one isn't waited for once the Job has ended.
+func TestLogsOfARunWithoutANext(t *testing.T) {
+	job := makeJob("a", func(j *batchv1.Job) { j.Spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure })
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		w.logs["main"] = []string{lines("one\n")}
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodRunning), container(terminated(1, 1))))
+		w.set(makeJob("a", with(batchv1.JobFailed, "BackoffLimitExceeded", "")))
+		f.wantEnd(Failed, 1)
+		w.wantLogged("one")
+	})
+}
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// Whose output is full is told so once, and that is all that is told of the log.
+func TestOutputThatCantBeWritten(t *testing.T) {
+	job := makeJob("a")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, job)
+		full := errors.New("no space left on device")
+		w.output = NewOutput(failingWriter{full}, &w.err, "")
+		w.logs["main"] = []string{lines("one\n")}
+		f := follow(t, w, job)
+		w.set(makePod(job, "p", onNode, phase(corev1.PodSucceeded), container(terminated(0, 1))), makeJob("a", with(batchv1.JobComplete, "", "")))
+		f.wantEnd(Complete, 0)
+		w.wantSaid()
+		if err := w.output.Failed(); !errors.Is(err, full) {
+			t.Errorf("the output failed by %v", err)
 		}
 	})
 }

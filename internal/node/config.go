@@ -74,9 +74,10 @@ type Config struct {
 	// Admit, if set, says why a pod can't be run now, with a reason for its status;
 	// no message means that it can.
 	Admit func(ctx context.Context, pod *v1.Pod) (reason, message string)
-	// Drained are containers, by the runtime's ID, that were ended on purpose while no
-	// agent was there to see it.
-	Drained map[string]bool
+	// Drained says of a container, by the runtime's ID, of which the runtime has no
+	// record, whether that is no failure of its own: it was ended on purpose while no
+	// agent was there to see it. Nil: none was.
+	Drained func(id string) bool
 	// Traces records where the pods' time goes; nil: nobody does.
 	Traces *podtrace.Recorder
 	// Recorder takes events; their source should be the component "kubelet" on this

@@ -117,7 +117,7 @@ func (n *Node) DeleteAllUnusedContainers(ctx context.Context) error {
 // ended by it get one.
 func (n *Node) shutdown(rt *runtimepod.Pod) *podstatus.Outcome {
 	for _, c := range rt.Containers {
-		if c.Lost && c.Reason == runtimepod.ReasonStatusUnknown && n.cfg.Drained[c.ID] {
+		if c.Lost && c.Reason == runtimepod.ReasonStatusUnknown && n.cfg.Drained != nil && n.cfg.Drained(c.ID) {
 			const message = "Pod was terminated in response to imminent node shutdown."
 			return &podstatus.Outcome{Reason: "Terminated", Message: message, Disruption: &v1.PodCondition{
 				Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: message,

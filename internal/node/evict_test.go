@@ -208,7 +208,7 @@ func TestDrained(t *testing.T) {
 				w.runtime.Lose()
 				second := w.start(func(a *agent) {
 					_, id, _ := strings.Cut(before.Status.ContainerStatuses[0].ContainerID, "://")
-					a.drained = map[string]bool{id: drained}
+					a.drained = func(asked string) bool { return drained && asked == id }
 				})
 				got := w.wait(pod, "what becomes of it", func(p *v1.Pod) bool {
 					return p.Status.Phase == phase && (policy == v1.RestartPolicyNever || p.Status.ContainerStatuses[0].RestartCount == 1)

@@ -57,7 +57,7 @@ type agent struct {
 	cri     internalapi.RuntimeService // conn, or what a test puts before it
 	client  *fake.Clientset
 	dns     crispec.DNS
-	drained map[string]bool
+	drained func(id string) bool
 	admit   func(context.Context, *v1.Pod) (string, string)
 	traces  *podtrace.Recorder
 	keeps   bool // logs of Jobs' pods

@@ -52,8 +52,12 @@ func writeDrained(ctx context.Context, dir *datadir.Dir, runtime containerLister
 	return atomicfile.Write(dir.Path(drainedFile), data, 0o600)
 }
 
-// drainedContainers are those that the last errand drain has ended.
-func drainedContainers(dir *datadir.Dir) (map[string]bool, error) {
+// drainedContainers tells which containers the last errand drain has ended. In a data directory that is new
+// there are none: those that the store knows ran elsewhere, before it was restored from a backup.
+func drainedContainers(dir *datadir.Dir, isNew bool) (func(id string) bool, error) {
+	if isNew {
+		return func(string) bool { return true }, nil
+	}
 	data, err := os.ReadFile(dir.Path(drainedFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -69,5 +73,5 @@ func drainedContainers(dir *datadir.Dir) (map[string]bool, error) {
 	for _, id := range ids {
 		drained[id] = true
 	}
-	return drained, nil
+	return func(id string) bool { return drained[id] }, nil
 }

@@ -96,7 +96,7 @@ func (s *serve) startNode(ctx context.Context, o *opening) error {
 		return o.err
 	}
 	s.runtime = o.runtime
-	if err := s.nodeName.retireFormer(ctx, s.api.Client()); err != nil {
+	if err := s.nodeName.retire(ctx, s.api.Client(), len(s.options.Etcd.Servers) == 0); err != nil {
 		return err
 	}
 	client, err := s.clientAs(nodeUser(s.nodeName.current))
@@ -204,7 +204,7 @@ func (s *serve) newRegistration(ctx context.Context, client kubernetes.Interface
 		Under:    evictor.Under,
 		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
 		PodCIDRs: s.runtime.podCIDRs(),
-		Version:  version.Kubernetes + "+errand." + strings.TrimPrefix(version.Get().Version, "v"),
+		Version:  version.Kubernetes + nodeVersionMark + strings.TrimPrefix(version.Get().Version, "v"),
 		MaxPods:  int64(s.options.MaxPods),
 	})
 }
@@ -227,7 +227,7 @@ type nodeParts struct {
 }
 
 func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, p nodeParts) (*node.Node, error) {
-	drained, err := drainedContainers(s.dir)
+	drained, err := drainedContainers(s.dir, s.nodeName.first)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,9 @@ import (
 // nodeNameFile holds the Node's name, in the data directory.
 const nodeNameFile = "node-name"
 
+// nodeVersionMark is what errand's Nodes have in their kubelet's version, and no other.
+const nodeVersionMark = "+errand."
+
 // nodeName is what the Node of a data directory is called. Pods are bound to it
 // for good, so it stays when the host is renamed, by DHCP for instance, or when
 // the directory moves to another one: only --node-name changes it.
@@ -26,6 +29,9 @@ type nodeName struct {
 	current string
 	// former is the name before, if --node-name has just changed it.
 	former string
+	// first says that the data directory has no name yet: its Node, if the store has
+	// one, is another directory's, of which this is the restored backup.
+	first bool
 	// path is the file that holds the name.
 	path string
 }
@@ -48,10 +54,8 @@ func chooseNodeName(o Options, dir *datadir.Dir) (nodeName, error) {
 			return nodeName{}, err
 		}
 	}
-	if kept == "" {
-		return n, n.keep()
-	}
-	if n.current != kept {
+	n.first = kept == ""
+	if !n.first && n.current != kept {
 		n.former = kept
 	}
 	return n, nil
@@ -71,16 +75,34 @@ func hostName() (string, error) {
 	return name, nil
 }
 
-// retireFormer deletes the Node of before, which nobody runs any more: pods
-// would be bound to it, and those that are would seem to run for ever. Only then
-// the new name is kept, so that a crash in between leaves nothing behind.
-func (n nodeName) retireFormer(ctx context.Context, client kubernetes.Interface) error {
-	if n.former == "" {
-		return nil
+// retire deletes the Nodes of before, which nobody runs any more: pods would be
+// bound to them, and those that are would seem to run for ever. Only then the
+// new name is kept, so that a crash in between leaves nothing behind. Whether the
+// store is nobody else's says own.
+func (n nodeName) retire(ctx context.Context, client kubernetes.Interface, own bool) error {
+	former := []string{}
+	if n.former != "" {
+		former = append(former, n.former)
 	}
-	err := client.CoreV1().Nodes().Delete(ctx, n.former, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete the node's former object %s: %w", n.former, err)
+	if n.first && own {
+		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("list nodes: %w", err)
+		}
+		for i := range nodes.Items {
+			// A node of the user's own, which has a kubelet, is alive as far as is known.
+			if node := &nodes.Items[i]; node.Name != n.current && strings.Contains(node.Status.NodeInfo.KubeletVersion, nodeVersionMark) {
+				former = append(former, node.Name)
+			}
+		}
+	}
+	for _, name := range former {
+		if err := client.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete the node's former object %s: %w", name, err)
+		}
+	}
+	if !n.first && n.former == "" {
+		return nil
 	}
 	return n.keep()
 }
