@@ -44,6 +44,8 @@ type churn struct {
 
 	mu   sync.Mutex
 	jobs map[string]churnKind // by name
+	// sleeping are the Jobs that have been made, and go on until they are deleted.
+	sleeping []string
 
 	// The rest is its goroutines' until over is done.
 
@@ -197,7 +199,6 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 			}
 		})
 	}
-	var sleeping []string
 	for n, due := 0, time.Now(); ; {
 		select {
 		case <-next.C:
@@ -222,17 +223,38 @@ func (c *churn) run(ctx context.Context, enough <-chan struct{}) {
 			return
 		}
 		c.add(name, kind)
-		calls <- func(api *insistent) { api.create(ctx, job) }
-		if kind.ends == "" {
-			sleeping = append(sleeping, name)
+		calls <- func(api *insistent) {
+			api.create(ctx, job)
+			if kind.ends == "" {
+				c.sleeps(name)
+			}
 		}
 		// Some of these go before they have started, some after.
-		if len(sleeping) > 0 && c.random.IntN(len(churnKinds)) < 2 {
-			oldest := sleeping[0]
-			calls <- func(api *insistent) { api.delete(ctx, oldest) }
-			sleeping = sleeping[1:]
+		if c.random.IntN(len(churnKinds)) < 2 {
+			if oldest, ok := c.wake(); ok {
+				calls <- func(api *insistent) { api.delete(ctx, oldest) }
+			}
 		}
 	}
+}
+
+// sleeps takes that a Job has been made that goes on until it is deleted. A deletion
+// that came before would find nothing, and the Job stay for ever.
+func (c *churn) sleeps(job string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sleeping = append(c.sleeping, job)
+}
+
+// wake returns the oldest of them, which is to be deleted.
+func (c *churn) wake() (job string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sleeping) == 0 {
+		return "", false
+	}
+	job, c.sleeping = c.sleeping[0], c.sleeping[1:]
+	return job, true
 }
 
 func (c *churn) add(name string, kind churnKind) {
