@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	defaultEventTTL     = time.Hour
+	// DefaultEventTTL is how long Events are kept unless told, as in kube-apiserver.
+	DefaultEventTTL     = time.Hour
 	defaultServiceRange = "10.96.0.0/16"
 )
 
@@ -118,7 +119,7 @@ func (c *Config) complete() (*completedConfig, error) {
 		done.Clock = clock.RealClock{}
 	}
 	if done.EventTTL == 0 {
-		done.EventTTL = defaultEventTTL
+		done.EventTTL = DefaultEventTTL
 	}
 	if done.ServiceRange == "" {
 		done.ServiceRange = defaultServiceRange

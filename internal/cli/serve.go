@@ -102,6 +102,7 @@ func addServeFlags(f *pflag.FlagSet, o *server.Options) {
 	f.Var(cliflag.NewMapStringString(&o.EvictionMinimumReclaim), "eviction-minimum-reclaim", "how much beyond a threshold that was met must be free again, such as nodefs.available=500Mi")
 	f.DurationVar(&o.EvictionPressureTransitionPeriod, "eviction-pressure-transition-period", o.EvictionPressureTransitionPeriod, "how long the Node tells of a pressure after it was last seen")
 	f.Int64Var(&o.EvictionMaxPodGracePeriod, "eviction-max-pod-grace-period", o.EvictionMaxPodGracePeriod, "the most seconds that pods get to end in when an --eviction-soft threshold was met")
+	f.DurationVar(&o.EventTTL, "event-ttl", o.EventTTL, "how long events are kept")
 	f.IntVar(&o.TerminatedPodGCThreshold, "terminated-pod-gc-threshold", o.TerminatedPodGCThreshold, "how many pods that have ended are kept, the newest ones; 0 is all")
 	f.DurationVar(&o.PodFailureBackoff, "pod-failure-backoff", o.PodFailureBackoff, "delay after a Job's first failed pod, doubled with each further one")
 	f.DurationVar(&o.MaxPodFailureBackoff, "max-pod-failure-backoff", o.MaxPodFailureBackoff, "the longest such delay")

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"errand.dev/errand/internal/apiserver"
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/node/eviction"
 	"errand.dev/errand/internal/node/imagegc"
@@ -105,6 +106,8 @@ type Options struct {
 	EvictionMinimumReclaim           map[string]string `yaml:"evictionMinimumReclaim"`
 	EvictionPressureTransitionPeriod time.Duration     `yaml:"evictionPressureTransitionPeriod"`
 	EvictionMaxPodGracePeriod        int64             `yaml:"evictionMaxPodGracePeriod"`
+	// EventTTL is how long Events are kept.
+	EventTTL time.Duration `yaml:"eventTTL"`
 	// TerminatedPodGCThreshold is how many pods that have ended are kept; the
 	// oldest of more are deleted. 0 or less keeps all.
 	TerminatedPodGCThreshold int `yaml:"terminatedPodGCThreshold"`
@@ -159,6 +162,7 @@ func DefaultOptions() Options {
 
 		EvictionPressureTransitionPeriod: eviction.DefaultPressureTransitionPeriod,
 
+		EventTTL:                 apiserver.DefaultEventTTL,
 		TerminatedPodGCThreshold: podgc.DefaultThreshold,
 
 		PodFailureBackoff:    10 * time.Second,
@@ -218,6 +222,9 @@ func (o *Options) validateAPI() error {
 		if _, err := net.LookupPort("tcp", port); err != nil {
 			errs = append(errs, fmt.Errorf("--listen %q: %w", o.Listen, err))
 		}
+	}
+	if o.EventTTL < time.Second {
+		errs = append(errs, fmt.Errorf("--event-ttl %s: must be a second or more", o.EventTTL))
 	}
 	return errors.Join(errs...)
 }

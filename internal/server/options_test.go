@@ -20,6 +20,7 @@ func TestDefaultsAreValid(t *testing.T) {
 func TestValidateTellsEverything(t *testing.T) {
 	o := DefaultOptions()
 	o.Listen = "nowhere"
+	o.EventTTL = 0
 	o.NodeName = "Not A Name"
 	o.MaxPods = 0
 	o.PodMaxPids = 0
@@ -41,7 +42,7 @@ func TestValidateTellsEverything(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing was found wrong")
 	}
-	for _, want := range []string{"--listen", "--node-name", "--max-pods", "--pod-max-pids", "--pod-user-ids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files", "--kept-logs-max-size -1Mi: must not be negative",
+	for _, want := range []string{"--listen", "--event-ttl 0s: must be a second or more", "--node-name", "--max-pods", "--pod-max-pids", "--pod-user-ids", "--pod-cidr", "--etcd-servers", "--etcd-keyfile", "--runtime runc", "--default-runtime", "--pod-failure-backoff", "--container-log-max-size", "--container-log-max-files", "--kept-logs-max-size -1Mi: must not be negative",
 		"--image-gc-high-threshold-percent", "--image-gc-low-threshold-percent", "--image-minimum-gc-age", "--image-maximum-gc-age",
 		"--image-pull-credentials-verification-policy"} {
 		if !strings.Contains(err.Error(), want) {

@@ -139,6 +139,7 @@ func (s *serve) startAPI(ctx context.Context, listener net.Listener, runtime *op
 			CertFile:  s.options.Etcd.CertFile,
 			KeyFile:   s.options.Etcd.KeyFile,
 		},
+		EventTTL: s.options.EventTTL,
 		Version:  version.Get().Version,
 		PodNames: s.options.Node && s.options.namesHere(),
 	}

@@ -186,7 +186,7 @@ func (s *snapshot) count(what string) (float64, error) {
 	return float64(n), nil
 }
 
-// disk is how many MiB a part of the data directory takes.
+// disk is how many MiB the files in a part of the data directory take.
 func (s *snapshot) disk(part string) (float64, error) {
 	var blocks int64
 	counted := map[uint64]bool{} // a file of several names takes its place once
@@ -200,6 +200,9 @@ func (s *snapshot) disk(part string) (float64, error) {
 		}
 		if err != nil {
 			return err
+		}
+		if d.IsDir() {
+			return nil // some file systems never make one smaller again
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && !counted[st.Ino] {
 			counted[st.Ino] = true

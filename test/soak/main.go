@@ -68,6 +68,8 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	// Two hundred addresses and some: an address that isn't given back is missed.
 	cfg := harness.Config{Bin: o.bin, DataDir: filepath.Join(dir, "data"), RegistriesConf: conf, Args: []string{
 		"--pod-cidr", podCIDR(), "--pod-failure-backoff", "10ms", "--max-pod-failure-backoff", "100ms",
+		// The store's index grows until the first events go: that is to be over soon.
+		"--event-ttl", "1m",
 	}}
 	e, err := harness.Start(ctx, cfg)
 	if err != nil {
