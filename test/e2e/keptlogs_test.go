@@ -231,14 +231,28 @@ func TestKilledWhileKeepingLogs(t *testing.T) {
 		}
 		e.start()
 		e.wantNoPods(name)
-		got := strings.Split(strings.TrimSpace(e.jobLogs("job/"+name).Stdout), "\n")
-		slices.Sort(got)
-		slices.Sort(said)
-		if !slices.Equal(got, said) {
-			t.Errorf("round %d: errand logs prints %q, want %q", round, got, said)
-		}
+		e.wantLogs("job/"+name, said)
 	}
 	e.wantKeptWhole(8 * pods)
+}
+
+// wantLogs waits until errand logs prints these lines, in any order. The API forgets
+// pods without a grace period at once, before the node has ended them; one that has
+// just been started ends them and keeps their logs within moments.
+func (e *errand) wantLogs(job string, want []string) {
+	e.t.Helper()
+	slices.Sort(want)
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		r := runErrand(e.t, "logs", "--data-dir="+e.cfg.DataDir, job)
+		got := strings.Split(strings.TrimSpace(r.Stdout), "\n")
+		slices.Sort(got)
+		if r.Code == 0 && slices.Equal(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatalf("errand logs %s: exit code %d, prints %q, want %q\n%s", job, r.Code, got, want, r.Stderr)
+		}
+	}
 }
 
 // wantKeptWhole checks that so many runs are kept, with a record and a log each, and
