@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"errand.dev/errand/internal/node/keptlogs"
+	"errand.dev/errand/internal/version"
 )
 
 // keptRun is a run whose log a node keeps.
@@ -36,9 +36,6 @@ func (r *keptRun) attempt() Attempt {
 	}
 	return a
 }
-
-// errandsVersion is what errand's nodes have in their version, and no kubelet.
-const errandsVersion = "+errand."
 
 // nodeTime is how long a node may take to say what it keeps.
 const nodeTime = 10 * time.Second
@@ -89,7 +86,7 @@ func (j *Job) kept(ctx context.Context) answer {
 	var asked sync.WaitGroup
 	for i := range nodes.Items {
 		node := &nodes.Items[i]
-		if !strings.Contains(node.Status.NodeInfo.KubeletVersion, errandsVersion) {
+		if !version.IsNode(node.Status.NodeInfo.KubeletVersion) {
 			continue
 		}
 		asked.Go(func() {

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
-	"strings"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-base/metrics"
@@ -204,7 +203,7 @@ func (s *serve) newRegistration(ctx context.Context, client kubernetes.Interface
 		Under:    evictor.Under,
 		Recorder: s.recorder(ctx, client, "kubelet", s.nodeName.current),
 		PodCIDRs: s.runtime.podCIDRs(),
-		Version:  version.Kubernetes + nodeVersionMark + strings.TrimPrefix(version.Get().Version, "v"),
+		Version:  version.Node(),
 		MaxPods:  int64(s.options.MaxPods),
 	})
 }

@@ -14,13 +14,11 @@ import (
 
 	"errand.dev/errand/internal/atomicfile"
 	"errand.dev/errand/internal/datadir"
+	"errand.dev/errand/internal/version"
 )
 
 // nodeNameFile holds the Node's name, in the data directory.
 const nodeNameFile = "node-name"
-
-// nodeVersionMark is what errand's Nodes have in their kubelet's version, and no other.
-const nodeVersionMark = "+errand."
 
 // nodeName is what the Node of a data directory is called. Pods are bound to it
 // for good, so it stays when the host is renamed, by DHCP for instance, or when
@@ -91,7 +89,7 @@ func (n nodeName) retire(ctx context.Context, client kubernetes.Interface, own b
 		}
 		for i := range nodes.Items {
 			// A node of the user's own, which has a kubelet, is alive as far as is known.
-			if node := &nodes.Items[i]; node.Name != n.current && strings.Contains(node.Status.NodeInfo.KubeletVersion, nodeVersionMark) {
+			if node := &nodes.Items[i]; node.Name != n.current && version.IsNode(node.Status.NodeInfo.KubeletVersion) {
 				former = append(former, node.Name)
 			}
 		}

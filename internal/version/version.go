@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 )
 
 // Set by the linker: -X errand.dev/errand/internal/version.release=v1.2.3 and
@@ -16,6 +17,15 @@ var (
 
 // Kubernetes is the release whose API errand serves.
 const Kubernetes = "v1.37.2"
+
+// nodeMark is what errand's nodes have in their version, and no kubelet.
+const nodeMark = "+errand."
+
+// Node is the version that a node of this build reports in the place of a kubelet's.
+func Node() string { return Kubernetes + nodeMark + strings.TrimPrefix(Get().Version, "v") }
+
+// IsNode says whether a node that reports this version is an errand's.
+func IsNode(version string) bool { return strings.Contains(version, nodeMark) }
 
 // Info is what can be told of a build.
 type Info struct {
