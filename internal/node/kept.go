@@ -25,8 +25,9 @@ import (
 	"errand.dev/errand/internal/node/runtimepod"
 )
 
-// removalPatience is how long KeptLogs waits for pods that are being removed.
-const removalPatience = 10 * time.Second
+// removalPatience is how long KeptLogs waits for pods that are being removed: less
+// than errand logs waits for a node.
+const removalPatience = 8 * time.Second
 
 // keepLogs has the logs kept of a pod that is about to be removed, if it is a Job's.
 // Nothing of the pod may have been removed before. What can't be kept is not: the
@@ -165,8 +166,18 @@ func (n *Node) OpenKeptLog(ctx context.Context, namespace string, pod types.UID,
 }
 
 // awaitRemoval waits until pods of the Job that the API has no more are removed here,
-// too, and so their logs kept. It doesn't wait for ever: a runtime may be away.
+// too, and so their logs kept: also those that went while no agent was there. It
+// doesn't wait for ever: a runtime may be away.
 func (n *Node) awaitRemoval(ctx context.Context, namespace, job string) error {
+	patience := n.cfg.Clock.NewTimer(removalPatience)
+	defer patience.Stop()
+	select {
+	case <-n.ready: // what went meanwhile has a worker
+	case <-patience.C():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	var workers []*worker
 	for _, w := range n.all() {
 		if w.mayBeOf(namespace, job) {
@@ -186,8 +197,6 @@ func (n *Node) awaitRemoval(ctx context.Context, namespace, job string) error {
 	for i := range pods.Items {
 		there.Insert(pods.Items[i].UID)
 	}
-	patience := n.cfg.Clock.NewTimer(removalPatience)
-	defer patience.Stop()
 	for _, w := range workers {
 		if there.Has(w.uid) {
 			continue

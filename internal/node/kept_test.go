@@ -203,7 +203,7 @@ func TestKilledWhileKeeping(t *testing.T) {
 }
 
 // The pod went from the API while no agent was there: all that is known of it is
-// what the runtime has.
+// what the runtime has. Who asks at once waits until that has been found.
 func TestLogsOfOrphansAreKept(t *testing.T) {
 	w := newWorld(t)
 	pod := makePod("p").ofJob("j").obj()
@@ -218,7 +218,6 @@ func TestLogsOfOrphansAreKept(t *testing.T) {
 	}
 	w.waitGone(pod)
 	second := w.start(keepsLogs)
-	<-second.node.Ready()
 	second.wantKept("p of uid-job: 7: I am main/0.log\n")
 	w.mustBeEmpty()
 }
