@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,12 +35,7 @@ type stream struct {
 	done     chan struct{}
 	// single says that no other run can follow upon this one, finished that none will any more.
 	single, finished atomic.Bool
-	// What has been read: from the time first up to the time last, of which so many lines;
-	// of the last of them so many bytes, if not all. Until lines of its own are, last is
-	// what the run before has read up to: floor.
-	first, last, floor time.Time
-	same               int
-	part               int
+	cursor           cursor
 }
 
 // Where the API has a run's log.
@@ -71,9 +65,7 @@ func (s *stream) move() {
 	}
 }
 
-// follow copies the log until the run has ended and all of it has been read. A log
-// that ends, or breaks off, while the run goes on is taken up where it was left: the
-// API server, or what it has the log from, was restarted.
+// follow copies the log until the run has ended and all of it has been read.
 func (s *stream) follow() {
 	defer close(s.done)
 	ctx := s.pod.ctx
@@ -83,39 +75,20 @@ func (s *stream) follow() {
 		case <-ctx.Done():
 			return
 		}
-	}
-	s.inherit()
-	for wasRead := false; ; {
-		over, place := closed(s.over), s.place.Load()
-		err := s.copy(ctx, place, over)
-		// What was read of a container that is restarted may have been another run's.
-		if over && (errors.Is(err, errPassed) || apierrors.IsNotFound(err) && (!wasRead || s.restarts)) {
-			err = s.copyKept(ctx, err)
+		if other.container == s.container {
+			s.cursor.behind(&other.cursor)
 		}
-		switch {
-		case ctx.Err() != nil:
-			return
-		case over && err == nil && s.place.Load() != place:
-			wasRead = true
-			continue // by now it may have been the next run's
-		case over && err == nil && place == current && !s.single.Load() && s.finished.Load():
-			_ = s.copyKept(ctx, nil) // likewise, and nobody tells any more
-			return
-		case over && err == nil && place == current && !s.single.Load():
-			wasRead = true // likewise: once that is known, it is read where it is this one's
-			select {
-			case <-s.moved:
-			case <-ctx.Done():
-				return
-			}
-			continue
-		case over:
-			// A pod can be deleted as soon as it has ended; what had been read by then was all.
-			if err != nil && !(apierrors.IsNotFound(err) && wasRead) && !errors.Is(err, errNotWritten) {
-				s.logs.output.Say("the log of container %s of pod %s can't be read: %v", s.container, s.name, err)
-			}
-			return
-		case err == nil:
+	}
+	wasRead := s.followRunning(ctx)
+	s.readEnded(ctx, wasRead)
+}
+
+// followRunning copies the log of a run that goes on, until it is over; wasRead says
+// whether a reading came to an end. A log that ends, or breaks off, meanwhile is taken
+// up where it was left: the API server, or what it has the log from, was restarted.
+func (s *stream) followRunning(ctx context.Context) (wasRead bool) {
+	for !closed(s.over) {
+		if err := s.copy(ctx, s.place.Load(), true); err == nil {
 			wasRead = true
 			select {
 			case <-s.moved: // while it was read
@@ -126,20 +99,51 @@ func (s *stream) follow() {
 		case <-s.over:
 		case <-s.moved:
 		case <-ctx.Done():
-			return
+			return wasRead
 		}
+	}
+	return wasRead
+}
+
+// readEnded copies what there is of the log of a run that is over. What the API has as
+// a container's log is the next run's as soon as there is one: it is read until it
+// must have been this one's.
+func (s *stream) readEnded(ctx context.Context, wasRead bool) {
+	for ctx.Err() == nil {
+		place := s.place.Load()
+		err := s.copy(ctx, place, false)
+		switch {
+		// What was read of a container that is restarted may have been another run's.
+		case errors.Is(err, errPassed), apierrors.IsNotFound(err) && (!wasRead || s.restarts):
+			s.unreadable(ctx, s.copyKept(ctx, err), wasRead)
+			return
+		case err != nil:
+			s.unreadable(ctx, err, wasRead)
+			return
+		case s.place.Load() != place:
+			// While it was read the next run may have begun.
+		case place == previous || s.single.Load():
+			return
+		case s.finished.Load():
+			_ = s.copyKept(ctx, nil) // should it have been the next run's: nobody tells any more
+			return
+		default:
+			select {
+			case <-s.moved: // once there is a next one, this one's is read as the one before
+			case <-ctx.Done():
+			}
+		}
+		wasRead = true
 	}
 }
 
-// inherit takes over what the run before has read, for it can have been this one's: what
-// the API gives as a container's log is that of its run by then.
-func (s *stream) inherit() {
-	for _, other := range s.after {
-		if other.container == s.container && !other.last.Before(s.last) {
-			s.last, s.same = other.last, other.same
-		}
+// unreadable tells why the log couldn't be read. A pod can be deleted as soon as it has
+// ended: what had been read by then was all.
+func (s *stream) unreadable(ctx context.Context, err error, wasRead bool) {
+	if err == nil || ctx.Err() != nil || apierrors.IsNotFound(err) && wasRead || errors.Is(err, errNotWritten) {
+		return
 	}
-	s.floor = s.last
+	s.logs.output.Say("the log of container %s of pod %s can't be read: %v", s.container, s.name, err)
 }
 
 func closed(c <-chan struct{}) bool {
@@ -151,16 +155,15 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// copy copies what of the log hasn't been read yet, of a run that is over or goes on.
-func (s *stream) copy(ctx context.Context, place int32, over bool) error {
+// copy copies what of the log hasn't been read yet, of a run that goes on or is over.
+func (s *stream) copy(ctx context.Context, place int32, follow bool) error {
 	if place == passed {
 		return errPassed
 	}
-	// One that is over isn't followed: by now the log may be the next run's.
-	options := &corev1.PodLogOptions{Container: s.container, Follow: !over, Previous: place == previous, Timestamps: true}
-	from := s.last
+	options := &corev1.PodLogOptions{Container: s.container, Follow: follow, Previous: place == previous, Timestamps: true}
+	from := s.cursor.last
 	if place == previous {
-		from = s.floor // what was read may have been another run's
+		from = s.cursor.floor // what was read may have been another run's
 	}
 	if !from.IsZero() {
 		since := metav1.NewTime(from) // in whole seconds, so that lines come twice
@@ -189,7 +192,7 @@ func (s *stream) copyKept(ctx context.Context, why error) error {
 
 // lost says why there is no more of a log: nothing, if a part of it was read that passes for all.
 func (s *stream) lost(why error) error {
-	if errors.Is(why, errPassed) && !s.last.IsZero() {
+	if errors.Is(why, errPassed) && !s.cursor.last.IsZero() {
 		return nil
 	}
 	return why
@@ -197,71 +200,29 @@ func (s *stream) lost(why error) error {
 
 // copyFrom copies from a log what hasn't been read yet.
 func (s *stream) copyFrom(body io.Reader) error {
-	known, skip, least := s.last, s.same, s.first
+	pass := s.cursor.pass()
 	r := bufio.NewReaderSize(body, maxLine)
-	var at time.Time // of the line
-	for begins, wanted, drop := true, true, 0; ; {
+	for begins := true; ; {
 		piece, err := r.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) && !errors.Is(err, io.EOF) {
 			return err // what came of a line before it broke off comes again
 		}
-		first := begins
-		if first && len(piece) > 0 {
-			at, piece = cutTime(piece)
-			wanted, drop = s.read(at, known, &skip)
-			if wanted && !at.IsZero() && at.Before(least) {
-				least = at
-			}
-			first = drop == 0
+		starts := false
+		if begins && len(piece) > 0 {
+			piece, starts = pass.begin(piece)
 		}
 		begins = err == nil
-		dropped := min(drop, len(piece))
-		drop, piece = drop-dropped, piece[dropped:]
-		if wanted && len(piece) > 0 {
-			if err := s.write(piece, first, err); err != nil {
+		if piece = pass.fresh(piece); len(piece) > 0 {
+			if err := s.write(piece, starts, err); err != nil {
 				return err
 			}
-			switch {
-			case at.IsZero(), !at.Equal(s.last): // which can't be told when it comes again, or won't
-			case begins:
-				s.part = 0
-			default:
-				s.part += len(piece)
-			}
+			pass.wrote(len(piece), begins)
 		}
 		if errors.Is(err, io.EOF) {
-			if !least.IsZero() {
-				s.first = least
-			}
+			pass.end()
 			return nil
 		}
 	}
-}
-
-// read counts a line of that time as read, and says whether there is something new in
-// it, behind so many bytes. Known is how far an earlier reading came, skip how many
-// lines of exactly that time it had. What is older than all that was read is new, too:
-// that was the next run's.
-func (s *stream) read(at, known time.Time, skip *int) (wanted bool, drop int) {
-	switch {
-	case at.IsZero():
-		return true, 0
-	case at.Before(known):
-		return at.Before(s.first) && at.After(s.floor), 0
-	case at.Equal(known) && *skip > 0:
-		*skip--
-		brokeOff := *skip == 0 && s.part > 0 // the last of them
-		return brokeOff, s.part
-	case at.Equal(s.last):
-		s.same++
-	default:
-		s.last, s.same = at, 1
-		if s.first.IsZero() {
-			s.first = at
-		}
-	}
-	s.part = 0
-	return true, 0
 }
 
 // write writes a piece of the log, a line's first or a further one; ended says why it
@@ -282,17 +243,4 @@ func (s *stream) write(piece []byte, first bool, ended error) error {
 		piece = append(bytes.Clone(piece), '\n')
 	}
 	return s.logs.output.log(s, prefix, piece, first)
-}
-
-// cutTime takes off a line the time that the API put before it.
-func cutTime(line []byte) (time.Time, []byte) {
-	stamp, rest, found := bytes.Cut(line, []byte(" "))
-	if !found {
-		return time.Time{}, line
-	}
-	at, err := time.Parse(time.RFC3339Nano, string(stamp))
-	if err != nil {
-		return time.Time{}, line
-	}
-	return at, rest
 }
