@@ -26,7 +26,9 @@ const followsHelp = `Exit codes:
   N    it has Failed: the exit code of the container that failed last, or 1 if none is known
   1    it was deleted, or couldn't be created or followed, or its logs couldn't be written
   2    the call couldn't be understood
-  130  Ctrl-C or SIGTERM: the Job was deleted with its pods; a second one leaves at once`
+  130  Ctrl-C or SIGTERM: the Job was deleted with its pods; a second one leaves at once
+
+When what reads its output leaves, as head does, it ends too, and the Job goes on.`
 
 // following is what run and rerun do with a Job that they made.
 type following struct {

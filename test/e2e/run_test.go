@@ -260,6 +260,16 @@ func TestKK122300_RunSaysWhatHoldsItUp(t *testing.T) {
 	})
 }
 
+// What reads the output leaves when it has had enough: the Job isn't lost for it.
+func TestRunIntoAPipe(t *testing.T) {
+	e := start(t)
+	r := command{env: []string{"ERRAND=" + filepath.Join(bin, "errand"), "ERRAND_DATA_DIR=" + e.cfg.DataDir}, args: []string{
+		"-c", `"$ERRAND" run piped --image busybox -- sh -c 'echo one; sleep 1; echo two' | head -n 1`,
+	}}.runAs(t, "/bin/sh", nil)
+	wantPrinted(t, r, 0, "one\n", "errand: job/piped created\n")
+	e.wait("condition=complete", "job/piped")
+}
+
 // errand can be killed and started anew while somebody follows a Job: no line is lost
 // or comes twice. Also where any free port will do, it is found again.
 func TestRunOutlivesErrand(t *testing.T) {
