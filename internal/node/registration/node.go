@@ -11,6 +11,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/component-helpers/nodedeclaredfeatures/features/inplacepodresize"
+	"k8s.io/component-helpers/nodedeclaredfeatures/features/restartallcontainers"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 )
@@ -45,10 +47,19 @@ func (r *Registration) desired(have *v1.Node, o observation) (*v1.Node, error) {
 	}
 	s.NodeInfo = r.systemInfo(have.Status.NodeInfo, o.version)
 	s.Images = r.images
+	s.DeclaredFeatures = slices.Clone(declaredFeatures)
 	if o.runtime != nil {
 		s.RuntimeHandlers, s.Features = handlers(o.runtime), features(o.runtime)
 	}
 	return want, nil
+}
+
+// declaredFeatures are what status.declaredFeatures says of pods that not every node
+// of a cluster may know how to run (KEP-5328), in order.
+var declaredFeatures = []string{
+	inplacepodresize.IPPRPodLevelResourcesFeatureGate,
+	inplacepodresize.IPPRInitContainersFeatureGate,
+	restartallcontainers.RestartAllContainersOnContainerExits,
 }
 
 // setPodCIDRs sets the ranges of a Node that has none. The API server lets
