@@ -19,7 +19,8 @@ const jobAnnotationsName = "JobAnnotations"
 
 // jobAnnotations refuses Jobs, and templates of Jobs, with annotations for the
 // engine that mean nothing: it would go on without them. It warns of those that
-// have errand's prefix and a name that there isn't.
+// have errand's prefix and a name that there isn't, or stand where the engine doesn't
+// look.
 type jobAnnotations struct{}
 
 func registerJobAnnotations(plugins *admission.Plugins) {
@@ -38,27 +39,57 @@ func (jobAnnotations) Validate(ctx context.Context, a admission.Attributes, _ ad
 	if a.GetSubresource() != "" {
 		return nil
 	}
-	now, path := forEngine(a.GetObject())
-	before, _ := forEngine(a.GetOldObject())
+	now, before := annotationsOf(a.GetObject()), annotationsOf(a.GetOldObject())
 	// What stands already mustn't keep the object from being changed otherwise, such as by losing its finalizers.
-	said := maps.Clone(now)
-	maps.DeleteFunc(said, func(name, value string) bool { old, ok := before[name]; return ok && old == value })
-	for _, text := range jobannotations.Unknown(said, path) {
+	said := news(now.engine.annotations, before.engine.annotations)
+	for _, text := range jobannotations.Unknown(said, now.engine.path) {
 		warning.AddWarning(ctx, "", text)
 	}
-	if errs := jobannotations.Validate(said, path); len(errs) > 0 {
+	for i, place := range now.others {
+		var old map[string]string
+		if i < len(before.others) {
+			old = before.others[i].annotations
+		}
+		for _, text := range jobannotations.Misplaced(news(place.annotations, old), place.path, now.engine.path) {
+			warning.AddWarning(ctx, "", text)
+		}
+	}
+	if errs := jobannotations.Validate(said, now.engine.path); len(errs) > 0 {
 		return apierrors.NewInvalid(a.GetKind().GroupKind(), a.GetName(), errs)
 	}
 	return nil
 }
 
-// forEngine returns the annotations that the engine reads, and where they stand.
-func forEngine(obj runtime.Object) (map[string]string, *field.Path) {
+// news returns what of now wasn't so before.
+func news(now, before map[string]string) map[string]string {
+	said := maps.Clone(now)
+	maps.DeleteFunc(said, func(name, value string) bool { old, ok := before[name]; return ok && old == value })
+	return said
+}
+
+// place is where annotations stand in an object.
+type place struct {
+	annotations map[string]string
+	path        *field.Path
+}
+
+// places are those of an object that the engine reads, and those where it doesn't look.
+type places struct {
+	engine place
+	others []place
+}
+
+func annotationsOf(obj runtime.Object) places {
+	root, template := field.NewPath("metadata", "annotations"), field.NewPath("spec", "template", "metadata", "annotations")
 	switch o := obj.(type) {
 	case *batch.Job:
-		return o.Annotations, field.NewPath("metadata", "annotations")
+		return places{place{o.Annotations, root}, []place{{o.Spec.Template.Annotations, template}}}
 	case *batch.CronJob:
-		return o.Spec.JobTemplate.Annotations, field.NewPath("spec", "jobTemplate", "metadata", "annotations")
+		job := &o.Spec.JobTemplate
+		return places{place{job.Annotations, field.NewPath("spec", "jobTemplate", "metadata", "annotations")}, []place{
+			{o.Annotations, root},
+			{job.Spec.Template.Annotations, field.NewPath("spec", "jobTemplate", "spec", "template", "metadata", "annotations")},
+		}}
 	}
-	return nil, nil
+	return places{}
 }

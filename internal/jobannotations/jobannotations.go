@@ -61,6 +61,17 @@ func Unknown(annotations map[string]string, path *field.Path) []string {
 	return warnings
 }
 
+// Misplaced says of each annotation for the engine that it does nothing where it stands, at path: it is read at another.
+func Misplaced(annotations map[string]string, path, read *field.Path) []string {
+	var warnings []string
+	for _, name := range slices.Sorted(maps.Keys(annotations)) {
+		if _, known := checks[name]; known {
+			warnings = append(warnings, fmt.Sprintf("%s: errand reads this annotation in %s, and here it does nothing", path.Key(name), read))
+		}
+	}
+	return warnings
+}
+
 // Validate returns all that is wrong with a Job's annotations for the engine.
 func Validate(annotations map[string]string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList

@@ -34,6 +34,19 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
+func TestMisplaced(t *testing.T) {
+	got := Misplaced(map[string]string{ImagePullDeadline: "1s", TTLAfterFailure: "bad", "errand.dev/none": "", "plain": ""},
+		field.NewPath("spec", "template", "metadata", "annotations"), field.NewPath("metadata", "annotations"))
+	const there = ": errand reads this annotation in metadata.annotations, and here it does nothing"
+	want := []string{
+		"spec.template.metadata.annotations[errand.dev/image-pull-deadline]" + there,
+		"spec.template.metadata.annotations[errand.dev/ttl-seconds-after-failure]" + there,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestValidate(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
