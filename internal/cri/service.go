@@ -71,7 +71,12 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		podContainers: byPod[*container]{},
 	}
 	s.cgroupUsers.count = map[string]int{}
-	s.noUsers = sync.OnceValue(func() error { return s.cfg.Namespaces.ProbeUsers(s.cfg.Root, s.cfg.RuntimeDir) })
+	s.noUsers = sync.OnceValue(func() error {
+		if len(s.cfg.Handlers) == 0 {
+			return errNoHandlers
+		}
+		return s.cfg.Namespaces.ProbeUsers(s.cfg.Root, s.cfg.RuntimeDir)
+	})
 	s.events = newHub(s.describe)
 	s.stream = newStreamer(s)
 	if err := s.open(); err != nil {

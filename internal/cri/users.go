@@ -19,6 +19,10 @@ import (
 // belong to it, and joined by its containers. On disk their files' owners are as
 // everywhere, but for what is written to their roots; mounts map them.
 
+// errNoHandlers is why user namespaces can't be had: who starts containers without a
+// runtime knows none.
+var errNoHandlers = errors.New("they need an OCI runtime, and errand has found none")
+
 // checkUsers refuses a user namespace that can't be had.
 func (s *Service) checkUsers(options *runtimeapi.NamespaceOption) error {
 	users, err := idmap.FromCRI(options.GetUsernsOptions())

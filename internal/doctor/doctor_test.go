@@ -163,21 +163,24 @@ func TestPodNetworkLeavesNothing(t *testing.T) {
 func TestOldRuntimesAreNamed(t *testing.T) {
 	const old = "runc 1.1.5 at /usr/bin/runc is older than 1.1.12"
 	for name, tc := range map[string]struct {
-		h    Host
-		want Status
-		word string
+		h        Host
+		launches bool // errand does itself
+		want     Status
+		word     string
 	}{
-		"none":               {Host{}, Failure, "none was found"},
-		"only an old one":    {Host{PassedOver: []string{old}}, Failure, old},
-		"an old one named":   {Host{Runtimes: map[string]string{"runc": "/usr/bin/runc"}, TooOldNamed: []string{"--runtime runc: " + old}}, Failure, old},
-		"an old one besides": {Host{Runtimes: map[string]string{"echo": "/bin/echo"}, PassedOver: []string{old}}, OK, old + ", and not used"},
+		"none":                      {Host{}, false, Failure, "none was found"},
+		"only an old one":           {Host{PassedOver: []string{old}}, false, Failure, old},
+		"none but the launcher":     {Host{}, true, Warning, "none was found: what errand doesn't start itself can't run"},
+		"an old one and a launcher": {Host{PassedOver: []string{old}}, true, Warning, old},
+		"an old one named":          {Host{Runtimes: map[string]string{"runc": "/usr/bin/runc"}, TooOldNamed: []string{"--runtime runc: " + old}}, true, Failure, old},
+		"an old one besides":        {Host{Runtimes: map[string]string{"echo": "/bin/echo"}, PassedOver: []string{old}}, true, OK, old + ", and not used"},
 	} {
 		tc.h.OldestRuntimes = "crun 1.21 or runc 1.1.12"
-		f := ociRuntime(t.Context(), tc.h)
+		f := runtimeFinding(t.Context(), tc.h, tc.launches)
 		if f.Status != tc.want || !strings.Contains(f.Detail, tc.word) {
 			t.Errorf("%s: %+v, want %s that speaks of %q", name, f, tc.want, tc.word)
 		}
-		if f.Status == Failure && !strings.Contains(f.Remedy, tc.h.OldestRuntimes) {
+		if f.Status != OK && !strings.Contains(f.Remedy, tc.h.OldestRuntimes) {
 			t.Errorf("%s: the remedy doesn't say what would do: %s", name, f.Remedy)
 		}
 	}

@@ -27,14 +27,26 @@ const (
 )
 
 func ociRuntime(ctx context.Context, h Host) Finding {
+	err := launch.Supported()
+	return runtimeFinding(ctx, h, err == nil || errors.Is(err, unix.EPERM) && os.Geteuid() != 0)
+}
+
+// runtimeFinding tells of the OCI runtimes, of which there must be one where errand
+// doesn't launch containers itself.
+func runtimeFinding(ctx context.Context, h Host, launches bool) Finding {
 	remedy := fmt.Sprintf("install %s or newer, or build errand's own with make runc, or name one with --runtime", h.OldestRuntimes)
 	switch {
 	case len(h.TooOldNamed) > 0:
 		return fail(remedy, "%s", strings.Join(h.TooOldNamed, "; "))
-	case len(h.Runtimes) == 0 && len(h.PassedOver) > 0:
-		return fail(remedy, "%s", strings.Join(h.PassedOver, "; "))
 	case len(h.Runtimes) == 0:
-		return fail(remedy, "none was found")
+		why := strings.Join(h.PassedOver, "; ")
+		if why == "" {
+			why = "none was found"
+		}
+		if !launches {
+			return fail(remedy, "%s", why)
+		}
+		return warn(remedy, "%s: what errand doesn't start itself can't run, such as privileged pods", why)
 	}
 	var names, lines []string
 	for name := range h.Runtimes {

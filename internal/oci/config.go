@@ -18,7 +18,8 @@ type Config struct {
 	ShimPath string
 	// Handlers are the OCI runtimes by name, as a RuntimeClass or RunRequest.Handler names them.
 	Handlers map[string]Handler
-	// DefaultHandler is the name of the one for requests that name none.
+	// DefaultHandler is the name of the one for requests that name none. It is "" where there are no Handlers: only what the
+	// launcher takes can be run then.
 	DefaultHandler string
 	// Native has containers whose request names no handler started by errand's own launcher, in the shim, rather than by DefaultHandler,
 	// which is then for those that the launcher doesn't take (package native says which).
@@ -46,7 +47,7 @@ func (c Config) complete() (Config, map[string]shimapi.Handler, error) {
 	if c.CgroupParent != "" && !filepath.IsAbs(c.CgroupParent) {
 		errs = append(errs, fmt.Errorf("parent cgroup %q: must be absolute", c.CgroupParent))
 	}
-	if _, ok := c.Handlers[c.DefaultHandler]; !ok {
+	if _, ok := c.Handlers[c.DefaultHandler]; !ok && (c.DefaultHandler != "" || len(c.Handlers) > 0) {
 		errs = append(errs, fmt.Errorf("default OCI runtime %q is not among those configured", c.DefaultHandler))
 	}
 	handlers := map[string]shimapi.Handler{}

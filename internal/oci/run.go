@@ -121,7 +121,7 @@ func (c *Client) wireRun(ctx context.Context, req RunRequest) (*shimapi.Run, err
 		name = c.cfg.DefaultHandler
 	}
 	handler, ok := c.handlers[name]
-	if !ok {
+	if !ok && name != "" {
 		return nil, fmt.Errorf("%w: no OCI runtime %q is configured; there are: %s",
 			ErrInvalid, name, strings.Join(slices.Sorted(maps.Keys(c.handlers)), ", "))
 	}
@@ -140,15 +140,25 @@ func (c *Client) wireRun(ctx context.Context, req RunRequest) (*shimapi.Run, err
 	}
 	if c.cfg.Native && req.Handler == "" {
 		run.Launch, err = c.translate(ctx, req.ID, spec)
+	} else if name == "" {
+		err = noRuntime(req.ID, "errand's own launcher is not to be used")
 	}
 	return run, err
 }
 
+// noRuntime says that a container can't be started where there is no OCI runtime.
+func noRuntime(id, why string) error {
+	return &RuntimeError{ID: id, Message: why + ", and errand has found no OCI runtime that could start the container: install one (errand doctor says which serve) and restart errand"}
+}
+
 // translate prepares a container for errand's own launcher, which saves the executions of an OCI runtime. It returns nil if that
-// doesn't take the container.
+// doesn't take the container and there is a runtime that does.
 func (c *Client) translate(ctx context.Context, id string, spec *specs.Spec) (*shimapi.Launch, error) {
 	launch, err := c.translator.Launch(spec)
 	var not *native.Unsupported
+	if errors.As(err, &not) && c.cfg.DefaultHandler == "" {
+		return nil, noRuntime(id, not.Error())
+	}
 	if errors.As(err, &not) {
 		klog.FromContext(ctx).V(4).Info("An OCI runtime starts the container", "container", id, "because", not.Error())
 		return nil, nil

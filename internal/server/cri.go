@@ -71,6 +71,7 @@ func RunCRI(ctx context.Context, o CRIOptions, stderr io.Writer) error {
 	s := &serveCRI{options: o, dir: dir, names: names, group: lifecycle.NewGroup(stopTimeout)}
 	err = s.start(ctx)
 	if err == nil {
+		s.runtime.tell(stderr)
 		fmt.Fprintf(stderr, "errand's container runtime is ready after %d ms: %s\n", time.Since(began).Milliseconds(), o.Endpoint)
 		fmt.Fprintf(stderr, "  export CONTAINER_RUNTIME_ENDPOINT=%s\n", o.Endpoint)
 		manager.tell(ctx, daemon.SdNotifyReady)
@@ -102,7 +103,7 @@ type serveCRI struct {
 // start starts every component, each once those it leans on are ready.
 func (s *serveCRI) start(ctx context.Context) (err error) {
 	programs := FindPrograms(s.options.Options)
-	if err := programs.serve(); err != nil {
+	if err := programs.serve(s.options.NativeLauncher); err != nil {
 		return err
 	}
 	if err := makeRuntimeDir(s.names.RuntimeDir, true); err != nil {

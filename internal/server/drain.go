@@ -72,7 +72,8 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 	}
 	programs := FindPrograms(o)
 	programs.TooOldNamed = nil // what it has started, it can end
-	if err := programs.serve(); err != nil {
+	o.NativeLauncher = true    // nothing is started, and so no OCI runtime needed
+	if err := programs.serve(o.NativeLauncher); err != nil {
 		return err
 	}
 	r, err := openRuntime(ctx, runtimeConfig{options: o, programs: programs, dir: dir, names: names})

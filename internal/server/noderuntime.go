@@ -56,7 +56,7 @@ func (s *serve) openNodeRuntime(ctx context.Context, c runtimeConfig) (nodeRunti
 		return nil, recorded.heldError(s.dir)
 	}
 	c.programs = FindPrograms(s.options)
-	if err := c.programs.serve(); err != nil {
+	if err := c.programs.serve(s.options.NativeLauncher); err != nil {
 		return nil, err
 	}
 	r, err := openRuntime(ctx, c)
@@ -73,6 +73,7 @@ func (r *containerRuntime) Runtime() internalapi.RuntimeService { return r.servi
 func (r *containerRuntime) Images() internalapi.ImageManagerService { return r.store.Service() }
 
 func (r *containerRuntime) start(ctx context.Context, s *serve, _ *registration.Registration) error {
+	r.tell(s.stderr)
 	s.group.Start(ctx, "pod network", r.network.Run)
 	s.group.Start(ctx, "container runtime", r.service.Run)
 	if r.api != nil {

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"errand.dev/errand/internal/oci/shim/launch"
 )
 
 // Programs are the executables that errand starts.
@@ -86,8 +88,9 @@ func FindPrograms(o Options) Programs {
 	return p
 }
 
-// serve returns an error where errand can't run pods with these programs.
-func (p Programs) serve() error {
+// serve returns an error where errand can't run pods with these programs. Native says
+// that it may start ordinary containers itself, and then needs no OCI runtime for them.
+func (p Programs) serve(native bool) error {
 	switch {
 	case p.Shim == "":
 		return errors.New("errand-shim is neither beside errand nor in $PATH: install it there, or name it with --shim")
@@ -95,12 +98,34 @@ func (p Programs) serve() error {
 		return fmt.Errorf("%s: install a newer one", strings.Join(p.TooOldNamed, "; "))
 	case p.Default == "" && len(p.Runtimes) > 0:
 		return errors.New("none of the OCI runtimes is the one for pods without a RuntimeClass: name it with --default-runtime")
-	case p.Default == "" && len(p.PassedOver) > 0:
-		return fmt.Errorf("no OCI runtime was found that serves (%s): install %s or newer, or name one with --runtime", strings.Join(p.PassedOver, "; "), OldestRuntimes())
-	case p.Default == "":
-		return fmt.Errorf("no OCI runtime was found: install %s or newer, or name one with --runtime", OldestRuntimes())
+	case p.Default != "":
+		return nil
+	case !native:
+		return fmt.Errorf("%s: %s, or leave out --native-launcher=false", p.noRuntime(), runtimeRemedy())
+	}
+	if err := launch.Supported(); err != nil {
+		return fmt.Errorf("%s: %s, since errand can't start containers itself here: %w", p.noRuntime(), runtimeRemedy(), err)
 	}
 	return nil
+}
+
+// Note says which pods can't be run with these programs, if all others can.
+func (p Programs) Note() string {
+	if p.Default != "" {
+		return ""
+	}
+	return fmt.Sprintf("%s: pods that errand doesn't start itself can't run, such as privileged ones; %s", p.noRuntime(), runtimeRemedy())
+}
+
+func (p Programs) noRuntime() string {
+	if len(p.PassedOver) > 0 {
+		return fmt.Sprintf("no OCI runtime was found that serves (%s)", strings.Join(p.PassedOver, "; "))
+	}
+	return "no OCI runtime was found"
+}
+
+func runtimeRemedy() string {
+	return fmt.Sprintf("install %s or newer, or name one with --runtime", OldestRuntimes())
 }
 
 // findRuntimes finds of each runtime the first that serves.

@@ -72,11 +72,11 @@ func TestARuntimeThatIsTooOldIsNamed(t *testing.T) {
 	want := "--runtime a: runc 1.1.5 at " + old + " is older than 1.1.12"
 	if p := FindPrograms(o); !slices.Equal(p.TooOldNamed, []string{want}) {
 		t.Errorf("TooOldNamed = %q, want %q", p.TooOldNamed, want)
-	} else if err := p.serve(); err == nil || !strings.Contains(err.Error(), want) {
+	} else if err := p.serve(true); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("it serves with it: %v", err)
 	}
 	o.Runtimes = map[string]string{"crun": fine, "youki": unknown}
-	if err := FindPrograms(o).serve(); err != nil {
+	if err := FindPrograms(o).serve(false); err != nil {
 		t.Errorf("with those that serve: %v", err)
 	}
 
@@ -87,8 +87,11 @@ func TestARuntimeThatIsTooOldIsNamed(t *testing.T) {
 	if len(p.Runtimes) > 0 || !slices.Equal(p.PassedOver, []string{"runc 1.1.5 at " + old + " is older than 1.1.12"}) {
 		t.Errorf("found %v, passed over %q", p.Runtimes, p.PassedOver)
 	}
-	if err := p.serve(); err == nil || !strings.Contains(err.Error(), old) || !strings.Contains(err.Error(), OldestRuntimes()) {
+	if err := p.serve(false); err == nil || !strings.Contains(err.Error(), old) || !strings.Contains(err.Error(), OldestRuntimes()) {
 		t.Errorf("the error names neither what is there nor what would serve: %v", err)
+	}
+	if note := p.Note(); !strings.Contains(note, old) || !strings.Contains(note, OldestRuntimes()) {
+		t.Errorf("nor does the note: %q", note)
 	}
 }
 

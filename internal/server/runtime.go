@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -43,6 +44,8 @@ type containerRuntime struct {
 	// apiAddr is the cluster IP by which they reach it; invalid where they don't.
 	apiAddr netip.Addr
 	service *cri.Service
+	// note is what whoever starts errand should know of it, "" for nothing.
+	note string
 }
 
 // runtimeConfig says which runtime to open.
@@ -57,10 +60,17 @@ type runtimeConfig struct {
 	networkUp func(*network.Manager)
 }
 
+// tell prints what whoever starts errand should know.
+func (r *containerRuntime) tell(stderr io.Writer) {
+	if r.note != "" {
+		fmt.Fprintf(stderr, "errand: %s\n", r.note)
+	}
+}
+
 // openRuntime opens the runtime on the data directory: it starts the shim where
 // none runs, and takes over what an earlier errand left.
 func openRuntime(ctx context.Context, c runtimeConfig) (_ *containerRuntime, err error) {
-	r, o, dir, names := &containerRuntime{}, c.options, c.dir, c.names
+	r, o, dir, names := &containerRuntime{note: c.programs.Note()}, c.options, c.dir, c.names
 	_, statErr := os.Stat(dir.Path("cri"))
 	first := errors.Is(statErr, fs.ErrNotExist)
 	defer func() {

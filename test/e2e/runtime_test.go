@@ -86,6 +86,7 @@ var ofTheEmbedded = map[string]string{
 	"TestEachPodReachesItsOwnAPI":       "likewise",
 	"TestWithoutKubernetesService":      "likewise",
 	"TestLoadedImages":                  "it loads archives, for which the CRI has no call",
+	"TestWithoutAnOCIRuntime":           "it takes them away from the embedded runtime",
 	"TestSignaturePolicy":               "the policy is the runtime's own",
 }
 

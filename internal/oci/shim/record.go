@@ -86,7 +86,10 @@ func validRun(r *shimapi.Run) error {
 	if err := validID(r.ID); err != nil {
 		return err
 	}
-	paths := map[string]string{"bundle": r.Bundle, "runtime's binary": r.Handler.Path, "runtime's root": r.Handler.Root, "cgroups path": r.CgroupsPath}
+	paths := map[string]string{"bundle": r.Bundle, "cgroups path": r.CgroupsPath}
+	if r.Launch == nil || r.Handler.Path != "" { // else it is launched without a runtime
+		paths["runtime's binary"], paths["runtime's root"] = r.Handler.Path, r.Handler.Root
+	}
 	if r.LogPath != "" {
 		paths["log path"] = r.LogPath
 	}

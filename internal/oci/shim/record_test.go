@@ -33,7 +33,13 @@ func TestValidRun(t *testing.T) {
 	if run := validTestRun("a"); validRun(&run) != nil {
 		t.Error(validRun(&run))
 	}
+	launched := validTestRun("a")
+	launched.Launch, launched.Handler = &shimapi.Launch{}, shimapi.Handler{}
+	if err := validRun(&launched); err != nil {
+		t.Errorf("launched without a runtime: %v", err)
+	}
 	for name, edit := range map[string]func(*shimapi.Run){
+		"no runtime":      func(r *shimapi.Run) { r.Handler = shimapi.Handler{} },
 		"bundle":          func(r *shimapi.Run) { r.Bundle = "b" },
 		"cgroup":          func(r *shimapi.Run) { r.CgroupsPath = "" },
 		"the root cgroup": func(r *shimapi.Run) { r.CgroupsPath = "/" },

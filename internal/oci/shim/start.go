@@ -104,6 +104,9 @@ func (s *Shim) launch(c *container) (*shimapi.Started, error) {
 
 // launchByRuntime starts a container by one execution of its OCI runtime.
 func (s *Shim) launchByRuntime(c *container, pipes *stdio) (pid int, err error) {
+	if c.run.Handler.Path == "" {
+		return 0, errorf(shimapi.CodeRuntime, "errand's own launcher doesn't work here (errand doctor says why), and there is no OCI runtime")
+	}
 	if err := s.execute(s.runCommand(c, pipes)); err != nil {
 		return 0, err
 	}
