@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	kubeletapis "k8s.io/kubelet/pkg/apis"
 )
 
 // errForeignNode tells that the Node in the API can't be this machine's.
@@ -28,6 +29,9 @@ func (r *Registration) desired(have *v1.Node, o observation) (*v1.Node, error) {
 		v1.LabelHostname:   r.cfg.NodeName,
 		v1.LabelOSStable:   "linux",
 		v1.LabelArchStable: r.arch,
+		// The kubelet still sets these, and old manifests still select by them.
+		kubeletapis.LabelOS:   "linux",
+		kubeletapis.LabelArch: r.arch,
 	})
 	maps.Copy(want.Labels, r.cfg.Labels)
 	if err := setPodCIDRs(want, r.cfg.PodCIDRs); err != nil {

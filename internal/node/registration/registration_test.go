@@ -180,6 +180,7 @@ func TestRegisters(t *testing.T) {
 	}
 	wantLabels := map[string]string{
 		"kubernetes.io/hostname": "n", "kubernetes.io/os": "linux", "kubernetes.io/arch": w.arch, "errand.dev/x": "y",
+		"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": w.arch,
 	}
 	if diff := cmp.Diff(wantLabels, n.Labels); diff != "" {
 		t.Error(diff)
