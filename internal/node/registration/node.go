@@ -41,6 +41,7 @@ func (r *Registration) desired(have *v1.Node, o observation) (*v1.Node, error) {
 
 	s := &want.Status
 	s.Capacity = capacity(r.facts, r.cfg.MaxPods)
+	maps.Copy(s.Capacity, extended(have.Status.Capacity))
 	s.Allocatable = allocatable(s.Capacity, r.cfg.Reserved)
 	s.Conditions = conditions(have.Status.Conditions, o, metav1.NewTime(r.cfg.Clock.Now()))
 	s.Addresses = []v1.NodeAddress{
