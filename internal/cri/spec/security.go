@@ -93,7 +93,7 @@ func capName(c string) string {
 // confinement sets masked and read-only paths, seccomp and AppArmor.
 func (b *builder) confinement(context.Context) error {
 	if b.security.GetPrivileged() {
-		return nil
+		return b.apparmor()
 	}
 	l := b.spec.Linux
 	l.MaskedPaths, l.ReadonlyPaths = b.security.GetMaskedPaths(), b.security.GetReadonlyPaths()
@@ -179,7 +179,8 @@ func architectures(all []specs.Arch, compat32 bool) []specs.Arch {
 }
 
 // apparmor confines a container that names no profile by the default one, as
-// containerd does: only Unconfined, or a host without AppArmor, leaves it out.
+// containerd does: only Unconfined, or a host without AppArmor, leaves it out. A
+// privileged container is confined only by a profile that it names.
 func (b *builder) apparmor() error {
 	//lint:ignore SA1019 clients may send either
 	p, err := securityProfile(b.security.GetApparmor(), b.security.GetApparmorProfile(), "AppArmor")
@@ -190,6 +191,9 @@ func (b *builder) apparmor() error {
 		return nil
 	}
 	localhost := p.GetProfileType() == runtimeapi.SecurityProfile_Localhost
+	if b.security.GetPrivileged() && !localhost {
+		return nil
+	}
 	if !b.Host.AppArmor {
 		if localhost {
 			return fmt.Errorf("%w: AppArmor profile %q: this host has no AppArmor", ErrInvalid, p.GetLocalhostRef())

@@ -221,11 +221,13 @@ func TestAppArmor(t *testing.T) {
 		privileged bool
 		want       string
 	}{
-		"nothing":         {nil, false, "errand-default"},
-		"runtime default": {profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), false, "errand-default"},
-		"unconfined":      {profile(runtimeapi.SecurityProfile_Unconfined, ""), false, ""},
-		"localhost":       {profile(runtimeapi.SecurityProfile_Localhost, "localhost/own"), false, "own"},
-		"privileged":      {nil, true, ""},
+		"nothing":                     {nil, false, "errand-default"},
+		"runtime default":             {profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), false, "errand-default"},
+		"unconfined":                  {profile(runtimeapi.SecurityProfile_Unconfined, ""), false, ""},
+		"localhost":                   {profile(runtimeapi.SecurityProfile_Localhost, "localhost/own"), false, "own"},
+		"privileged":                  {nil, true, ""},
+		"privileged, runtime default": {profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), true, ""},
+		"privileged, localhost":       {profile(runtimeapi.SecurityProfile_Localhost, "own"), true, "own"},
 	} {
 		f := makeInput(t)
 		loaded := ""
