@@ -191,7 +191,7 @@ func (n *Node) refusal(ctx context.Context, pod *v1.Pod) (reason, message string
 			return reason, message
 		}
 	}
-	if reason, message = crispec.Inadmissible(ctx, pod); message != "" {
+	if reason, message = n.spec.Inadmissible(ctx, pod); message != "" {
 		return reason, message
 	}
 	message = crispec.Unsupported(pod)
