@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -54,17 +55,18 @@ func (b *builder) capabilities(context.Context) error {
 
 // changeCapabilities applies ALL first, then single names, drops last: what is
 // both added and dropped is dropped.
-func changeCapabilities(caps []string, change *runtimeapi.Capability, known []string) ([]string, error) {
+func changeCapabilities(caps []string, change *runtimeapi.Capability, all []string) ([]string, error) {
 	add, drop := capNames(change.GetAddCapabilities()), capNames(change.GetDropCapabilities())
 	if slices.Contains(add, allCapabilities) {
-		caps = slices.Clone(known)
+		caps = slices.Clone(all)
 	}
 	if slices.Contains(drop, allCapabilities) {
 		caps = nil
 	}
 	for _, c := range add {
 		if c != allCapabilities && !slices.Contains(caps, c) {
-			if !strings.HasPrefix(c, "CAP_") || len(c) == len("CAP_") {
+			// A misspelt one must not be missed only once the program fails for lack of it.
+			if !slices.Contains(cap.Known(), c) && !slices.Contains(all, c) {
 				return nil, fmt.Errorf("%w: unknown capability %q", ErrInvalid, c)
 			}
 			caps = append(caps, c)
