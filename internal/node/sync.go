@@ -194,6 +194,9 @@ func (n *Node) refusal(ctx context.Context, pod *v1.Pod) (reason, message string
 	if reason, message = n.spec.Inadmissible(ctx, pod); message != "" {
 		return reason, message
 	}
+	if message = n.misplaced(ctx, pod); message != "" {
+		return reasonNodeAffinity, message
+	}
 	message = crispec.Unsupported(pod)
 	if message == "" {
 		message = n.withoutUserNamespace(ctx, pod)
