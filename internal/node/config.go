@@ -64,10 +64,11 @@ type Config struct {
 	SeccompDefault bool
 	// SeccompProfileRoot holds Localhost profiles; default <RootDir>/../seccomp.
 	SeccompProfileRoot string
+	// AppArmor tells that the kernel confines by AppArmor profiles; pods that ask for
+	// one are refused else.
+	AppArmor bool
 	// Services, if set, are told of by environment variables.
 	Services corelisters.ServiceLister
-	// RecursiveReadOnly tells that the runtime can mount recursively read-only.
-	RecursiveReadOnly bool
 	// UserIDs are the host's that pods with hostUsers: false may be allotted; default
 	// userns.DefaultIDs.
 	UserIDs userns.IDs
@@ -137,6 +138,7 @@ func (c *Config) spec() crispec.Node {
 		Allocatable:        c.Allocatable,
 		SeccompDefault:     c.SeccompDefault,
 		SeccompProfileRoot: c.SeccompProfileRoot,
+		AppArmor:           c.AppArmor,
 		DNS:                c.DNS,
 	}
 }

@@ -31,6 +31,7 @@ func (w *worker) end(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	_ = w.askReadOnly(ctx, pod) // for the status alone: the end doesn't wait for it
 	w.watchProbes(pod, rt)
 	alive := rt.Alive()
 	if !gone && !w.announced(pod, rt) {

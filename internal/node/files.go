@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
 
 	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/runtimepod"
@@ -45,7 +46,9 @@ func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, in mo
 	for _, e := range in.env {
 		values[e.Name] = e.Value
 	}
-	mounts, err := w.n.volumes.Mounts(pod, c, w.withImages(pod, in.images), values)
+	mounts, err := w.n.volumes.Mounts(pod, c, volumes.RunInput{
+		Volumes: w.withImages(pod, in.images), Env: values, RecursiveReadOnly: ptr.Deref(w.recursive, false),
+	})
 	if err != nil {
 		return nil, err
 	}

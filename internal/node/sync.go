@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
 
 	"errand.dev/errand/internal/node/crispec"
 	"errand.dev/errand/internal/node/plan"
@@ -68,6 +69,9 @@ func (w *worker) run(ctx context.Context, pod *v1.Pod) error {
 		}
 		if w.refuse(ctx, pod, rt) {
 			return nil
+		}
+		if err := w.askReadOnly(ctx, pod); err != nil {
+			return err
 		}
 		pod = w.allot(pod, rt)
 		resizeErr := w.enforce(ctx, pod, rt)
@@ -187,8 +191,11 @@ func (n *Node) refusal(ctx context.Context, pod *v1.Pod) (reason, message string
 			return reason, message
 		}
 	}
-	if reason, message = crispec.Inadmissible(ctx, pod); message != "" {
+	if reason, message = n.spec.Inadmissible(ctx, pod); message != "" {
 		return reason, message
+	}
+	if message = n.misplaced(ctx, pod); message != "" {
+		return reasonNodeAffinity, message
 	}
 	message = crispec.Unsupported(pod)
 	if message == "" {
@@ -220,7 +227,7 @@ func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
 		Ending:            w.ending != nil,
 		Resize:            w.resizeStatus(),
 		HostIPs:           w.n.cfg.HostIPs,
-		RecursiveReadOnly: w.n.cfg.RecursiveReadOnly,
+		RecursiveReadOnly: ptr.Deref(w.recursive, false),
 		Now:               metav1.NewTime(w.n.cfg.Clock.Now()),
 	}
 	if w.ending != nil {

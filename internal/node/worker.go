@@ -56,28 +56,29 @@ type worker struct {
 
 	// All below belongs to sync.
 
-	seen     time.Time
-	last     *v1.PodStatus                    // the status generated last
-	ended    map[string]*runtimepod.Container // runs that are over, by container ID
-	waiting  map[string]podstatus.Waiting     // why containers couldn't be started
-	greets   map[string]*greeting             // postStart hooks, by container ID
-	holds    map[string]time.Time             // containers not to be started before
-	awaits   map[string]bool                  // containers whose environment lacks an object
-	tries    map[string]int                   // failed attempts to start them in a row
-	crashes  map[string]plan.CrashLoop        // back-off by container
-	found    map[string]imagepull.Image       // images for the next start of containers
-	defined  map[string]string                // definitions that the five above are about
-	vols     map[string]volumes.Volume        // nil until set up
-	metadata string                           // that volumes show
-	resizing resizing                         // in-place
-	ending   *ending                          // set once nothing is started any more
-	finished bool                             // everything local is ended and freed: then done is closed
-	told     map[string]bool                  // events to be told once
-	failures int                              // syncs that failed in a row
-	retryAt  time.Time
-	round    int32     // of all containers, the last that was announced
-	wakeAt   time.Time // when the first hold met in this sync is over
-	timer    clock.Timer
+	seen      time.Time
+	last      *v1.PodStatus                    // the status generated last
+	ended     map[string]*runtimepod.Container // runs that are over, by container ID
+	waiting   map[string]podstatus.Waiting     // why containers couldn't be started
+	greets    map[string]*greeting             // postStart hooks, by container ID
+	holds     map[string]time.Time             // containers not to be started before
+	awaits    map[string]bool                  // containers whose environment lacks an object
+	tries     map[string]int                   // failed attempts to start them in a row
+	crashes   map[string]plan.CrashLoop        // back-off by container
+	found     map[string]imagepull.Image       // images for the next start of containers
+	defined   map[string]string                // definitions that the five above are about
+	vols      map[string]volumes.Volume        // nil until set up
+	metadata  string                           // that volumes show
+	recursive *bool                            // the pod's runtime can mount recursively read-only; nil until it was asked
+	resizing  resizing                         // in-place
+	ending    *ending                          // set once nothing is started any more
+	finished  bool                             // everything local is ended and freed: then done is closed
+	told      map[string]bool                  // events to be told once
+	failures  int                              // syncs that failed in a row
+	retryAt   time.Time
+	round     int32     // of all containers, the last that was announced
+	wakeAt    time.Time // when the first hold met in this sync is over
+	timer     clock.Timer
 }
 
 // ending is why and how a pod ends.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
+	"k8s.io/kubernetes/pkg/security/apparmor"
 
 	"errand.dev/errand/internal/binder"
 	"errand.dev/errand/internal/control"
@@ -252,6 +253,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, p nod
 		CgroupV2:       s.runtime.cgroupV2(),
 		DNS:            s.runtime.dns(),
 		SeccompDefault: true,
+		AppArmor:       apparmor.NewValidator().ValidateHost() == nil,
 		UserIDs:        userIDs,
 		Admit:          p.evictor.Admit,
 		Drained:        drained,

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	authv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -162,6 +164,38 @@ func TestPodInputs(t *testing.T) {
 		if b, err := os.ReadFile(filepath.Join(dir, "made", "out")); err != nil || string(b) != "from the pod\n" {
 			t.Errorf("the host has %q, %v", b, err)
 		}
+	})
+
+	// What is mounted below a volume is read-only as well, where that is asked for.
+	t.Run("recursively read-only", func(t *testing.T) {
+		e := e.with(t)
+		dir := t.TempDir()
+		below := filepath.Join(dir, "below")
+		if err := errors.Join(os.Mkdir(below, 0o755), unix.Mount("tmpfs", below, "tmpfs", 0, "")); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(below, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		out := e.runPod("recursive", fmt.Sprintf(`
+  containers:
+  - name: work
+    image: busybox:latest
+    command: [sh, -c, "for d in /plain /possible /enabled; do touch $d/below/x 2>/dev/null && echo $d; done; true"]
+    volumeMounts:
+    - {name: host, mountPath: /plain, readOnly: true}
+    - {name: host, mountPath: /possible, readOnly: true, recursiveReadOnly: IfPossible}
+    - {name: host, mountPath: /enabled, readOnly: true, recursiveReadOnly: Enabled}
+  volumes: [{name: host, hostPath: {path: %q}}]
+`, dir))
+		wantLines(t, out, "/plain")
+		wantLines(t, e.kubectl("get", "pod", "recursive", "-o", `jsonpath={range .status.containerStatuses[0].volumeMounts[*]}{.mountPath} {.recursiveReadOnly}{"\n"}{end}`), `
+			/plain Disabled
+			/possible Enabled
+			/enabled Enabled
+			/var/run/secrets/kubernetes.io/serviceaccount Disabled`)
 	})
 }
 

@@ -130,4 +130,13 @@ func TestOOMKilled(t *testing.T) {
 			t.Errorf("%s ended as %+v", c.Name, end)
 		}
 	}
+
+	// Someone forgot the unit.
+	e.applyPod("starved", `
+  containers: [{name: work, image: "busybox:latest", resources: {limits: {memory: 128}}, command: ["true"]}]
+`)
+	e.wait("jsonpath={.status.phase}=Failed", "pod/starved")
+	if end := e.podStatus("starved").ContainerStatuses[0].State.Terminated; end == nil || end.Reason != "StartError" || !strings.Contains(end.Message, "the memory limit is too low") {
+		t.Errorf("with a limit of 128 bytes it ended as %+v", end)
+	}
 }

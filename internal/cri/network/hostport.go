@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 )
 
@@ -21,12 +23,25 @@ type PortMapping struct {
 	ContainerPort uint16
 }
 
+// String writes it as kubectl does: 80/TCP, or 127.0.0.1:80/TCP.
 func (p PortMapping) String() string {
-	host := "*"
+	at := strconv.Itoa(int(p.HostPort))
 	if p.HostIP.IsValid() {
-		host = p.HostIP.String()
+		at = netip.AddrPortFrom(p.HostIP, p.HostPort).String()
 	}
-	return fmt.Sprintf("%s:%d/%d", host, p.HostPort, p.Protocol)
+	return at + "/" + protocolName(p.Protocol)
+}
+
+func protocolName(number uint8) string {
+	switch number {
+	case unix.IPPROTO_TCP:
+		return "TCP"
+	case unix.IPPROTO_UDP:
+		return "UDP"
+	case unix.IPPROTO_SCTP:
+		return "SCTP"
+	}
+	return strconv.Itoa(int(number))
 }
 
 // collides says whether two mappings want the same packets.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -54,17 +55,18 @@ func (b *builder) capabilities(context.Context) error {
 
 // changeCapabilities applies ALL first, then single names, drops last: what is
 // both added and dropped is dropped.
-func changeCapabilities(caps []string, change *runtimeapi.Capability, known []string) ([]string, error) {
+func changeCapabilities(caps []string, change *runtimeapi.Capability, all []string) ([]string, error) {
 	add, drop := capNames(change.GetAddCapabilities()), capNames(change.GetDropCapabilities())
 	if slices.Contains(add, allCapabilities) {
-		caps = slices.Clone(known)
+		caps = slices.Clone(all)
 	}
 	if slices.Contains(drop, allCapabilities) {
 		caps = nil
 	}
 	for _, c := range add {
 		if c != allCapabilities && !slices.Contains(caps, c) {
-			if !strings.HasPrefix(c, "CAP_") || len(c) == len("CAP_") {
+			// A misspelt one must not be missed only once the program fails for lack of it.
+			if !slices.Contains(cap.Known(), c) && !slices.Contains(all, c) {
 				return nil, fmt.Errorf("%w: unknown capability %q", ErrInvalid, c)
 			}
 			caps = append(caps, c)
@@ -93,7 +95,7 @@ func capName(c string) string {
 // confinement sets masked and read-only paths, seccomp and AppArmor.
 func (b *builder) confinement(context.Context) error {
 	if b.security.GetPrivileged() {
-		return nil
+		return b.apparmor()
 	}
 	l := b.spec.Linux
 	l.MaskedPaths, l.ReadonlyPaths = b.security.GetMaskedPaths(), b.security.GetReadonlyPaths()
@@ -179,7 +181,8 @@ func architectures(all []specs.Arch, compat32 bool) []specs.Arch {
 }
 
 // apparmor confines a container that names no profile by the default one, as
-// containerd does: only Unconfined, or a host without AppArmor, leaves it out.
+// containerd does: only Unconfined, or a host without AppArmor, leaves it out. A
+// privileged container is confined only by a profile that it names.
 func (b *builder) apparmor() error {
 	//lint:ignore SA1019 clients may send either
 	p, err := securityProfile(b.security.GetApparmor(), b.security.GetApparmorProfile(), "AppArmor")
@@ -190,6 +193,9 @@ func (b *builder) apparmor() error {
 		return nil
 	}
 	localhost := p.GetProfileType() == runtimeapi.SecurityProfile_Localhost
+	if b.security.GetPrivileged() && !localhost {
+		return nil
+	}
 	if !b.Host.AppArmor {
 		if localhost {
 			return fmt.Errorf("%w: AppArmor profile %q: this host has no AppArmor", ErrInvalid, p.GetLocalhostRef())

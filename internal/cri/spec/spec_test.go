@@ -172,6 +172,7 @@ func TestCapabilities(t *testing.T) {
 		{"drop all", nil, []string{"ALL"}, "", "CAP_CHOWN", 0},
 		{"drop all but one", []string{"CHOWN"}, []string{"all"}, "CAP_CHOWN", "CAP_KILL", 1},
 		{"add all but one", []string{"ALL"}, []string{"SYS_ADMIN"}, "CAP_NET_ADMIN", "CAP_SYS_ADMIN", 15},
+		{"drop what doesn't exist", nil, []string{"NET_ADMINN"}, "CAP_CHOWN", "CAP_NET_ADMINN", 14},
 		{"what this process lacks", []string{"SYS_BOOT"}, nil, "CAP_CHOWN", "CAP_SYS_BOOT", 14},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -182,6 +183,11 @@ func TestCapabilities(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 		})
+	}
+	for _, name := range []string{"NET_ADMINN", "CAP_", ""} {
+		f := makeInput(t)
+		f.security().Capabilities = &runtimeapi.Capability{AddCapabilities: []string{name}}
+		f.wantInvalid(t, `unknown capability "`+capName(name)+`"`)
 	}
 }
 
@@ -221,11 +227,13 @@ func TestAppArmor(t *testing.T) {
 		privileged bool
 		want       string
 	}{
-		"nothing":         {nil, false, "errand-default"},
-		"runtime default": {profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), false, "errand-default"},
-		"unconfined":      {profile(runtimeapi.SecurityProfile_Unconfined, ""), false, ""},
-		"localhost":       {profile(runtimeapi.SecurityProfile_Localhost, "localhost/own"), false, "own"},
-		"privileged":      {nil, true, ""},
+		"nothing":                     {nil, false, "errand-default"},
+		"runtime default":             {profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), false, "errand-default"},
+		"unconfined":                  {profile(runtimeapi.SecurityProfile_Unconfined, ""), false, ""},
+		"localhost":                   {profile(runtimeapi.SecurityProfile_Localhost, "localhost/own"), false, "own"},
+		"privileged":                  {nil, true, ""},
+		"privileged, runtime default": {profile(runtimeapi.SecurityProfile_RuntimeDefault, ""), true, ""},
+		"privileged, localhost":       {profile(runtimeapi.SecurityProfile_Localhost, "own"), true, "own"},
 	} {
 		f := makeInput(t)
 		loaded := ""

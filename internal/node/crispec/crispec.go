@@ -37,7 +37,9 @@ type Node struct {
 	SeccompDefault bool
 	// SeccompProfileRoot is the directory of Localhost profiles.
 	SeccompProfileRoot string
-	DNS                DNS
+	// AppArmor tells that the kernel confines by AppArmor profiles.
+	AppArmor bool
+	DNS      DNS
 }
 
 // nameMax is how many bytes a file's name may have (NAME_MAX).

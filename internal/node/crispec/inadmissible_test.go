@@ -33,14 +33,31 @@ func TestForbiddenSysctls(t *testing.T) {
 }
 
 func TestInadmissible(t *testing.T) {
-	for want, spec := range map[string]v1.PodSpec{
-		"":                  {OS: &v1.PodOS{Name: v1.Linux}},
-		"PodOSNotSupported": {OS: &v1.PodOS{Name: v1.Windows}},
-		"SysctlForbidden":   {SecurityContext: &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "kernel.sem"}}}},
+	profile := func(kind v1.AppArmorProfileType) *v1.AppArmorProfile { return &v1.AppArmorProfile{Type: kind} }
+	containers := func(kinds ...v1.AppArmorProfileType) (list []v1.Container) {
+		for _, k := range kinds {
+			list = append(list, v1.Container{Name: "c", SecurityContext: &v1.SecurityContext{AppArmorProfile: profile(k)}})
+		}
+		return list
+	}
+	for name, tc := range map[string]struct {
+		node Node
+		spec v1.PodSpec
+		want string
+	}{
+		"of Linux":             {Node{}, v1.PodSpec{OS: &v1.PodOS{Name: v1.Linux}, Containers: []v1.Container{{}}}, ""},
+		"of Windows":           {Node{}, v1.PodSpec{OS: &v1.PodOS{Name: v1.Windows}}, "PodOSNotSupported"},
+		"an unsafe sysctl":     {Node{}, v1.PodSpec{SecurityContext: &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "kernel.sem"}}}}, "SysctlForbidden"},
+		"without AppArmor":     {Node{}, v1.PodSpec{Containers: containers("Unconfined", "RuntimeDefault")}, "AppArmor"},
+		"an init container":    {Node{}, v1.PodSpec{InitContainers: containers("Localhost")}, "AppArmor"},
+		"the pod's profile":    {Node{}, v1.PodSpec{SecurityContext: &v1.PodSecurityContext{AppArmorProfile: profile("RuntimeDefault")}, Containers: []v1.Container{{}}}, "AppArmor"},
+		"not the pod's":        {Node{}, v1.PodSpec{SecurityContext: &v1.PodSecurityContext{AppArmorProfile: profile("RuntimeDefault")}, Containers: containers("Unconfined")}, ""},
+		"unconfined":           {Node{}, v1.PodSpec{Containers: containers("Unconfined")}, ""},
+		"where AppArmor holds": {Node{AppArmor: true}, v1.PodSpec{Containers: containers("RuntimeDefault", "Localhost")}, ""},
 	} {
-		reason, message := Inadmissible(t.Context(), &v1.Pod{Spec: spec})
-		if reason != want || (message == "") != (want == "") {
-			t.Errorf("%q: %s, want %q", reason, message, want)
+		reason, message := tc.node.Inadmissible(t.Context(), &v1.Pod{Spec: tc.spec})
+		if reason != tc.want || (message == "") != (tc.want == "") {
+			t.Errorf("%s: %q: %s, want %q", name, reason, message, tc.want)
 		}
 	}
 }

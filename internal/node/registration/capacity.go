@@ -5,6 +5,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
 )
 
 const (
@@ -52,6 +53,19 @@ func capacity(f Facts, maxPods int64) v1.ResourceList {
 		list[hugePageResource(size)] = *bytesOf(size * count)
 	}
 	return list
+}
+
+// extended are the resources of the list that the machine has nothing to do with:
+// an administrator has given them to the Node, by a patch of its status, to count
+// devices, licences or anything else that pods take up.
+func extended(list v1.ResourceList) v1.ResourceList {
+	others := v1.ResourceList{}
+	for name, amount := range list {
+		if v1helper.IsExtendedResourceName(name) {
+			others[name] = amount
+		}
+	}
+	return others
 }
 
 func hugePageResource(bytes int64) v1.ResourceName {

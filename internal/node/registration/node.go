@@ -15,6 +15,7 @@ import (
 	"k8s.io/component-helpers/nodedeclaredfeatures/features/restartallcontainers"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	kubeletapis "k8s.io/kubelet/pkg/apis"
 )
 
 // errForeignNode tells that the Node in the API can't be this machine's.
@@ -30,6 +31,9 @@ func (r *Registration) desired(have *v1.Node, o observation) (*v1.Node, error) {
 		v1.LabelHostname:   r.cfg.NodeName,
 		v1.LabelOSStable:   "linux",
 		v1.LabelArchStable: r.arch,
+		// The kubelet still sets these, and old manifests still select by them.
+		kubeletapis.LabelOS:   "linux",
+		kubeletapis.LabelArch: r.arch,
 	})
 	maps.Copy(want.Labels, r.cfg.Labels)
 	if err := setPodCIDRs(want, r.cfg.PodCIDRs); err != nil {
@@ -39,6 +43,7 @@ func (r *Registration) desired(have *v1.Node, o observation) (*v1.Node, error) {
 
 	s := &want.Status
 	s.Capacity = capacity(r.facts, r.cfg.MaxPods)
+	maps.Copy(s.Capacity, extended(have.Status.Capacity))
 	s.Allocatable = allocatable(s.Capacity, r.cfg.Reserved)
 	s.Conditions = conditions(have.Status.Conditions, o, metav1.NewTime(r.cfg.Clock.Now()))
 	s.Addresses = []v1.NodeAddress{

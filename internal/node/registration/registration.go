@@ -162,7 +162,7 @@ func (r *Registration) Run(ctx context.Context) error {
 		if errors.Is(err, errForeignNode) {
 			return err
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
 			klog.FromContext(ctx).Error(err, "The Node could not be brought up to date; will try again", "node", r.cfg.NodeName)
 		}
 		if err == nil && !leasing {
@@ -232,6 +232,9 @@ func (r *Registration) check(ctx context.Context) (ready bool, err error) {
 	} else {
 		err = r.update(ctx, node, want)
 	}
+	if apierrors.IsConflict(err) {
+		r.Recheck() // somebody has changed the Node meanwhile, perhaps its extended resources
+	}
 	if err != nil {
 		return false, err
 	}
@@ -274,7 +277,6 @@ func (r *Registration) update(ctx context.Context, have, want *v1.Node) error {
 	beat(want.Status.Conditions, metav1.NewTime(now))
 	have = have.DeepCopy()
 	have.Status = want.Status
-	have.ResourceVersion = "" // nobody else writes a node's status; what changed beside it doesn't matter
 	if _, err := r.cfg.Client.CoreV1().Nodes().UpdateStatus(ctx, have, metav1.UpdateOptions{}); err != nil {
 		return fmt.Errorf("update node status: %w", err)
 	}

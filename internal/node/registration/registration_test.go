@@ -13,6 +13,8 @@ import (
 	"go.uber.org/goleak"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -180,6 +182,7 @@ func TestRegisters(t *testing.T) {
 	}
 	wantLabels := map[string]string{
 		"kubernetes.io/hostname": "n", "kubernetes.io/os": "linux", "kubernetes.io/arch": w.arch, "errand.dev/x": "y",
+		"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": w.arch,
 	}
 	if diff := cmp.Diff(wantLabels, n.Labels); diff != "" {
 		t.Error(diff)
@@ -353,6 +356,65 @@ func TestUsersSayIsKept(t *testing.T) {
 		t.Errorf("taints %v", n.Spec.Taints)
 	}
 	<-w.Ready()
+}
+
+// Extended resources are given to a Node by a patch of its capacity, and taken so.
+func TestExtendedResources(t *testing.T) {
+	const licence = v1.ResourceName("example.com/licence")
+	w := newWorld(t, newBox())
+	w.next(t)
+	<-w.Ready()
+	patch := func(p string) *v1.Node {
+		t.Helper()
+		if _, err := w.client.CoreV1().Nodes().Patch(t.Context(), "n", types.MergePatchType, []byte(p), metav1.PatchOptions{}, "status"); err != nil {
+			t.Fatal(err)
+		}
+		return w.next(t)
+	}
+	n := patch(`{"status":{"capacity":{"example.com/licence":"2"}}}`)
+	for list, amounts := range map[string]v1.ResourceList{"capacity": n.Status.Capacity, "allocatable": n.Status.Allocatable} {
+		if got := amounts[licence]; got.Value() != 2 {
+			t.Errorf("%s: %v", list, amounts)
+		}
+	}
+	w.box.set(func(b *box) { b.under = v1.NodeMemoryPressure })
+	w.Announce(t.Context())
+	w.next(t) // the taint
+	if n = w.next(t); n.Status.Capacity.Name(licence, resource.DecimalSI).Value() != 2 {
+		t.Errorf("after news of the machine: %v", n.Status.Capacity)
+	}
+	n = patch(`{"status":{"capacity":{"example.com/licence":null}}}`)
+	if _, has := n.Status.Allocatable[licence]; has {
+		t.Errorf("taken, but left in %v", n.Status.Allocatable)
+	}
+}
+
+// A write of somebody else's, between a look at the Node and the write that
+// follows from it, isn't undone.
+func TestOthersWritesAreKept(t *testing.T) {
+	w, _ := newIdle(t, newBox())
+	if _, err := w.check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.next(t)
+	w.client.PrependReactor("update", "nodes", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		n := action.(clienttesting.UpdateAction).GetObject().(*v1.Node)
+		if n.ResourceVersion == "" {
+			t.Error("the write doesn't say which Node it is about")
+		}
+		return true, nil, apierrors.NewConflict(v1.Resource("nodes"), n.Name, errors.New("changed meanwhile"))
+	})
+	w.client.PrependReactor("get", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", ResourceVersion: "5"}}, nil
+	})
+	if _, err := w.check(t.Context()); !apierrors.IsConflict(err) {
+		t.Fatal(err)
+	}
+	select {
+	case <-w.recheck:
+	default:
+		t.Error("there is no other look at once")
+	}
 }
 
 func TestCordonAndDeletionAreAnsweredAtOnce(t *testing.T) {

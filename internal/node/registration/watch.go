@@ -5,6 +5,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-helpers/apimachinery/lease"
@@ -20,7 +21,7 @@ func (r *Registration) watchNode() error {
 		UpdateFunc: func(old, cur any) {
 			a, ok := old.(*v1.Node)
 			b, ok2 := cur.(*v1.Node)
-			if ok && ok2 && b.Name == r.cfg.NodeName && !sameSpec(a, b) {
+			if ok && ok2 && b.Name == r.cfg.NodeName && !(sameSpec(a, b) && sameExtended(a, b)) {
 				r.Recheck()
 			}
 		},
@@ -34,6 +35,11 @@ func (r *Registration) watchNode() error {
 		},
 	})
 	return err
+}
+
+// sameExtended compares what others write in the status, of which the rest follows.
+func sameExtended(a, b *v1.Node) bool {
+	return equality.Semantic.DeepEqual(extended(a.Status.Capacity), extended(b.Status.Capacity))
 }
 
 // renewLease renews the Node's lease until ctx ends.

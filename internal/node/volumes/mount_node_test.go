@@ -100,7 +100,7 @@ func TestSubPathsArePinned(t *testing.T) {
 		{Name: "v", MountPath: "/v", SubPath: "a"},
 	}}
 	env := map[string]string{"WHO": "me"}
-	mounts, err := w.Mounts(pod, c, vols, env)
+	mounts, err := w.Mounts(pod, c, RunInput{Volumes: vols, Env: env})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,14 +117,14 @@ func TestSubPathsArePinned(t *testing.T) {
 	if got := contents(t, mounts[0].HostPath)["f"]; got != "pinned" {
 		t.Errorf("the pin shows %v", contents(t, mounts[0].HostPath))
 	}
-	if _, err := w.Mounts(pod, c, vols, env); err == nil || !strings.Contains(err.Error(), "it leads out of the volume") {
+	if _, err := w.Mounts(pod, c, RunInput{Volumes: vols, Env: env}); err == nil || !strings.Contains(err.Error(), "it leads out of the volume") {
 		t.Errorf("a link to /etc was followed: %v", err)
 	}
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
 	before := len(mountsBelow(t, w.cfg.RootDir))
-	if _, err := w.Mounts(pod, c, vols, env); err != nil {
+	if _, err := w.Mounts(pod, c, RunInput{Volumes: vols, Env: env}); err != nil {
 		t.Fatal(err)
 	}
 	if after := len(mountsBelow(t, w.cfg.RootDir)); after != before {

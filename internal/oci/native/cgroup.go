@@ -1,6 +1,7 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/opencontainers/cgroups/fs"
 	"github.com/opencontainers/cgroups/fs2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/oci/shim/cgroup"
 )
@@ -34,6 +36,10 @@ func (c *Cgroups) Create(path string, r *specs.LinuxResources) error {
 	}
 	const nobody = -1
 	if err := m.Apply(nobody); err != nil {
+		if errors.Is(err, unix.ENOMEM) {
+			// The kernel's part of a cgroup is charged to the one above it: the pod's.
+			return fmt.Errorf("the memory limit is too low for the container's cgroup: %w", err)
+		}
 		return fmt.Errorf("make the cgroup %s: %w", path, err)
 	}
 	if err := m.Set(resources(r)); err != nil {
