@@ -66,8 +66,6 @@ type Config struct {
 	SeccompProfileRoot string
 	// Services, if set, are told of by environment variables.
 	Services corelisters.ServiceLister
-	// RecursiveReadOnly tells that the runtime can mount recursively read-only.
-	RecursiveReadOnly bool
 	// UserIDs are the host's that pods with hostUsers: false may be allotted; default
 	// userns.DefaultIDs.
 	UserIDs userns.IDs

@@ -45,7 +45,7 @@ func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, in mo
 	for _, e := range in.env {
 		values[e.Name] = e.Value
 	}
-	mounts, err := w.n.volumes.Mounts(pod, c, w.withImages(pod, in.images), values)
+	mounts, err := w.n.volumes.Mounts(pod, c, w.withImages(pod, in.images), volumes.MountOptions{Env: values, RecursiveReadOnly: w.recursive})
 	if err != nil {
 		return nil, err
 	}

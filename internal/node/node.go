@@ -81,16 +81,15 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.volumes, err = volumes.New(volumes.Config{
-		RootDir:           cfg.RootDir,
-		MemoryDir:         cfg.MemoryDir,
-		Client:            cfg.Client,
-		ConfigMaps:        core.ConfigMaps(),
-		Secrets:           core.Secrets(),
-		Claims:            core.PersistentVolumeClaims(),
-		Volumes:           core.PersistentVolumes(),
-		OnChange:          n.objectsChanged,
-		RecursiveReadOnly: cfg.RecursiveReadOnly,
-		Clock:             cfg.Clock,
+		RootDir:    cfg.RootDir,
+		MemoryDir:  cfg.MemoryDir,
+		Client:     cfg.Client,
+		ConfigMaps: core.ConfigMaps(),
+		Secrets:    core.Secrets(),
+		Claims:     core.PersistentVolumeClaims(),
+		Volumes:    core.PersistentVolumes(),
+		OnChange:   n.objectsChanged,
+		Clock:      cfg.Clock,
 	})
 	if err != nil {
 		return nil, err

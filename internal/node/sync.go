@@ -33,6 +33,7 @@ func (w *worker) sync(ctx context.Context) error {
 		w.ending = w.mustEnd(pod, gone)
 	}
 	w.heedEviction(pod)
+	w.askForRecursiveReadOnly(ctx, pod)
 	if w.ending != nil {
 		return w.end(ctx)
 	}
@@ -220,7 +221,7 @@ func (w *worker) publish(pod *v1.Pod, rt *runtimepod.Pod, ended bool) {
 		Ending:            w.ending != nil,
 		Resize:            w.resizeStatus(),
 		HostIPs:           w.n.cfg.HostIPs,
-		RecursiveReadOnly: w.n.cfg.RecursiveReadOnly,
+		RecursiveReadOnly: w.recursive,
 		Now:               metav1.NewTime(w.n.cfg.Clock.Now()),
 	}
 	if w.ending != nil {

@@ -70,10 +70,13 @@ type worker struct {
 	vols     map[string]volumes.Volume        // nil until set up
 	metadata string                           // that volumes show
 	resizing resizing                         // in-place
-	ending   *ending                          // set once nothing is started any more
-	finished bool                             // everything local is ended and freed: then done is closed
-	told     map[string]bool                  // events to be told once
-	failures int                              // syncs that failed in a row
+	// Whether the runtime can mount recursively read-only, and whether it has said so.
+	recursive, askedForRecursive bool
+
+	ending   *ending         // set once nothing is started any more
+	finished bool            // everything local is ended and freed: then done is closed
+	told     map[string]bool // events to be told once
+	failures int             // syncs that failed in a row
 	retryAt  time.Time
 	round    int32     // of all containers, the last that was announced
 	wakeAt   time.Time // when the first hold met in this sync is over

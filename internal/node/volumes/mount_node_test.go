@@ -99,7 +99,7 @@ func TestSubPathsArePinned(t *testing.T) {
 		{Name: "e", MountPath: "/e", SubPathExpr: "$(WHO)/dir"},
 		{Name: "v", MountPath: "/v", SubPath: "a"},
 	}}
-	env := map[string]string{"WHO": "me"}
+	env := MountOptions{Env: map[string]string{"WHO": "me"}}
 	mounts, err := w.Mounts(pod, c, vols, env)
 	if err != nil {
 		t.Fatal(err)

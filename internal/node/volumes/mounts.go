@@ -11,11 +11,19 @@ import (
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 )
 
+// MountOptions are what Mounts needs to know besides.
+type MountOptions struct {
+	// Env is the container's environment, for subPathExpr.
+	Env map[string]string
+	// RecursiveReadOnly tells that the runtime supports recursive read-only
+	// mounts (KEP-3857).
+	RecursiveReadOnly bool
+}
+
 // Mounts returns what the runtime is to mount for the container's volumeMounts.
-// vols is Setup's answer, env the container's environment (for subPathExpr). It
-// may bind sub-paths on the host, which Teardown undoes; call it anew for each
+// vols is Setup's answer. It may bind sub-paths on the host, which Teardown undoes; call it anew for each
 // start of the container, and not concurrently for one container.
-func (m *Manager) Mounts(pod *v1.Pod, c *v1.Container, vols map[string]Volume, env map[string]string) ([]*runtimeapi.Mount, error) {
+func (m *Manager) Mounts(pod *v1.Pod, c *v1.Container, vols map[string]Volume, o MountOptions) ([]*runtimeapi.Mount, error) {
 	if len(c.VolumeDevices) > 0 {
 		return nil, fmt.Errorf("container %q: volumeDevices are not supported by errand: mount %q as a file system, in volumeMounts",
 			c.Name, c.VolumeDevices[0].Name)
@@ -27,11 +35,11 @@ func (m *Manager) Mounts(pod *v1.Pod, c *v1.Container, vols map[string]Volume, e
 		if !ok {
 			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", vm.Name, c.Name)
 		}
-		mount, err := m.mountFor(vm, vol)
+		mount, err := mountFor(vm, vol, o.RecursiveReadOnly)
 		if err != nil {
 			return nil, err
 		}
-		sub, err := subPathOf(vm, env)
+		sub, err := subPathOf(vm, o.Env)
 		if err != nil {
 			return nil, err
 		}
@@ -49,12 +57,12 @@ func (m *Manager) Mounts(pod *v1.Pod, c *v1.Container, vols map[string]Volume, e
 	return mounts, nil
 }
 
-func (m *Manager) mountFor(vm *v1.VolumeMount, vol Volume) (*runtimeapi.Mount, error) {
+func mountFor(vm *v1.VolumeMount, vol Volume, canRecursive bool) (*runtimeapi.Mount, error) {
 	propagation, err := propagationOf(vm)
 	if err != nil {
 		return nil, err
 	}
-	recursive, err := recursiveReadOnly(vm, m.cfg.RecursiveReadOnly)
+	recursive, err := recursiveReadOnly(vm, canRecursive)
 	if err != nil {
 		return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
 	}

@@ -105,7 +105,6 @@ func errText(err error) string {
 
 func TestMounts(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.RecursiveReadOnly = true
 	vols := map[string]Volume{
 		"rw": {HostPath: "/v/rw", Managed: true},
 		"ro": {HostPath: "/v/ro", ReadOnly: true, Managed: true},
@@ -122,7 +121,7 @@ func TestMounts(t *testing.T) {
 		{Name: "i", MountPath: "/f"},
 		{Name: "i", MountPath: "/g", SubPathExpr: "x/$(N)"},
 	}}
-	got, err := w.Mounts(podWith(), c, vols, map[string]string{"N": "5"})
+	got, err := w.Mounts(podWith(), c, vols, MountOptions{Env: map[string]string{"N": "5"}, RecursiveReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +161,7 @@ func TestMountErrors(t *testing.T) {
 		{v1.VolumeMount{Name: "v", ReadOnly: true, RecursiveReadOnly: ptr.To(v1.RecursiveReadOnlyEnabled)}, `failed to resolve recursive read-only mode: volume "v" requested recursive read-only mode, but it is not supported by the runtime`},
 	} {
 		c := &v1.Container{Name: "c", VolumeMounts: []v1.VolumeMount{tc.mount}}
-		if _, err := w.Mounts(podWith(), c, vols, nil); errText(err) != tc.want {
+		if _, err := w.Mounts(podWith(), c, vols, MountOptions{}); errText(err) != tc.want {
 			t.Errorf("%+v: %q, want %q", tc.mount, errText(err), tc.want)
 		}
 	}

@@ -71,9 +71,6 @@ type Config struct {
 	// changed, or a token nears its end. From the first Setup on it tells of those, too, that
 	// only environments refer to. It must not block. Optional.
 	OnChange func(types.UID)
-	// RecursiveReadOnly tells that the runtime supports recursive read-only
-	// mounts (KEP-3857).
-	RecursiveReadOnly bool
 	// Clock defaults to the real one.
 	Clock clock.WithDelayedExecution
 }
