@@ -30,6 +30,7 @@ import (
 	"errand.dev/errand/internal/oci"
 	"errand.dev/errand/internal/oci/ocitest"
 	"errand.dev/errand/internal/oci/shimapi"
+	"errand.dev/errand/internal/slowness"
 	"errand.dev/errand/test/registry"
 )
 
@@ -111,7 +112,7 @@ func (m *machine) connect() {
 	m.oci = client
 	must(m.t, os.Chmod(m.names.RuntimeDir, 0o711)) // as errand serve makes it
 	m.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), slowness.Times(20*time.Second))
 		defer cancel()
 		must(m.t, client.Drain(ctx, true))
 		must(m.t, m.cgroups.Remove(m.names.CgroupParent))
@@ -167,7 +168,7 @@ func (m *machine) tryStart() (*life, error) {
 // destroy ends the runtime for good.
 func (l *life) destroy() {
 	l.machine.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), slowness.Times(time.Minute))
 	defer cancel()
 	err := l.Service.Destroy(ctx)
 	l.stop()
@@ -246,7 +247,7 @@ func (l *life) run(name, script string) (pod, id string) {
 // wait waits for a container's end.
 func (l *life) wait(id string) *runtimeapi.ContainerStatus {
 	l.machine.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), slowness.Times(time.Minute))
 	defer cancel()
 	events, subscribed := make(chan *runtimeapi.ContainerEventResponse), make(chan struct{})
 	go l.GetContainerEvents(ctx, events, func(runtimeapi.RuntimeService_GetContainerEventsClient) { close(subscribed) }) //nolint:errcheck // ends with ctx

@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/transport/spdy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	utilexec "k8s.io/utils/exec"
+
+	"errand.dev/errand/internal/slowness"
 )
 
 // stream runs a URL's stream with kubectl's own client.
@@ -29,7 +31,7 @@ func stream(t *testing.T, at string, o remotecommand.StreamOptions) error {
 	must(t, err)
 	e, err := remotecommand.NewSPDYExecutor(&rest.Config{Host: u.Host}, http.MethodPost, u)
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), slowness.Times(30*time.Second))
 	defer cancel()
 	return e.StreamWithContext(ctx, o)
 }
@@ -122,7 +124,7 @@ func TestPortForwardStream(t *testing.T) {
 	ctx := t.Context()
 	pod, id := l.run("pod", "exec httpd -f -p 127.0.0.1:8080 -h /etc")
 	for {
-		_, _, err := l.ExecSync(ctx, id, []string{"sh", "-c", "nc 127.0.0.1 8080 < /dev/null"}, 10*time.Second)
+		_, _, err := l.ExecSync(ctx, id, []string{"sh", "-c", "nc 127.0.0.1 8080 < /dev/null"}, slowness.Times(10*time.Second))
 		if err == nil {
 			break // it listens
 		}

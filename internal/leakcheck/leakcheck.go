@@ -26,12 +26,13 @@ import (
 
 	"errand.dev/errand/internal/cri/network"
 	"errand.dev/errand/internal/instance"
+	"errand.dev/errand/internal/slowness"
 )
 
 // grace is how long the kernel may take over what it ends in the background: a
 // veth goes some time after its network namespace, a process some time after
 // SIGKILL.
-const grace = 5 * time.Second
+var grace = slowness.Times(5 * time.Second)
 
 // Check makes the test fail if something of the instance with that data
 // directory is there at the test's end, the directory itself excepted. It must

@@ -25,10 +25,20 @@ func (w *worker) askReadOnly(ctx context.Context, pod *v1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("ask the container runtime for recursive read-only mounts: %w", err)
 	}
-	w.recursive = ptr.To(slices.ContainsFunc(status.GetRuntimeHandlers(), func(h *runtimeapi.RuntimeHandler) bool {
-		return h.GetName() == handler && h.GetFeatures().GetRecursiveReadOnlyMounts()
-	}))
+	features, _ := featuresOf(status, handler)
+	w.recursive = ptr.To(features.GetRecursiveReadOnlyMounts())
 	return nil
+}
+
+// featuresOf are what the runtime says that a handler of its can do. known is false
+// if it lists handlers, and not this one.
+func featuresOf(status *runtimeapi.StatusResponse, handler string) (features *runtimeapi.RuntimeHandlerFeatures, known bool) {
+	for _, h := range status.GetRuntimeHandlers() {
+		if h.GetName() == handler {
+			return h.GetFeatures(), true
+		}
+	}
+	return nil, len(status.GetRuntimeHandlers()) == 0
 }
 
 func wantsRecursiveReadOnly(pod *v1.Pod) bool {

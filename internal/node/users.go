@@ -43,17 +43,9 @@ func (n *Node) withoutUserNamespace(ctx context.Context, pod *v1.Pod) string {
 		klog.FromContext(ctx).V(2).Info("The container runtime can't be asked for user namespaces", "err", err)
 		return ""
 	}
-	known := len(status.GetRuntimeHandlers()) == 0
-	for _, h := range status.GetRuntimeHandlers() {
-		if h.GetName() == handler {
-			known = true
-			if h.GetFeatures().GetUserNamespaces() {
-				return ""
-			}
-		}
-	}
-	if !known {
-		return "" // the making of the sandbox says that there is no such handler
+	features, known := featuresOf(status, handler)
+	if features.GetUserNamespaces() || !known {
+		return "" // of an unknown handler the making of the sandbox says so
 	}
 	message := "can't set spec.hostUsers=false: the container runtime has no user namespaces here"
 	if handler != "" {

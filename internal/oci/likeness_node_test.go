@@ -56,7 +56,7 @@ func TestLauncherIsLikeRunc(t *testing.T) {
 		}},
 		"ambient":        {user(1000, 1000), ambient("CAP_NET_BIND_SERVICE")},
 		"no filter":      {func(s *specs.Spec) { s.Linux.Seccomp = nil }},
-		"nothing hidden": {func(s *specs.Spec) { s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil }},
+		"nothing hidden": {nothingHidden},
 		"cwd":            {func(s *specs.Spec) { s.Process.Cwd = "/made/by/the/runtime" }},
 		"limits":         {limits},
 		"binds":          {binds},
@@ -237,6 +237,12 @@ func devices(s *specs.Spec) {
 // bareImage has nothing but a command: no /proc, /sys, /dev, /etc, /tmp.
 func bareImage(s *specs.Spec) {
 	s.Root.Path = filepath.Join(filepath.Dir(s.Root.Path), "bare")
+}
+
+// nothingHidden lets the container set a host's name: its own.
+func nothingHidden(s *specs.Spec) {
+	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UTSNamespace})
 }
 
 func ownNamespaces(s *specs.Spec) {

@@ -14,6 +14,7 @@ import (
 
 	"errand.dev/errand/internal/oci"
 	"errand.dev/errand/internal/oci/ocitest"
+	"errand.dev/errand/internal/slowness"
 )
 
 // shimPath is the errand-shim built for these tests.
@@ -77,7 +78,7 @@ func connectTo(t testing.TB, h *ocitest.Host, cfg oci.Config) *oci.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), slowness.Times(20*time.Second))
 		defer cancel()
 		if err := c.Drain(ctx, true); err != nil {
 			t.Errorf("drain: %v", err)

@@ -57,8 +57,10 @@ func OldestRuntimes() string {
 	return strings.Join(words, " or ")
 }
 
-// versionTimeout bounds the wait for a runtime to tell its version.
-const versionTimeout = 5 * time.Second
+// versionTimeout bounds the wait for a runtime to tell its version: far more than
+// that takes on a machine that has just booted and does everything at once, so that
+// only a hang meets it.
+const versionTimeout = time.Minute
 
 // FindPrograms finds what o doesn't name: beside errand's own executable, in
 // ../libexec/errand, then by $PATH.
@@ -73,8 +75,8 @@ func FindPrograms(o Options) Programs {
 		p.findRuntimes()
 	}
 	for name, path := range o.Runtimes {
-		program, version, ok := runtimeVersion(path)
-		if !ok {
+		program, version, err := runtimeVersion(path)
+		if err != nil {
 			continue // not of those that we know; or it doesn't run, which its first use tells
 		}
 		if why := tooOld(program, version, path); why != "" {
@@ -133,8 +135,9 @@ func (p *Programs) findRuntimes() {
 	p.Runtimes = map[string]string{}
 	for _, r := range oldestRuntimes {
 		for _, path := range candidates(r.name) {
-			program, version, ok := runtimeVersion(path)
-			if !ok {
+			program, version, err := runtimeVersion(path)
+			if err != nil {
+				p.PassedOver = append(p.PassedOver, err.Error())
 				continue
 			}
 			if why := tooOld(program, version, path); why != "" {
@@ -211,15 +214,24 @@ func candidates(name string) []string {
 	return found
 }
 
-// runtimeVersion reads "runc version 1.5.2" or "crun version 1.21".
-func runtimeVersion(path string) (program string, v release, ok bool) {
+// runtimeVersion reads "runc version 1.5.2" or "crun version 1.21". The error
+// names the path.
+func runtimeVersion(path string) (program string, v release, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), versionTimeout)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
-	if err != nil {
-		return "", v, false
+	switch {
+	case ctx.Err() != nil:
+		return "", v, fmt.Errorf("%s --version said nothing for %v", path, versionTimeout)
+	case err != nil:
+		return "", v, fmt.Errorf("%s --version fails: %w", path, err)
 	}
-	return parseVersion(string(out))
+	program, v, ok := parseVersion(string(out))
+	if !ok {
+		line, _, _ := strings.Cut(string(out), "\n")
+		return "", v, fmt.Errorf("%s --version says %q, which is no version", path, line)
+	}
+	return program, v, nil
 }
 
 func parseVersion(out string) (program string, v release, ok bool) {

@@ -95,6 +95,30 @@ func TestARuntimeThatIsTooOldIsNamed(t *testing.T) {
 	}
 }
 
+// One that doesn't run is told of, rather than that there is none.
+func TestARuntimeThatDoesNotRunIsNamed(t *testing.T) {
+	for name, tc := range map[string]struct{ script, want string }{
+		"fails":       {"exit 3", "--version fails: exit status 3"},
+		"no version":  {"echo hello", `--version says "hello", which is no version`},
+		"other words": {"echo crun version x", `--version says "crun version x", which is no version`},
+	} {
+		path := filepath.Join(t.TempDir(), "crun")
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+tc.script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", filepath.Dir(path)+":/bin")
+		o := DefaultOptions()
+		o.Shim = "/shim"
+		p := FindPrograms(o)
+		if len(p.PassedOver) != 1 || p.PassedOver[0] != path+" "+tc.want {
+			t.Errorf("%s: passed over %q, want %q", name, p.PassedOver, tc.want)
+		}
+		if err := p.serve(false); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: the error doesn't name it: %v", name, err)
+		}
+	}
+}
+
 func TestOlder(t *testing.T) {
 	for _, tc := range []struct {
 		a, b release

@@ -25,7 +25,7 @@ import (
 
 // patience bounds every wait: far more than anything takes, so that only a
 // hang meets it.
-const patience = time.Minute
+var patience = harness.Patience()
 
 var (
 	bin            string

@@ -24,11 +24,12 @@ import (
 
 	"errand.dev/errand/internal/instance"
 	"errand.dev/errand/internal/leakcheck"
+	"errand.dev/errand/internal/slowness"
 )
 
-// startTimeout bounds the wait for READY=1: far more than a start takes, so
-// that only a hang meets it.
-const startTimeout = time.Minute
+// Patience bounds waits in tests: far more than anything takes, so that only a hang
+// meets it.
+func Patience() time.Duration { return slowness.Times(time.Minute) }
 
 // Config says which errand to run.
 type Config struct {
@@ -113,7 +114,7 @@ func Launch(cfg Config) (*Errand, error) {
 // AwaitReady returns once errand serve, launched but not yet awaited, has said
 // READY=1. An error leaves the process as it is, running or ended.
 func (e *Errand) AwaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, Patience())
 	defer cancel()
 	if err := e.notify.Await(ctx); err != nil {
 		return fmt.Errorf("errand did not become ready: %w; it said:\n%s", err, e.log)

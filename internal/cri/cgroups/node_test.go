@@ -42,8 +42,15 @@ func TestRealTree(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	// As containers are: version 2 takes no process beside the controllers that
+	// the pod's cgroup hands on.
 	for _, h := range tree.hierarchies {
-		if err := write(h+path+"/cgroup.procs", fmt.Sprint(cmd.Process.Pid)); err != nil {
+		container := h + path + "/container"
+		if err := os.Mkdir(container, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(container+"/cgroup.procs", fmt.Sprint(cmd.Process.Pid)); err != nil {
 			t.Logf("%s: %v", h, err) // cpuset wants CPUs first
 		}
 	}

@@ -13,6 +13,8 @@ import (
 
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"errand.dev/errand/internal/slowness"
 )
 
 // Env is what the suite runs against.
@@ -34,7 +36,7 @@ type Env struct {
 }
 
 // patience is how long anything may take before a test gives up on it.
-const patience = 60 * time.Second
+var patience = slowness.Times(time.Minute)
 
 // Run runs the suite.
 func Run(t *testing.T, env Env) {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/cri/namespace"
+	"errand.dev/errand/internal/slowness"
 )
 
 // host is a machine of its own: the test's thread lives in a fresh network
@@ -125,7 +126,7 @@ func (h *host) serve(id string, port uint16) {
 
 // ask connects from the thread's namespace and returns what the server says.
 func ask(addr netip.Addr, port uint16) (string, error) {
-	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(addr, port).String(), 2*time.Second)
+	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(addr, port).String(), slowness.Times(2*time.Second))
 	if err != nil {
 		return "", err
 	}
@@ -379,7 +380,7 @@ func changes(t *testing.T) <-chan *nftables.MonitorEvents {
 // until takes changes in until the condition holds.
 func until(t *testing.T, ch <-chan *nftables.MonitorEvents, what string, holds func() bool) {
 	t.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(slowness.Times(20 * time.Second))
 	for !holds() {
 		select {
 		case <-ch:

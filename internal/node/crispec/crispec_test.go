@@ -341,6 +341,19 @@ func TestPodResources(t *testing.T) {
 	}
 }
 
+// A pod of no weight has the least there is, and not twice that.
+func TestNoOverhead(t *testing.T) {
+	pod := testPod()
+	linux := mustSandbox(t, testNode(t), pod).Linux
+	if linux.Overhead != nil || linux.Resources.CpuShares != minShares {
+		t.Errorf("%d shares, and the overhead %v", linux.Resources.CpuShares, linux.Overhead)
+	}
+	pod.Spec.Overhead = v1.ResourceList{v1.ResourceCPU: resource.MustParse("1")}
+	if got := mustSandbox(t, testNode(t), pod).Linux.Overhead.GetCpuShares(); got != sharesPerCore {
+		t.Errorf("%d shares for an overhead of one CPU", got)
+	}
+}
+
 func TestUnsupported(t *testing.T) {
 	pod := testPod()
 	if m := Unsupported(pod); m != "" {

@@ -62,6 +62,14 @@ func podResources(pod *v1.Pod) *runtimeapi.LinuxContainerResources {
 	return r
 }
 
+// overhead is what the pod's cgroup may use beside its containers; nil for nothing.
+func overhead(pod *v1.Pod) *runtimeapi.LinuxContainerResources {
+	if len(pod.Spec.Overhead) == 0 {
+		return nil // the least of shares would be more than none
+	}
+	return linuxResources(pod.Spec.Overhead, pod.Spec.Overhead)
+}
+
 // PodLimits returns what the pod as a whole may use of CPU and memory. A resource
 // has a limit only if the pod sets one, or each of its containers does: what the
 // others may use is no bound on one that may use everything.

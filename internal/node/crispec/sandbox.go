@@ -53,7 +53,7 @@ func (n Node) linuxSandbox(pod *v1.Pod, users *runtimeapi.UserNamespace) (*runti
 		CgroupParent: n.CgroupPath(pod),
 		Sysctls:      map[string]string{},
 		Resources:    podResources(pod),
-		Overhead:     linuxResources(pod.Spec.Overhead, pod.Spec.Overhead),
+		Overhead:     overhead(pod),
 		SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			Privileged:       anyPrivileged(pod),
 			NamespaceOptions: namespaces(pod, users),

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"errand.dev/errand/internal/oci"
+	"errand.dev/errand/internal/slowness"
 )
 
 // Contract runs the suite. newRuntime returns a Runtime that keeps its state in h.Dir/run and is gone at the end of the test.
@@ -49,7 +50,7 @@ func Contract(t *testing.T, newRuntime func(t *testing.T, h *Host) oci.Runtime) 
 		"ExecKilled":            execKilled,
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), slowness.Times(time.Minute))
 			t.Cleanup(cancel)
 			h := NewHost(t)
 			f := &Fixture{T: t, Host: h, Ctx: ctx, Runtime: newRuntime(t, h)}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"errand.dev/errand/internal/oci"
+	"errand.dev/errand/internal/slowness"
 )
 
 func (f *Fixture) pipe() (r, w *os.File) {
@@ -228,7 +229,7 @@ func execTerminal(f *Fixture) {
 	}
 	master := p.Terminal()
 	defer master.Close()
-	f.must(master.SetDeadline(time.Now().Add(20 * time.Second)))
+	f.must(master.SetDeadline(time.Now().Add(slowness.Times(20 * time.Second))))
 	lines := bufio.NewScanner(master)
 	for lines.Scan() && !strings.Contains(lines.Text(), "ready") {
 	}
@@ -317,7 +318,7 @@ func (f *Fixture) shellWithChild(bound bool) (oci.Process, *os.File) {
 
 func (f *Fixture) wantEOF(r *os.File) {
 	f.Helper()
-	f.must(r.SetReadDeadline(time.Now().Add(20 * time.Second)))
+	f.must(r.SetReadDeadline(time.Now().Add(slowness.Times(20 * time.Second))))
 	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
 		f.Errorf("a process goes on: %q, %v", rest, err)
 	}

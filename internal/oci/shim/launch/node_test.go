@@ -19,6 +19,7 @@ import (
 
 	"errand.dev/errand/internal/oci/shim/cgroup"
 	"errand.dev/errand/internal/oci/shimapi"
+	"errand.dev/errand/internal/slowness"
 )
 
 // newLauncher is one that is closed at the test's end.
@@ -183,7 +184,7 @@ func TestBirthThatWaits(t *testing.T) {
 	}()
 	select {
 	case <-collected:
-	case <-time.After(10 * time.Second):
+	case <-time.After(slowness.Times(10 * time.Second)):
 		t.Error("a birth that waits stops the world")
 	}
 	select {
@@ -305,7 +306,7 @@ func descriptors(t *testing.T) (list []string) {
 // checkThreads compares the namespaces of all threads. One that has just done its work may be about to end.
 func checkThreads(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(slowness.Times(10 * time.Second))
 	for {
 		strange := ""
 		for _, ns := range []string{"mnt", "ipc", "pid_for_children", "net"} {
