@@ -53,13 +53,12 @@ func (s *Server) serve(ctx context.Context) error {
 	defer timeout.Stop()
 	select {
 	case <-s.drained:
-		s.listener.closeConns()
-		if err := <-done; err != nil {
+		if err := errors.Join(s.listener.Cut(), <-done); err != nil {
 			return fmt.Errorf("stop the API server: %w", err)
 		}
 	case <-timeout.C:
-		s.listener.closeConns()
-		klog.FromContext(ctx).V(1).Info("Requests in flight were broken off")
+		err := s.listener.Cut()
+		klog.FromContext(ctx).V(1).Info("Requests in flight were broken off", "err", err)
 	}
 	return errStopped
 }

@@ -28,6 +28,8 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 	"k8s.io/utils/clock"
 
+	"errand.dev/errand/internal/connections"
+
 	"errand.dev/errand/internal/apiserver/etcd"
 	"errand.dev/errand/internal/apiserver/pki"
 	_ "errand.dev/errand/internal/apiserver/quietqueues" // no metrics of queues
@@ -53,8 +55,8 @@ type Server struct {
 	kubernetes *kubernetesService
 
 	listeners *joinedListener
-	listener  *trackedListener // of all listeners
-	drained   <-chan struct{}  // closed when the requests in flight have ended
+	listener  *connections.Listener // of all listeners: a stop needn't wait for clients to close theirs, which HTTP/2 gives a second
+	drained   <-chan struct{}       // closed when the requests in flight have ended
 	// metricsScheme has the kinds of metrics.k8s.io.
 	metricsScheme *runtime.Scheme
 
@@ -86,7 +88,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.listener = newTrackedListener(listener)
+	s.listener = connections.Track(listener)
 	if err := s.build(); err != nil {
 		return nil, errors.Join(err, listener.Close(), s.close(ctx))
 	}

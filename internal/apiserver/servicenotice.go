@@ -14,7 +14,7 @@ import (
 
 const serviceNoticeName = "ServiceNotice"
 
-// serviceNotice tells who makes a Service what of it won't hold here. It never
+// serviceNotice tells who makes a Service, or makes another kind of it, what of it won't hold here. It never
 // refuses one: manifests that hold a Job and a Service, and operators that make
 // both, are to work.
 type serviceNotice struct {
@@ -33,17 +33,25 @@ func registerServiceNotice(names bool) func(*admission.Plugins) {
 var _ admission.ValidationInterface = serviceNotice{}
 
 // Handles implements admission.Interface.
-func (serviceNotice) Handles(op admission.Operation) bool { return op == admission.Create }
+func (serviceNotice) Handles(op admission.Operation) bool {
+	return op == admission.Create || op == admission.Update
+}
 
 // Validate implements admission.ValidationInterface.
 func (n serviceNotice) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetResource().GroupResource() != api.Resource("services") || a.GetSubresource() != "" {
 		return nil
 	}
-	if service, ok := a.GetObject().(*api.Service); ok {
-		if text := n.text(&service.Spec); text != "" {
-			warning.AddWarning(ctx, "", text)
-		}
+	service, ok := a.GetObject().(*api.Service)
+	if !ok {
+		return nil
+	}
+	text := n.text(&service.Spec)
+	if old, ok := a.GetOldObject().(*api.Service); ok && n.text(&old.Spec) == text {
+		return nil // said before
+	}
+	if text != "" {
+		warning.AddWarning(ctx, "", text)
 	}
 	return nil
 }
@@ -61,6 +69,12 @@ func (n serviceNotice) text(spec *api.ServiceSpec) string {
 		return ""
 	}
 	text := "errand routes nothing to a Service's cluster IP: its name resolves to the addresses of its pods, as with clusterIP: None"
+	switch spec.Type {
+	case api.ServiceTypeNodePort:
+		text += "; nor is its node port opened on the machine: containers have a hostPort for that"
+	case api.ServiceTypeLoadBalancer:
+		text += "; nor does it get a load balancer, and it stays pending: containers have a hostPort for what comes from outside"
+	}
 	var moved []string
 	for _, p := range spec.Ports {
 		if p.TargetPort.Type == intstr.String || p.TargetPort.IntVal != p.Port {

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/apis/batch"
 	api "k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/events"
 	"k8s.io/utils/clock"
@@ -149,6 +150,9 @@ func (o *storageOptions) cached(
 	raw, destroyRaw, err := o.raw(config, versions, resourcePrefix, newFunc, newListFunc)
 	if err != nil {
 		return nil, nil, err
+	}
+	if config.GroupResource == batch.Resource("jobs") {
+		raw = jobStore{raw}
 	}
 	watchCache, err := cacher.NewCacherFromConfig(cacher.Config{
 		Storage:             raw,

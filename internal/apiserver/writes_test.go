@@ -33,6 +33,19 @@ type recorder struct{ texts []string }
 
 func (r *recorder) HandleWarningHeader(_ int, _ string, text string) { r.texts = append(r.texts, text) }
 
+// A Job that etcd, or etcd's client, doesn't take is refused for its size, and not for what became of it when it was tried again.
+func TestLargeJobsAreRefusedForTheirSize(t *testing.T) {
+	ns := namespace(t, nil)
+	for _, size := range []int{1_600_000, 2_500_000} {
+		body := fmt.Sprintf(jobTemplate, "large", "", "Never")
+		body = strings.Replace(body, `"image":"busybox"`, `"image":"busybox","args":["`+strings.Repeat("x", size)+`"]`, 1)
+		answer, _, err := post(t, ns, body, nil)
+		if !apierrors.IsRequestEntityTooLargeError(err) || !strings.Contains(answer, "1.5 MiB") {
+			t.Errorf("of %d bytes: %v: %.300s", size, err, answer)
+		}
+	}
+}
+
 func TestBadJobsAreRefusedInUpstreamsWords(t *testing.T) {
 	ns := namespace(t, nil)
 	long := strings.Repeat("x", 64)

@@ -17,6 +17,7 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
 
+	"errand.dev/errand/internal/connections"
 	"errand.dev/errand/internal/oci"
 )
 
@@ -25,9 +26,10 @@ import (
 type streamer struct {
 	service *Service
 
-	mu     sync.Mutex
-	server streaming.Server
-	http   *http.Server
+	mu       sync.Mutex
+	server   streaming.Server
+	http     *http.Server
+	listener *connections.Listener
 }
 
 func newStreamer(s *Service) *streamer { return &streamer{service: s} }
@@ -50,7 +52,8 @@ func (t *streamer) get() (streaming.Server, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	t.server, t.http = server, &http.Server{Handler: server, ReadHeaderTimeout: 10 * time.Second, ConnContext: untilPeerGoes}
-	go t.http.Serve(watchedListener{l}) //nolint:errcheck // ends with close
+	t.listener = connections.Track(l)
+	go t.http.Serve(watchedListener{t.listener}) //nolint:errcheck // ends with close
 	return server, nil
 }
 
@@ -60,7 +63,7 @@ func (t *streamer) close() error {
 	if t.http == nil {
 		return nil
 	}
-	return t.http.Close()
+	return errors.Join(t.http.Close(), t.listener.Cut())
 }
 
 // Exec prepares a stream to a command in a running container and returns its

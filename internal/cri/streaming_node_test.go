@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -130,14 +131,65 @@ func TestPortForwardStream(t *testing.T) {
 		}
 		must(t, ctx.Err())
 	}
-	resp, err := l.PortForward(ctx, &runtimeapi.PortForwardRequest{PodSandboxId: pod, Port: []int32{8080}})
+	address, stop := l.forward(pod, 8080)
+	page, err := http.Get("http://" + address + "/hostname")
+	must(t, err)
+	body, err := io.ReadAll(page.Body)
+	must(t, errors.Join(err, page.Body.Close()))
+	if string(body) != "pod\n" {
+		t.Errorf("forwarded: %s %q", page.Status, body)
+	}
+	stop()
+}
+
+// Connections that a program in the pod resets end by themselves: kubectl would end all others at an error.
+func TestPortForwardOutlivesAReset(t *testing.T) {
+	l := newMachine(t).start()
+	defer l.destroy()
+	config := l.pod("pod")
+	config.Linux = &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+		NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE},
+	}}
+	pod, err := l.RunPodSandbox(t.Context(), config, "")
+	must(t, err)
+	program, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer program.Close()
+	go func() {
+		for {
+			conn, err := program.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1))
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			_ = conn.Close()
+		}
+	}()
+	address, stop := l.forward(pod, program.Addr().(*net.TCPAddr).Port)
+	for range 3 {
+		conn, err := net.Dial("tcp", address)
+		must(t, err)
+		_, err = conn.Write([]byte("x"))
+		must(t, err)
+		_, err = io.ReadAll(conn)
+		must(t, errors.Join(err, conn.Close()))
+	}
+	stop()
+}
+
+// forward forwards a port by kubectl's own client. stop fails the test if the forwarding has ended before.
+func (l *life) forward(pod string, port int) (address string, stop func()) {
+	t := l.machine.t
+	t.Helper()
+	resp, err := l.PortForward(t.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: pod, Port: []int32{int32(port)}})
 	must(t, err)
 	u, err := url.Parse(resp.GetUrl())
 	must(t, err)
 	transport, upgrader, err := spdy.RoundTripperFor(&rest.Config{Host: u.Host})
 	must(t, err)
-	stop, ready := make(chan struct{}), make(chan struct{})
-	fw, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u), []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
+	end, ready := make(chan struct{}), make(chan struct{})
+	fw, err := portforward.New(spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, u), []string{fmt.Sprint("0:", port)}, end, ready, io.Discard, io.Discard)
 	must(t, err)
 	done := make(chan error, 1)
 	go func() { done <- fw.ForwardPorts() }()
@@ -148,13 +200,9 @@ func TestPortForwardStream(t *testing.T) {
 	}
 	ports, err := fw.GetPorts()
 	must(t, err)
-	page, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/hostname", ports[0].Local))
-	must(t, err)
-	body, err := io.ReadAll(page.Body)
-	must(t, errors.Join(err, page.Body.Close()))
-	if string(body) != "pod\n" {
-		t.Errorf("forwarded: %s %q", page.Status, body)
+	return fmt.Sprintf("127.0.0.1:%d", ports[0].Local), func() {
+		t.Helper()
+		close(end)
+		must(t, <-done)
 	}
-	close(stop)
-	must(t, <-done)
 }

@@ -103,7 +103,7 @@ func (w *worker) terminationMount(c *v1.Container, restarts int32) (*runtimeapi.
 	if err := errors.Join(os.WriteFile(path, nil, 0o666), os.Chmod(path, 0o666)); err != nil {
 		return nil, err
 	}
-	return &runtimeapi.Mount{ContainerPath: c.TerminationMessagePath, HostPath: path, SelinuxRelabel: true}, nil
+	return &runtimeapi.Mount{ContainerPath: filepath.Join("/", c.TerminationMessagePath), HostPath: path, SelinuxRelabel: true}, nil
 }
 
 // nextRestart numbers the container's next run, counted from 0. If the runtime

@@ -273,6 +273,20 @@ func TestTerminationMessage(t *testing.T) {
 	}
 }
 
+// A path that isn't absolute is one from the container's root, as volumes' are.
+func TestTerminationMessageAtARelativePath(t *testing.T) {
+	w := newWorld(t)
+	pod := makePod("p").with(func(p *v1.Pod) { p.Spec.Containers[0].TerminationMessagePath = "tmp/../message" }).obj()
+	w.api.create(pod)
+	w.start()
+	w.waitPhase(pod, v1.PodRunning)
+	mustWrite(t, hostPath(w.runtime.Config("uid-p", "main"), "/message"), "last words")
+	mustExit(t, w, pod, "main", 1)
+	if m := w.waitPhase(pod, v1.PodFailed).Status.ContainerStatuses[0].State.Terminated.Message; m != "last words" {
+		t.Errorf("message %q", m)
+	}
+}
+
 func TestHostsFile(t *testing.T) {
 	w := newWorld(t)
 	pod := makePod("p").with(func(p *v1.Pod) {

@@ -421,3 +421,23 @@ func awaitLine(t *testing.T, r io.Reader, prefix string) string {
 	}
 	panic("unreachable")
 }
+
+// A command that leaves most of its input unread ends as any other: with all of its output and its exit code.
+func TestUnreadInput(t *testing.T) {
+	e := start(t)
+	e.applyPod("talker", talker)
+	e.wait("condition=Ready", "pod/talker")
+	input, want := strings.Repeat("more than is wanted\n", 1<<20), "more \n"+strings.Repeat("x", 1<<20)
+	for _, webSockets := range []string{"true", "false"} {
+		t.Run("KUBECTL_REMOTE_COMMAND_WEBSOCKETS="+webSockets, func(t *testing.T) {
+			e := e.with(t)
+			t.Setenv("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", webSockets)
+			for range 20 {
+				r := e.try(input, "exec", "-i", "talker", "--", "sh", "-c", "head -c 5; echo; head -c 1048576 /dev/zero | tr '\\0' x; exit 7")
+				if r.Code != 7 || r.Stdout != want {
+					t.Errorf("exit code %d, %d bytes of output, %s", r.Code, len(r.Stdout), r.Stderr)
+				}
+			}
+		})
+	}
+}

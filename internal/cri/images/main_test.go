@@ -44,6 +44,7 @@ func testConfig(t testing.TB, srv *registry.Server, edit func(*Config)) Config {
 		StallTimeout:    10 * time.Second,
 		retryDelay:      time.Millisecond,
 	}
+	writeFile(t, cfg.AuthFile, `{"auths": {}}`)
 	writeFile(t, cfg.SignaturePolicy, `{"default": [{"type": "insecureAcceptAnything"}]}`)
 	must(t, srv.WriteRegistriesConf(cfg.RegistriesConf))
 	if edit != nil {

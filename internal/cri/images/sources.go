@@ -1,6 +1,7 @@
 package images
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -109,6 +110,16 @@ func (s *Store) checkConfig() error {
 	if s.cfg.RegistriesConf != "" {
 		if _, err := os.Stat(s.cfg.RegistriesConf); err != nil {
 			return fmt.Errorf("the registries' configuration: %w", err)
+		}
+	}
+	if s.cfg.AuthFile != "" {
+		text, err := os.ReadFile(s.cfg.AuthFile)
+		if err != nil {
+			return fmt.Errorf("the registries' credentials: %w", err)
+		}
+		var auths map[string]json.RawMessage
+		if err := json.Unmarshal(text, &auths); err != nil {
+			return fmt.Errorf("the registries' credentials: %s is no auth.json: %w", s.cfg.AuthFile, err)
 		}
 	}
 	sysregistriesv2.InvalidateCache()

@@ -148,6 +148,16 @@ func TestBrokenConfigShowsAtStart(t *testing.T) {
 	if _, err := New(context.Background(), cfg); err == nil {
 		t.Error("a missing file named explicitly was ignored")
 	}
+	for name, auth := range map[string]string{"missing": "", "broken": `{"auths": {`, "of another kind": "[auths]"} {
+		path := filepath.Join(t.TempDir(), "auth.json")
+		if auth != "" {
+			writeFile(t, path, auth)
+		}
+		cfg := testConfig(t, srv, func(c *Config) { c.AuthFile = path })
+		if _, err := New(context.Background(), cfg); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("credentials that are %s: err = %v", name, err)
+		}
+	}
 }
 
 // A loopback registry may speak TLS with whatever certificate.

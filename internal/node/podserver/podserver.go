@@ -146,7 +146,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		if err := errors.Join(server.Close(), listener.cut()); err != nil {
+		if err := errors.Join(server.Close(), listener.Cut()); err != nil {
 			klog.FromContext(ctx).Error(err, "The pod server did not stop cleanly")
 		}
 	})

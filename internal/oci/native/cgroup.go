@@ -36,16 +36,20 @@ func (c *Cgroups) Create(path string, r *specs.LinuxResources) error {
 	}
 	const nobody = -1
 	if err := m.Apply(nobody); err != nil {
-		if errors.Is(err, unix.ENOMEM) {
-			// The kernel's part of a cgroup is charged to the one above it: the pod's.
-			return fmt.Errorf("the memory limit is too low for the container's cgroup: %w", err)
-		}
-		return fmt.Errorf("make the cgroup %s: %w", path, err)
+		return notMade(path, err)
 	}
 	if err := m.Set(resources(r)); err != nil {
 		return fmt.Errorf("set the limits of the cgroup %s: %w", path, err)
 	}
 	return nil
+}
+
+// notMade says why a cgroup could not be made. What the kernel keeps of it counts as memory of the cgroup above.
+func notMade(path string, err error) error {
+	if errors.Is(err, unix.ENOMEM) {
+		return fmt.Errorf("make the cgroup %s: the memory limit is too low for that (was a unit, such as Mi, left out?): %w", path, err)
+	}
+	return fmt.Errorf("make the cgroup %s: %w", path, err)
 }
 
 // Update sets the limits in r, and no others, of a cgroup that exists.
