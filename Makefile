@@ -107,11 +107,15 @@ cluster-programs: ## Build bin/cluster: etcd, kube-apiserver and kube-controller
 test-cluster: controller cluster-programs ## errand controller on a real etcd, kube-apiserver and kube-controller-manager (no root; docs/controller.md)
 	go test -tags cluster -count=1 -timeout 60m -parallel 16 -v ./test/cluster/...
 
+# On what make test-cri runs the node: containerd, or containerd-as-crio, which
+# answers as CRI-O does.
+CRI ?= containerd
+
 .PHONY: test-cri
-test-cri: deps errand controller pinned-runc kubectl ## The node, and the contract of a runtime, on a containerd built from its module (root; docs/configuration.md)
+test-cri: deps errand controller pinned-runc kubectl ## The node, and the contract of a runtime, on a containerd built from its module (root; CRI=containerd-as-crio with CRI-O's answers; docs/configuration.md)
 	@scripts/containerd.sh bin/containerd
 	go test -tags node -count=1 -timeout 15m ./test/containerd
-	go test -tags e2e -count=1 -timeout 40m -skip '^Test(Controller|VersionAndCompletion|KubeconfigMerge|WithoutRoot|Dashboard)' ./test/e2e -runtime=containerd
+	go test -tags e2e -count=1 -timeout 40m -skip '^Test(Controller|VersionAndCompletion|KubeconfigMerge|WithoutRoot|Dashboard)' ./test/e2e -runtime=$(CRI)
 
 .PHONY: test-race
 test-race: ## The tests whose packages are small enough for the race detector

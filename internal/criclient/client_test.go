@@ -165,13 +165,17 @@ func TestInterrupted(t *testing.T) {
 func TestAmend(t *testing.T) {
 	const exited, running = runtimeapi.ContainerState_CONTAINER_EXITED, runtimeapi.ContainerState_CONTAINER_RUNNING
 	type status = runtimeapi.ContainerStatus
+	never := time.Time{}.UnixNano()
 	for name, tc := range map[string]struct{ said, want *status }{
-		"interrupted":     {&status{State: exited, Reason: "StartError", Message: "failed to create containerd task: context canceled", ExitCode: 128, FinishedAt: 9}, &status{}},
-		"over":            {&status{State: exited, StartedAt: 3, FinishedAt: 9, ExitCode: 2}, &status{State: exited, StartedAt: 3, FinishedAt: 9, ExitCode: 2}},
-		"over too soon":   {&status{State: exited, StartedAt: 9, FinishedAt: 3, ExitCode: 2}, &status{State: exited, StartedAt: 3, FinishedAt: 3, ExitCode: 2}},
-		"never started":   {&status{State: exited, FinishedAt: 3, ExitCode: 128}, &status{State: exited, FinishedAt: 3, ExitCode: 128}},
-		"no end is known": {&status{State: exited, StartedAt: 9}, &status{State: exited, StartedAt: 9}},
-		"running":         {&status{State: running, StartedAt: 9}, &status{State: running, StartedAt: 9}},
+		"interrupted":      {&status{State: exited, Reason: "StartError", Message: "failed to create containerd task: context canceled", ExitCode: 128, FinishedAt: 9}, &status{}},
+		"over":             {&status{State: exited, StartedAt: 3, FinishedAt: 9, ExitCode: 2}, &status{State: exited, StartedAt: 3, FinishedAt: 9, ExitCode: 2}},
+		"over too soon":    {&status{State: exited, StartedAt: 9, FinishedAt: 3, ExitCode: 2}, &status{State: exited, StartedAt: 3, FinishedAt: 3, ExitCode: 2}},
+		"never started":    {&status{State: exited, FinishedAt: 3, ExitCode: 128}, &status{State: exited, FinishedAt: 3, ExitCode: 128}},
+		"without a start":  {&status{State: exited, StartedAt: never, FinishedAt: 3, ExitCode: 137}, &status{State: exited, FinishedAt: 3, ExitCode: 137}},
+		"without an end":   {&status{State: exited, StartedAt: 9, FinishedAt: never, ExitCode: -1}, &status{State: exited, StartedAt: 9, ExitCode: -1}},
+		"start isn't told": {&status{State: running, StartedAt: never}, &status{State: running}},
+		"no end is known":  {&status{State: exited, StartedAt: 9}, &status{State: exited, StartedAt: 9}},
+		"running":          {&status{State: running, StartedAt: 9}, &status{State: running, StartedAt: 9}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			amend(tc.said)

@@ -36,11 +36,7 @@ func (s runtimeService) GetContainerEvents(ctx context.Context, events chan *run
 	w := &watch{service: s, link: l, out: events, known: map[string]bool{}}
 	stream := make(chan *runtimeapi.ContainerEventResponse)
 	broken := make(chan error, 1)
-	if s.isSilent(l) {
-		if err := w.relist(ctx); err != nil {
-			return err
-		}
-	} else {
+	if !s.isSilent(l) {
 		go func() {
 			defer close(stream)
 			broken <- l.runtime.GetContainerEvents(quiet(ctx), stream, nil)

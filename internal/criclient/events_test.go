@@ -2,6 +2,7 @@ package criclient
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,9 +21,11 @@ const (
 
 // reader reads events.
 type reader struct {
+	*world
 	t      *testing.T
 	clock  *testingclock.FakeClock
 	events chan *runtimeapi.ContainerEventResponse
+	end    func()
 }
 
 // read subscribes until the test's end.
@@ -31,17 +34,25 @@ func read(t *testing.T, s *server) *reader {
 	path := socket(t)
 	s.driver = runtimeapi.CgroupDriver_CGROUPFS
 	serve(t, path, s)
-	r := &reader{t: t, clock: testingclock.NewFakeClock(time.Now()), events: make(chan *runtimeapi.ContainerEventResponse)}
-	w := run(t, path, r.clock)
+	clk := testingclock.NewFakeClock(time.Now())
+	return (&reader{world: run(t, path, clk), t: t, clock: clk}).again()
+}
+
+// again is another reader of the same runtime.
+func (r *reader) again() *reader {
+	t := r.t
+	t.Helper()
+	r = &reader{world: r.world, t: t, clock: r.clock, events: make(chan *runtimeapi.ContainerEventResponse)}
 	ctx, stop := context.WithCancel(context.Background())
 	over, established := make(chan error, 1), make(chan struct{})
 	go func() {
-		over <- w.Runtime().GetContainerEvents(ctx, r.events, func(runtimeapi.RuntimeService_GetContainerEventsClient) { close(established) })
+		over <- r.Runtime().GetContainerEvents(ctx, r.events, func(runtimeapi.RuntimeService_GetContainerEventsClient) { close(established) })
 	}()
-	t.Cleanup(func() {
+	r.end = sync.OnceFunc(func() {
 		stop()
 		receive(t, over, "the end of the subscription")
 	})
+	t.Cleanup(r.end)
 	receive(t, established, "the subscription")
 	return r
 }
@@ -84,6 +95,20 @@ func TestWithoutEvents(t *testing.T) {
 	s.set(container("a", ended), container("c", ended))
 	r.step(relistPeriod)
 	r.want(stoppedEvent, "c")
+}
+
+// Who reads only once there is something to read can do so from a runtime that is
+// known to have no events, too, whatever has ended there already.
+func TestWithoutEventsAgain(t *testing.T) {
+	s := &server{stream: func(runtimeapi.RuntimeService_GetContainerEventsServer) error { return nil }}
+	s.set(container("a", ended))
+	first := read(t, s)
+	first.step(relistPeriod)
+	first.want(stoppedEvent, "a")
+	first.end()
+	again := first.again()
+	again.step(relistPeriod)
+	again.want(stoppedEvent, "a")
 }
 
 // What a stream doesn't tell before its first event is found by listing; with

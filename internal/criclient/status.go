@@ -29,7 +29,10 @@ func (s runtimeService) ContainerStatus(ctx context.Context, id string, verbose 
 // And none ends before it starts. The end is the time at which containerd's shim
 // saw it, the start the time at which containerd itself came to write down that
 // there had been one, which for a short run may be later.
+//
+// For a time that isn't known CRI-O has Go's zero time, as nanoseconds one in 1754.
 func amend(c *runtimeapi.ContainerStatus) {
+	c.StartedAt, c.FinishedAt = max(c.StartedAt, 0), max(c.FinishedAt, 0)
 	switch {
 	case interrupted(c):
 		c.State, c.StartedAt, c.FinishedAt = runtimeapi.ContainerState_CONTAINER_CREATED, 0, 0

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -150,6 +151,41 @@ func TestStartError(t *testing.T) {
 		s := p.Status.ContainerStatuses[0].State.Waiting
 		return s != nil && s.Reason == "CrashLoopBackOff"
 	})
+}
+
+// A runtime that removes what it couldn't start leaves no end to tell of: the pod
+// waits, whatever its policy, and the start is tried again after ever longer pauses.
+func TestStartErrorThatVanishes(t *testing.T) {
+	w := newWorld(t)
+	fails := atomic.Bool{}
+	fails.Store(true)
+	w.runtime.Behave = func(*runtimeapi.ContainerConfig) fakecri.Behaviour {
+		if fails.Load() {
+			return fakecri.Behaviour{StartError: "no", Vanishes: true}
+		}
+		return fakecri.Behaviour{Exits: true}
+	}
+	pod := makePod("p").obj()
+	w.api.create(pod)
+	a := w.start()
+	got := w.waitWaiting(pod, "RunContainerError")
+	if s := got.Status.ContainerStatuses[0]; s.State.Waiting.Message != "no" || s.LastTerminationState.Terminated != nil {
+		t.Errorf("%+v", s)
+	}
+	a.waitIdle()
+	for i, pause := range []time.Duration{retryInitial, 2 * retryInitial, 4 * retryInitial} {
+		w.clock.Step(pause - time.Millisecond)
+		a.waitIdle()
+		if n := w.runtime.Starts("uid-p", "main"); n != i+1 {
+			t.Fatalf("%d starts before pause %d is over", n, i)
+		}
+		w.clock.Step(time.Millisecond)
+		w.until("another start", func() bool { return w.runtime.Starts("uid-p", "main") == i+2 })
+		a.waitIdle()
+	}
+	fails.Store(false)
+	w.clock.Step(8 * retryInitial)
+	w.waitPhase(pod, v1.PodSucceeded)
 }
 
 // However often a container can't be started, no more of it is left than of one that

@@ -50,6 +50,8 @@ type Config struct {
 	// Images is where all of docker.io's images come from. It is given one for
 	// sandboxes.
 	Images *registry.Server
+	// AsCRIO has the CRI answered as CRI-O does, where the two differ.
+	AsCRIO bool
 }
 
 // Containerd is a containerd that has been started.
@@ -59,6 +61,7 @@ type Containerd struct {
 	bridge string
 	cmd    *exec.Cmd
 	done   chan struct{}
+	crio   *asCRIO // nil unless cfg.AsCRIO
 }
 
 //go:embed config.toml
@@ -150,12 +153,15 @@ func (c *Containerd) Launch(ctx context.Context) error {
 	if err := c.serves(ctx); err != nil {
 		return fmt.Errorf("containerd did not become ready: %w; it said:\n%s", err, c.Log())
 	}
-	return nil
+	if c.cfg.AsCRIO {
+		c.crio, err = serveAsCRIO(c.own(), c.path("crio.sock"))
+	}
+	return err
 }
 
 // serves waits until the CRI answers that it and its network are ready.
 func (c *Containerd) serves(ctx context.Context) error {
-	conn, err := grpc.NewClient(c.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(c.own(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
@@ -183,7 +189,15 @@ func (c *Containerd) serves(ctx context.Context) error {
 func (c *Containerd) path(name string) string { return filepath.Join(c.dir, name) }
 
 // Endpoint is the CRI's socket.
-func (c *Containerd) Endpoint() string { return "unix://" + c.path("c.sock") }
+func (c *Containerd) Endpoint() string {
+	if c.cfg.AsCRIO {
+		return "unix://" + c.path("crio.sock")
+	}
+	return c.own()
+}
+
+// own is the socket of containerd itself.
+func (c *Containerd) own() string { return "unix://" + c.path("c.sock") }
 
 // Log is what it said.
 func (c *Containerd) Log() string {
@@ -200,7 +214,15 @@ func (c *Containerd) Kill() error {
 		return err
 	}
 	<-c.done
-	return nil
+	return c.closeCRIO()
+}
+
+func (c *Containerd) closeCRIO() error {
+	crio := c.crio
+	if c.crio = nil; crio == nil {
+		return nil
+	}
+	return crio.close()
 }
 
 // Sandboxes are those with a label, or all without.
@@ -225,7 +247,7 @@ func (c *Containerd) Status(ctx context.Context, id string) (*runtimeapi.Contain
 }
 
 func (c *Containerd) runtime(ctx context.Context) (internalapi.RuntimeService, error) {
-	return remote.NewRemoteRuntimeServiceBuilder().WithEndpoint(c.Endpoint()).WithConnectionTimeout(patience).Build(ctx)
+	return remote.NewRemoteRuntimeServiceBuilder().WithEndpoint(c.own()).WithConnectionTimeout(patience).Build(ctx)
 }
 
 // Close ends it with all that it runs, and removes what it had. What containerd
@@ -236,7 +258,7 @@ func (c *Containerd) Close() error {
 	defer cancel()
 	var errs []error
 	if c.done != nil {
-		errs = append(errs, c.endSandboxes(ctx), c.stop(ctx))
+		errs = append(errs, c.endSandboxes(ctx), c.closeCRIO(), c.stop(ctx))
 	}
 	errs = append(errs, c.killShims(), c.unmount(), c.removeBridge())
 	return errors.Join(append(errs, os.RemoveAll(c.dir))...)

@@ -22,7 +22,12 @@ import (
 
 // The contract of a runtime, as errand's node relies on it, holds for containerd
 // behind errand's client.
-func TestContract(t *testing.T) {
+func TestContract(t *testing.T) { contract(t, false) }
+
+// It also holds where the answers are CRI-O's.
+func TestContractAsCRIO(t *testing.T) { contract(t, true) }
+
+func contract(t *testing.T, asCRIO bool) {
 	if os.Geteuid() != 0 {
 		t.Fatal("containers need root")
 	}
@@ -40,7 +45,7 @@ func TestContract(t *testing.T) {
 	busybox, err := registry.Busybox(registry.Owner{})
 	must(t, err)
 	must(t, images.Push("library/busybox:latest", busybox))
-	server, err := containerd.Start(t.Context(), containerd.Config{Bin: bin, Images: images})
+	server, err := containerd.Start(t.Context(), containerd.Config{Bin: bin, Images: images, AsCRIO: asCRIO})
 	must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -57,7 +62,7 @@ func TestContract(t *testing.T) {
 	_, err = client.Images().PullImage(t.Context(), &runtimeapi.ImageSpec{Image: image}, nil, nil)
 	must(t, err)
 	critest.Run(t, critest.Env{
-		Runtime: client.Runtime(), Image: image, CgroupParent: names.CgroupParent, LogDir: filepath.Join(dir, "logs"), SharedPID: true, Foreign: true,
+		Runtime: client.Runtime(), Image: image, CgroupParent: names.CgroupParent, LogDir: filepath.Join(dir, "logs"), SharedPID: true, Foreign: true, CRIO: asCRIO,
 	})
 }
 

@@ -20,30 +20,34 @@ import (
 )
 
 // The runtime that the tests' pods are run by: errand's own, or, with
-// -runtime=containerd, a containerd that all tests share.
+// -runtime=containerd, a containerd that all tests share; with
+// -runtime=containerd-as-crio that answers as CRI-O does.
 const (
 	embedded         = "embedded"
 	containerdByName = "containerd"
+	containerdAsCRIO = "containerd-as-crio"
 )
 
 var (
-	runtimeFlag = flag.String("runtime", embedded, "what runs the tests' pods: "+embedded+" or "+containerdByName)
+	runtimeFlag = flag.String("runtime", embedded, "what runs the tests' pods: "+embedded+", "+containerdByName+" or "+containerdAsCRIO)
 	// ctrd is nil with the embedded runtime.
 	ctrd *containerd.Containerd
 )
+
+func asCRIO() bool { return *runtimeFlag == containerdAsCRIO }
 
 // startRuntime starts what -runtime asks for; the returned function ends it.
 func startRuntime() (end func() error, err error) {
 	switch *runtimeFlag {
 	case embedded:
 		return func() error { return nil }, nil
-	case containerdByName:
-		if ctrd, err = containerd.Start(context.Background(), containerd.Config{Bin: bin, Images: images}); err != nil {
+	case containerdByName, containerdAsCRIO:
+		if ctrd, err = containerd.Start(context.Background(), containerd.Config{Bin: bin, Images: images, AsCRIO: asCRIO()}); err != nil {
 			return nil, err
 		}
 		return ctrd.Close, nil
 	}
-	return nil, fmt.Errorf("-runtime=%s: want %s or %s", *runtimeFlag, embedded, containerdByName)
+	return nil, fmt.Errorf("-runtime=%s: want %s, %s or %s", *runtimeFlag, embedded, containerdByName, containerdAsCRIO)
 }
 
 // ofTheEmbedded are the tests of what only the embedded runtime has, and why.

@@ -128,6 +128,9 @@ spec:
 		if ctrd != nil { // there it is runc that says so, when the container is started
 			ends, says = "{.status.phase}=Failed", "idmap"
 		}
+		if asCRIO() { // which leaves nothing of it
+			ends = "{.status.containerStatuses[0].state.waiting.reason}=RunContainerError"
+		}
 		e.applyPod("proc", `
   hostUsers: false
   containers: [{name: work, image: "busybox:latest", command: ["true"], volumeMounts: [{name: proc, mountPath: /host-proc}]}]

@@ -33,6 +33,9 @@ type Env struct {
 	// Foreign says that the runtime isn't errand's own: what that does beyond
 	// what the node relies on is not asked of it. Each such place says what.
 	Foreign bool
+	// CRIO says that the runtime answers as CRI-O does; it is Foreign, too. Each
+	// place where CRI-O has its own way says which.
+	CRIO bool
 }
 
 // patience is how long anything may take before a test gives up on it.

@@ -62,6 +62,9 @@ func (r *Runtime) startContainer(id string) error {
 	if c.does.StartError != "" {
 		r.end(id, 128, "StartError")
 		c.status.Message = c.does.StartError
+		if c.does.Vanishes {
+			delete(r.containers, id)
+		}
 		return status.Error(codes.Unknown, c.does.StartError)
 	}
 	c.status.State = runtimeapi.ContainerState_CONTAINER_RUNNING

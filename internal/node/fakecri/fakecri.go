@@ -29,6 +29,8 @@ const Name = "fake"
 type Behaviour struct {
 	// StartError makes StartContainer fail, as for a command that doesn't exist.
 	StartError string
+	// Vanishes has a container that couldn't be started removed at once, as CRI-O does.
+	Vanishes bool
 	// Exits makes the container end with ExitCode as soon as it has started.
 	Exits    bool
 	ExitCode int32

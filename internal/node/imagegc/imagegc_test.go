@@ -51,7 +51,9 @@ func TestFormatSize(t *testing.T) {
 	}
 }
 
-// world is a disk of 1,000 bytes with images of 100, each by the name of its ID.
+// world is a disk of 1,000 bytes with images of 100, each by the name of its ID. Its
+// runtime names what it has pulled, and in lists what containers are made of, by
+// digest, as the CRI allows.
 type world struct {
 	internalapi.RuntimeService
 	internalapi.ImageManagerService
@@ -61,10 +63,14 @@ type world struct {
 	pods       []*v1.Pod
 	other      int64 // bytes that others take
 	broken     error // what removing an image fails with
+	away       error // what asking for an image that isn't there fails with
 	events     *record.FakeRecorder
 	pruned     [][]string // what PruneUnknownRecords was told is left
 	c          *Collector
 }
+
+// digest makes of an image's ID a name by digest.
+const digest = "@sha256:1234"
 
 // PruneUnknownRecords implements Config.Records.
 func (w *world) PruneUnknownRecords(_ context.Context, left []string, _ time.Time) {
@@ -80,18 +86,21 @@ func (w *world) ListImages(context.Context, *runtimeapi.ImageFilter) ([]*runtime
 }
 
 func (w *world) ImageStatus(_ context.Context, spec *runtimeapi.ImageSpec, _ bool) (*runtimeapi.ImageStatusResponse, error) {
+	id, _, _ := strings.Cut(spec.Image, digest)
 	switch {
 	case spec.Image == "NO NAME":
 		return nil, status.Error(codes.InvalidArgument, "invalid reference")
-	case slices.Contains(w.images, spec.Image):
-		return &runtimeapi.ImageStatusResponse{Image: &runtimeapi.Image{Id: spec.Image}}, nil
+	case spec.Image == "ambiguous":
+		return nil, status.Error(codes.Unknown, "short name mode is enforcing, but image name ambiguous returns ambiguous list")
+	case slices.Contains(w.images, id):
+		return &runtimeapi.ImageStatusResponse{Image: &runtimeapi.Image{Id: id}}, nil
 	}
-	return &runtimeapi.ImageStatusResponse{}, nil
+	return &runtimeapi.ImageStatusResponse{}, w.away
 }
 
 func (w *world) PullImage(_ context.Context, spec *runtimeapi.ImageSpec, _ *runtimeapi.AuthConfig, _ *runtimeapi.PodSandboxConfig) (string, error) {
 	w.images = append(w.images, spec.Image)
-	return spec.Image, nil
+	return spec.Image + digest, nil
 }
 
 func (w *world) RemoveImage(_ context.Context, spec *runtimeapi.ImageSpec) error {
@@ -127,7 +136,7 @@ func play(t *testing.T, policy Policy, script func(w *world)) {
 			Containers: func(ctx context.Context) ([]*runtimeapi.Container, error) {
 				list, err := w.ListContainers(ctx, nil)
 				for _, image := range w.others {
-					list = append(list, &runtimeapi.Container{ImageId: image})
+					list = append(list, &runtimeapi.Container{ImageRef: image + digest}) // of an old runtime
 				}
 				return list, err
 			},
@@ -209,7 +218,7 @@ func TestPullMakesRoom(t *testing.T) {
 			w.podGone(t, image)
 		}
 		w.pods = []*v1.Pod{
-			{Spec: v1.PodSpec{InitContainers: []v1.Container{{Image: "awaited"}}, Containers: []v1.Container{{Image: "NO NAME"}, {Image: "missing"}}}},
+			{Spec: v1.PodSpec{InitContainers: []v1.Container{{Image: "awaited"}}, Containers: []v1.Container{{Image: "NO NAME"}, {Image: "ambiguous"}, {Image: "missing"}}}},
 			{Spec: v1.PodSpec{Containers: []v1.Container{{Image: "newer"}}}, Status: v1.PodStatus{Phase: v1.PodSucceeded}},
 		}
 		w.pull(t, "one") // 800 of 1000
@@ -231,6 +240,21 @@ func TestOthersContainers(t *testing.T) {
 		w.other = 700
 		w.pull(t, "new")
 		w.want(t, "theirs", "new")
+	})
+}
+
+// Nothing is removed while the runtime can't say what is needed.
+func TestRuntimeAway(t *testing.T) {
+	play(t, DefaultPolicy(), func(w *world) {
+		w.pods = []*v1.Pod{{Spec: v1.PodSpec{Containers: []v1.Container{{Image: "missing"}}}}}
+		w.pull(t, "old")
+		w.other, w.away = 800, status.Error(codes.Unavailable, "restarting")
+		w.podGone(t, "")
+		w.want(t, "old")
+		w.away = nil
+		time.Sleep(period)
+		synctest.Wait()
+		w.want(t)
 	})
 }
 

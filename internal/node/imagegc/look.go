@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 )
 
 // look lists all images with what is known of them, and forgets those that are
@@ -76,11 +77,14 @@ func (c *Collector) needed(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
-	needed := map[string]bool{}
+	needed, names := map[string]bool{}, map[string]bool{}
 	for _, container := range containers {
-		needed[container.GetImageId()] = true
+		if id := container.GetImageId(); id != "" {
+			needed[id] = true
+		} else {
+			names[container.GetImageRef()] = true // the CRI before 1.30 has no more
+		}
 	}
-	names := map[string]bool{}
 	for _, pod := range c.cfg.Pods() {
 		if pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
 			continue
@@ -109,16 +113,20 @@ func (c *Collector) needed(ctx context.Context) (map[string]bool, error) {
 }
 
 // id is the ID of the image with a name, "" if there is none, as of a name that
-// no image can have.
+// no image can have. Runtimes have no code in common for such a name: to CRI-O a
+// short one is that may mean several images. It must not keep all others' images on
+// the disk; an error is what holds for every name.
 func (c *Collector) id(ctx context.Context, name string) (string, error) {
 	resp, err := c.cfg.Images.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: name}, false)
-	if status.Code(err) == codes.InvalidArgument {
+	switch status.Code(err) {
+	case codes.OK:
+		return resp.GetImage().GetId(), nil
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return "", fmt.Errorf("find image %s: %w", name, err)
+	default:
+		klog.FromContext(ctx).V(2).Info("No image is kept for a name that the runtime refuses", "image", name, "err", err)
 		return "", nil
 	}
-	if err != nil {
-		return "", fmt.Errorf("find image %s: %w", name, err)
-	}
-	return resp.GetImage().GetId(), nil
 }
 
 // without returns the images that aren't among others.

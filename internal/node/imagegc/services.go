@@ -25,14 +25,18 @@ type notedImages struct {
 
 // PullImage implements internalapi.ImageManagerService.
 func (s notedImages) PullImage(ctx context.Context, image *runtimeapi.ImageSpec, auth *runtimeapi.AuthConfig, config *runtimeapi.PodSandboxConfig) (string, error) {
-	id, err := s.ImageManagerService.PullImage(ctx, image, auth, config)
+	ref, err := s.ImageManagerService.PullImage(ctx, image, auth, config)
+	id := ""
+	if err == nil {
+		id, _ = s.c.id(ctx, ref) // else it is new when it is seen first
+	}
 	// A failed pull may have failed for want of room.
 	s.c.occasion(func() {
-		if _, known := s.c.seen[id]; !known && err == nil {
+		if _, known := s.c.seen[id]; !known && id != "" {
 			s.c.seen[id] = s.c.cfg.Clock.Now()
 		}
 	})
-	return id, err
+	return ref, err
 }
 
 type notedRuntime struct {
