@@ -44,8 +44,8 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 	for _, register := range []func(*admission.Plugins){
 		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, registerPriority,
 		defaulttolerationseconds.Register, setdefault.Register, storageobjectinuseprotection.Register, resize.Register,
-		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), registerJobAnnotations, mutating.Register,
-		mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
+		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), registerSchedulerNotice, registerJobAnnotations,
+		mutating.Register, mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
 	} {
 		register(plugins)
 	}
@@ -62,6 +62,7 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 		runtimeclass.PluginName,
 		podresize.PluginName,
 		serviceNoticeName,
+		schedulerNoticeName,
 		jobAnnotationsName,
 		mutating.PluginName,
 		mutatingwebhook.PluginName,
