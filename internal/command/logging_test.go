@@ -13,6 +13,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/klog/v2"
 )
 
@@ -39,6 +40,7 @@ func TestHarmless(t *testing.T) {
 		"none":                    {nil, false},
 		"a conflict":              {apierrors.NewConflict(cronjobs, "c", errors.New("changed")), true},
 		"a wrapped conflict":      {fmt.Errorf("error syncing c, requeuing: %w", apierrors.NewConflict(cronjobs, "c", errors.New("changed"))), true},
+		"a conflict's text":       {fmt.Errorf("PV v failed with : %v", apierrors.NewConflict(cronjobs, "c", errors.New(registry.OptimisticLockErrorMsg))), true},
 		"gone":                    {apierrors.NewNotFound(cronjobs, "c"), false},
 		"refused":                 {apierrors.NewForbidden(cronjobs, "c", errors.New("no")), false},
 		"closed on this side":     {closedHere(t), true},
