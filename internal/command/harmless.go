@@ -19,7 +19,7 @@ var harmless = []struct {
 		apierrors.IsConflict,
 	},
 	{
-		"the same, of which mere text is left, as the protection of PersistentVolumes logs it when one comes or goes",
+		"the same, of which mere text is left, as the controllers of PersistentVolumes log it when one comes or goes",
 		ends("the object has been modified; please apply your changes to the latest version and try again"),
 	},
 	{
