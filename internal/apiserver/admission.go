@@ -39,13 +39,13 @@ import (
 
 // admissionPlugins are those of a default kube-apiserver that concern what we
 // serve, in its order.
-func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins) {
+func admissionPlugins(podNames bool, provisioner string) (names []string, plugins *admission.Plugins) {
 	plugins = admission.NewPlugins()
 	for _, register := range []func(*admission.Plugins){
 		lifecycle.Register, limitranger.Register, serviceaccount.Register, podsecurity.Register, registerPriority,
 		defaulttolerationseconds.Register, setdefault.Register, storageobjectinuseprotection.Register, resize.Register,
-		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), registerJobAnnotations, mutating.Register,
-		mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
+		runtimeclass.Register, podresize.Register, registerServiceNotice(podNames), registerSchedulerNotice, registerVolumeGrowth(provisioner), registerJobAnnotations,
+		mutating.Register, mutatingwebhook.Register, validating.Register, validatingwebhook.Register, resourcequota.Register,
 	} {
 		register(plugins)
 	}
@@ -62,6 +62,8 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 		runtimeclass.PluginName,
 		podresize.PluginName,
 		serviceNoticeName,
+		schedulerNoticeName,
+		volumeGrowthName,
 		jobAnnotationsName,
 		mutating.PluginName,
 		mutatingwebhook.PluginName,
@@ -72,7 +74,7 @@ func admissionPlugins(podNames bool) (names []string, plugins *admission.Plugins
 }
 
 // newAdmission builds the chain. generic must carry everything but the chain.
-func newAdmission(podNames bool, generic *genericapiserver.Config, resources serverstorage.APIResourceConfigSource, factory informers.SharedInformerFactory, client kubernetes.Interface) (admission.Interface, error) {
+func newAdmission(cfg *Config, generic *genericapiserver.Config, resources serverstorage.APIResourceConfigSource, factory informers.SharedInformerFactory, client kubernetes.Interface) (admission.Interface, error) {
 	dynamicClient, err := dynamic.NewForConfig(generic.LoopbackClientConfig)
 	if err != nil {
 		return nil, err
@@ -81,7 +83,7 @@ func newAdmission(podNames bool, generic *genericapiserver.Config, resources ser
 	if err != nil {
 		return nil, err
 	}
-	names, plugins := admissionPlugins(podNames)
+	names, plugins := admissionPlugins(cfg.PodNames, cfg.Provisioner)
 	configs, err := admission.ReadAdmissionConfiguration(names, "", nil)
 	if err != nil {
 		return nil, err

@@ -168,7 +168,7 @@ func (s *Server) build() error {
 func (s *Server) assemble(generic *genericapiserver.Config) (err error) {
 	s.options = newStorageOptions(s.store.client, generic.EffectiveVersion, generic.MergedResourceConfig)
 	generic.RESTOptionsGetter = s.options
-	if s.chain, err = newAdmission(s.cfg.PodNames, generic, generic.MergedResourceConfig, s.factory, admissionClient{s.client}); err != nil {
+	if s.chain, err = newAdmission(&s.cfg.Config, generic, generic.MergedResourceConfig, s.factory, admissionClient{s.client}); err != nil {
 		return err
 	}
 	generic.AdmissionControl = s.chain

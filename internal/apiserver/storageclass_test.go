@@ -1,12 +1,15 @@
 package apiserver
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
 
@@ -47,6 +50,32 @@ func TestStandardClassIsMadeOnce(t *testing.T) {
 	s, _ = startServer(t, cfg)
 	if _, err := s.Client().StorageV1().StorageClasses().Get(t.Context(), StandardClass, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("a start brought the deleted class back: %v", err)
+	}
+}
+
+// A class can't promise what errand's volumes don't do; others' may.
+func TestVolumesDontGrow(t *testing.T) {
+	s, _ := startServer(t, Config{DataDir: t.TempDir(), Provisioner: "errand.dev/local"})
+	classes := s.Client().StorageV1().StorageClasses()
+	class := func(name, provisioner string, grows bool) *storagev1.StorageClass {
+		return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: provisioner, AllowVolumeExpansion: &grows}
+	}
+	for name, c := range map[string]struct {
+		provisioner string
+		grows, ok   bool
+	}{
+		"others":  {"disks.example", true, true},
+		"fixed":   {"errand.dev/local", false, true},
+		"growing": {"errand.dev/local", true, false},
+	} {
+		_, err := classes.Create(t.Context(), class(name, c.provisioner, c.grows), metav1.CreateOptions{})
+		if (err == nil) != c.ok || err != nil && !(apierrors.IsInvalid(err) && strings.Contains(err.Error(), "allowVolumeExpansion: Forbidden: errand.dev/local can't make volumes larger")) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	patch := []byte(`{"allowVolumeExpansion":true}`)
+	if _, err := classes.Patch(t.Context(), "fixed", types.MergePatchType, patch, metav1.PatchOptions{}); !apierrors.IsInvalid(err) {
+		t.Errorf("a class is changed so: %v", err)
 	}
 }
 

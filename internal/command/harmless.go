@@ -9,7 +9,7 @@ import (
 )
 
 // harmless are the errors that upstream's code logs as such, and that need nobody's attention. Each is known by what it is,
-// or, where upstream has made mere text of it, by how that text begins.
+// or, where upstream has made mere text of it, by how that text begins or ends.
 var harmless = []struct {
 	why string
 	is  func(error) bool
@@ -17,6 +17,10 @@ var harmless = []struct {
 	{
 		"the object has changed since it was read: whoever gets this answer reads it again and tries anew, as the CronJob controller does at each firing",
 		apierrors.IsConflict,
+	},
+	{
+		"the same, of which mere text is left, as the controllers of PersistentVolumes log it when one comes or goes",
+		ends("the object has been modified; please apply your changes to the latest version and try again"),
 	},
 	{
 		"this process has closed the connection itself, as at the end of each exec",
@@ -38,6 +42,10 @@ var harmless = []struct {
 
 func begins(text string) func(error) bool {
 	return func(err error) bool { return strings.HasPrefix(err.Error(), text) }
+}
+
+func ends(text string) func(error) bool {
+	return func(err error) bool { return strings.HasSuffix(err.Error(), text) }
 }
 
 // isHarmless says whether err is one of those.

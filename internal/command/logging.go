@@ -1,7 +1,9 @@
 package command
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -41,11 +43,19 @@ func StartLogging(ctx context.Context, verbosity int, stderr io.Writer) error {
 	text := textlogger.NewLogger(textlogger.NewConfig(textlogger.Output(w)))
 	klog.SetLoggerWithOptions(logr.New(&logSink{LogSink: text.GetSink(), verbosity: verbosity}), klog.WriteKlogBuffer(func(line []byte) {
 		// What klog has formatted itself begins with the letter of its severity.
-		if verbosity > 0 || line[0] != 'I' {
+		if show(line, verbosity) {
 			w.Write(line) //nolint:errcheck // there is nowhere to say so
 		}
 	}))
 	return nil
+}
+
+// show says whether a line that klog has formatted itself is for this verbosity.
+func show(line []byte, verbosity int) bool {
+	if verbosity < courseOfThings && isHarmless(errors.New(string(bytes.TrimSpace(line)))) {
+		return false
+	}
+	return verbosity > 0 || line[0] != 'I'
 }
 
 // logSink leaves out what isn't for this verbosity. klog has looked at V already, but knows no errors that aren't.

@@ -13,6 +13,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/klog/v2"
 )
 
@@ -39,6 +40,7 @@ func TestHarmless(t *testing.T) {
 		"none":                    {nil, false},
 		"a conflict":              {apierrors.NewConflict(cronjobs, "c", errors.New("changed")), true},
 		"a wrapped conflict":      {fmt.Errorf("error syncing c, requeuing: %w", apierrors.NewConflict(cronjobs, "c", errors.New("changed"))), true},
+		"a conflict's text":       {fmt.Errorf("PV v failed with : %v", apierrors.NewConflict(cronjobs, "c", errors.New(registry.OptimisticLockErrorMsg))), true},
 		"gone":                    {apierrors.NewNotFound(cronjobs, "c"), false},
 		"refused":                 {apierrors.NewForbidden(cronjobs, "c", errors.New("no")), false},
 		"closed on this side":     {closedHere(t), true},
@@ -58,11 +60,11 @@ func TestHarmless(t *testing.T) {
 }
 
 func TestLogByVerbosity(t *testing.T) {
-	conflict := apierrors.NewConflict(cronjobs, "c", errors.New("changed"))
+	conflict := apierrors.NewConflict(cronjobs, "c", errors.New(registry.OptimisticLockErrorMsg))
 	for verbosity, want := range map[int][]string{
 		0: {"warned", "failed", "structured failed", "named failed"},
 		1: {"told", "structured told", "V(1)", "named told", "warned", "failed", "structured failed", "named failed"},
-		2: {"told", "structured told", "V(1)", "V(2)", "named told", "warned", "failed", "structured failed", "named failed", "conflict", "named conflict"},
+		2: {"told", "structured told", "V(1)", "V(2)", "named told", "warned", "failed", "structured failed", "named failed", "conflict", "named conflict", "formatted: Operation cannot be fulfilled on cronjobs.batch "}, // up to a quote
 	} {
 		t.Run(fmt.Sprint(verbosity), func(t *testing.T) {
 			t.Cleanup(klog.ClearLogger)
@@ -82,6 +84,7 @@ func TestLogByVerbosity(t *testing.T) {
 			named.Error(errors.New("x"), "named failed")
 			klog.ErrorS(conflict, "conflict")
 			named.Error(conflict, "named conflict")
+			klog.Errorf("formatted: %v", conflict)
 
 			var got []string
 			for line := range strings.Lines(out.String()) {

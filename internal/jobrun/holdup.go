@@ -35,6 +35,8 @@ func podHoldUp(pod *corev1.Pod, events []*corev1.Event) string {
 	}
 	newest := newestEvent(events)
 	switch {
+	case pod.Spec.NodeName == "" && cmp.Or(pod.Spec.SchedulerName, corev1.DefaultSchedulerName) != corev1.DefaultSchedulerName:
+		return fmt.Sprintf("waits for a node from the scheduler %q, which its spec.schedulerName names", pod.Spec.SchedulerName)
 	case pod.Spec.NodeName == "":
 		return "waits for a node"
 	case newest == nil || newest.Reason == "Scheduled":

@@ -30,6 +30,7 @@ func TestPodHoldUp(t *testing.T) {
 		want   string
 	}{
 		"no node":       {nil, nil, "waits for a node"},
+		"a scheduler":   {[]func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.SchedulerName = "volcano" }}, nil, `waits for a node from the scheduler "volcano", which its spec.schedulerName names`},
 		"unschedulable": {[]func(*corev1.Pod){unschedulable}, nil, "waits for a node: 0/1 nodes are available"},
 		"bound":         {[]func(*corev1.Pod){onNode}, nil, "waits for its node node to start it"},
 		"being pulled": {[]func(*corev1.Pod){onNode, container(waiting("ContainerCreating", ""))}, []*corev1.Event{pulling, event("Normal", "Scheduled", "Assigned", 1)},

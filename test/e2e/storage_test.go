@@ -164,6 +164,10 @@ volumeBindingMode: WaitForFirstConsumer
 			}
 		})
 	}
+	// Nothing was amiss at any time: a pod comes once its claim is bound.
+	if got := e.kubectl("get", "events", "--field-selector=reason=FailedMount"); got != "" {
+		t.Error(got)
+	}
 	// The pod's own claim, and its volume, go with the pod.
 	e.kubectl("delete", "pod", "own")
 	e.wait("delete", "pvc/own-data")

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/storage/ephemeral"
+	storagehelpers "k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 )
 
@@ -74,10 +75,17 @@ func (m *Manager) claim(ctx context.Context, st *podState, r request) (*v1.Persi
 		// Its protection counts on no pod beginning to use it.
 		return nil, fmt.Errorf("can't start pod because PVC %s/%s is being deleted", namespace, claim.Name)
 	}
-	if claim.Status.Phase != v1.ClaimBound || claim.Spec.VolumeName == "" {
+	if !isBound(claim) {
 		return nil, fmt.Errorf("persistentvolumeclaim %q is not bound: it is %s", claim.Name, claim.Status.Phase)
 	}
 	return claim, nil
+}
+
+// isBound tells that the claim has its volume, and the volume knows it. The
+// scheduler goes by the annotation, too: the phase follows a moment later.
+func isBound(claim *v1.PersistentVolumeClaim) bool {
+	completed := metav1.HasAnnotation(claim.ObjectMeta, storagehelpers.AnnBindCompleted) && claim.Status.Phase != v1.ClaimLost
+	return claim.Spec.VolumeName != "" && (completed || claim.Status.Phase == v1.ClaimBound)
 }
 
 // persistentVolume reads the live object where the cache is behind the claims'.

@@ -27,6 +27,13 @@ func boundClaim(name, volume string) *v1.PersistentVolumeClaim {
 	}
 }
 
+// bindCompleted is a claim that has its volume, whatever its phase says.
+func bindCompleted(phase v1.PersistentVolumeClaimPhase) *v1.PersistentVolumeClaim {
+	c := boundClaim("c", "v")
+	c.Annotations, c.Status.Phase = map[string]string{"pv.kubernetes.io/bind-completed": "yes"}, phase
+	return c
+}
+
 func localVolume(name, path string, change ...func(*v1.PersistentVolume)) *v1.PersistentVolume {
 	pv := &v1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -67,6 +74,8 @@ func TestClaims(t *testing.T) {
 		"no claim": {boundClaim("x", "v"), localVolume("v", dir), claimVolume("d", "c", false), Volume{}, `persistentvolumeclaim "c" not found`},
 		"unbound": {&v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "c"}, Status: v1.PersistentVolumeClaimStatus{Phase: v1.ClaimPending}},
 			localVolume("v", dir), claimVolume("d", "c", false), Volume{}, `persistentvolumeclaim "c" is not bound: it is Pending`},
+		"bound, but for the phase": {bindCompleted(v1.ClaimPending), localVolume("v", dir), claimVolume("d", "c", false), Volume{HostPath: dir, Managed: true}, ""},
+		"lost":                     {bindCompleted(v1.ClaimLost), localVolume("v", dir), claimVolume("d", "c", false), Volume{}, `persistentvolumeclaim "c" is not bound: it is Lost`},
 		"being deleted": {func() *v1.PersistentVolumeClaim {
 			c := boundClaim("c", "v")
 			c.DeletionTimestamp, c.Finalizers = &metav1.Time{Time: time.Unix(1, 0)}, []string{"kubernetes.io/pvc-protection"}
