@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -65,6 +66,15 @@ func (l *limitedListener) give(addr netip.Addr) {
 type limitedConn struct {
 	net.Conn
 	giveBack func()
+}
+
+// CloseWrite ends the output, where the connection can.
+func (c *limitedConn) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
 }
 
 // Close implements net.Conn.

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+
+	"errand.dev/errand/internal/connections"
 )
 
 // dialFrom opens a connection whose other end is one of loopback's addresses,
@@ -67,5 +69,36 @@ func TestConnectionsPerAddress(t *testing.T) {
 		if kept, _ := dialFrom(t, "127.0.0.2", l.Addr()); kept != want {
 			t.Errorf("after one was closed, another is kept: %v, want %v", kept, want)
 		}
+	}
+}
+
+// A pod whose client has sent more than was read gets the answer, as anybody does.
+func TestLastBytesArriveInPods(t *testing.T) {
+	inner, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := connections.Track(limitPerAddress(inner, 2, netip.Addr{}))
+	defer l.Close()
+	peer, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.Write(make([]byte, 1<<16)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "answer"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(peer); err != nil || string(got) != "answer" {
+		t.Errorf("the peer got %q, %v", got, err)
 	}
 }

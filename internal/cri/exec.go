@@ -158,16 +158,20 @@ func (o *outputPipe) abandon() {
 func (o *outputPipe) collect() {
 	o.done.Go(func() {
 		o.data, o.err = io.ReadAll(io.LimitReader(o.r, maxExecOutput))
-		if o.err == nil {
+		switch {
+		case o.err == nil:
 			_, o.err = io.Copy(io.Discard, o.r)
+		case errors.Is(o.err, os.ErrDeadlineExceeded):
+			var left []byte
+			left, o.err = io.ReadAll(leftIn(o.r))
+			o.data = append(o.data, left...)[:min(len(o.data)+len(left), maxExecOutput)]
 		}
 	})
 }
 
 // end waits for the rest of the output.
 func (o *outputPipe) end() error {
-	// What is in the pipe is read all the same; the deadline only ends the
-	// wait for more.
+	// What is in the pipe by then is read all the same.
 	if err := o.r.SetReadDeadline(time.Now().Add(drainTime)); err != nil {
 		return err
 	}

@@ -1,12 +1,15 @@
 package cri
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pipeSet joins a process's files to a client's streams.
@@ -29,7 +32,7 @@ func (p *pipeSet) output(w io.WriteCloser) *os.File {
 	}
 	p.outputs = append(p.outputs, r)
 	p.theirs = append(p.theirs, theirs)
-	p.copies.Go(func() { io.Copy(w, r) }) //nolint:errcheck // ends with either side
+	p.copies.Go(func() { copyOutput(w, r) })
 	return theirs
 }
 
@@ -68,6 +71,47 @@ func (p *pipeSet) started() {
 		f.Close() //nolint:errcheck // nothing is buffered
 	}
 	p.theirs = nil
+}
+
+// copyOutput copies what comes out of a pipe or a terminal until it ends. When a read deadline has passed, which is so once the process
+// has exited, it copies what is there yet: whoever takes it may have been too slow for it.
+func copyOutput(w io.Writer, r *os.File) {
+	if _, err := io.Copy(w, r); errors.Is(err, os.ErrDeadlineExceeded) {
+		_, _ = io.Copy(w, leftIn(r)) // ends with either side
+	}
+}
+
+// maxLeft is what a pipe can hold, in bytes.
+const maxLeft = 64 << 10
+
+// leftIn reads from a file whose read deadline has passed what can be read at once, and no more than the file can have held by then.
+func leftIn(r *os.File) io.Reader {
+	return io.LimitReader(atOnce{r}, maxLeft)
+}
+
+// atOnce ends where its file has nothing to read.
+type atOnce struct{ file *os.File }
+
+// Read implements io.Reader.
+func (a atOnce) Read(p []byte) (int, error) {
+	raw, err := a.file.SyscallConn()
+	if err = errors.Join(err, a.file.SetReadDeadline(time.Time{})); err != nil {
+		return 0, err
+	}
+	n, readErr := 0, error(unix.EINTR)
+	err = raw.Read(func(fd uintptr) bool {
+		for readErr == unix.EINTR {
+			n, readErr = unix.Read(int(fd), p)
+		}
+		return true
+	})
+	switch {
+	case err != nil || readErr != nil && readErr != unix.EAGAIN:
+		return 0, errors.Join(err, readErr)
+	case n <= 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // drain waits for the rest of the output, but not long: a child may have kept

@@ -171,7 +171,7 @@ func (r streamRuntime) execTerminal(ctx context.Context, c *container, cmd []str
 	}
 	var output sync.WaitGroup
 	if t.out != nil {
-		output.Go(func() { io.Copy(t.out, master) }) //nolint:errcheck // EIO is a terminal's end
+		output.Go(func() { copyOutput(t.out, master) }) // EIO is a terminal's end
 	}
 	code, err := r.s.wait(ctx, p)
 	_ = master.SetReadDeadline(time.Now().Add(drainTime)) // a blocking master ends by EIO
