@@ -44,9 +44,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # make_disk makes the root file system, and with it the kernel, once for each
-# version of this folder's scripts.
+# version of what is to be in it.
 packages=systemd,systemd-sysv,udev,dbus,kmod,linux-image-amd64,apparmor,nftables,iptables,iproute2,procps,busybox-static,ca-certificates,crun
-stamp=$(cat "$0" scripts/vm/* | sha256sum | cut -d ' ' -f 1)
+stamp=$(cat scripts/vm.sh scripts/vm/errand-vm.service | sha256sum | cut -d ' ' -f 1)
 make_disk() {
 	[ "$(cat "$dir/stamp" 2>/dev/null || true)" != "$stamp" ] || return 0
 	need=1500
@@ -77,14 +77,15 @@ make_disk() {
 	echo "$stamp" >"$dir/stamp"
 }
 
-# boot boots the kernel by $accel, with more of qemu's arguments, for $limit at most.
+# boot boots the kernel by $accel, with more of qemu's arguments, for $limit at most, in
+# the place of the shell that calls it.
 # A hypervisor that doesn't have the register arch-capabilities has qemu give up.
 boot() {
 	cpu=max
 	[ "$accel" = tcg ] || cpu=host,-arch-capabilities
 	append=$1
 	shift
-	${limit:+timeout $limit} qemu-system-x86_64 -machine q35 -accel "$accel" -cpu $cpu -m "${VM_MEMORY:-4096}" -smp 2 -nodefaults -display none -no-reboot \
+	exec ${limit:+timeout $limit} qemu-system-x86_64 -machine q35 -accel "$accel" -cpu $cpu -m "${VM_MEMORY:-4096}" -smp 2 -nodefaults -display none -no-reboot \
 		-kernel "$dir/vmlinuz" -initrd "$dir/initrd" -append "console=ttyS0 quiet panic=-1 $append" -serial "file:$work/console" "$@"
 }
 
@@ -143,7 +144,7 @@ export TMPDIR="$work"
 # shellcheck disable=SC2046 # words
 boot "root=/dev/vda rw systemd.show_status=0" \
 	-drive "file=$dir/disk,if=virtio,format=raw,snapshot=on,cache=unsafe" \
-	-device virtio-serial -chardev "file,id=log,path=/dev/stdout" -device virtserialport,chardev=log,name=log \
+	-device virtio-serial -chardev "file,id=log,path=/dev/stdout,append=on" -device virtserialport,chardev=log,name=log \
 	-object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
 	$(share_of vm "$share" "") $(share_of src "$src" ,readonly=on) $(share_of goroot "$(go env GOROOT)" ,readonly=on) \
 	$(share_of gomod "$(go env GOMODCACHE)" ,readonly=on) $(share_of gocache "$(go env GOCACHE)" ,readonly=on) &

@@ -18,7 +18,7 @@ status=0
 while read -r name pkg; do
 	cd "/src/$pkg" || exit
 	began=$SECONDS
-	"/vm/tests/$name" -test.count=1 -test.timeout=0 -test.v -test.run "$RUN" >/root/log
+	"/vm/tests/$name" -test.count=1 -test.timeout=0 -test.v -test.run "$RUN" >/root/log 2>&1
 	code=$?
 	# A failed test with what it said; of the others only how many there were.
 	result="$(grep -c '^--- PASS' /root/log) passed, $(grep -c '^--- FAIL' /root/log) failed, $(grep -c '^--- SKIP' /root/log) skipped"
