@@ -117,6 +117,10 @@ test-cri: deps errand controller pinned-runc kubectl ## The node, and the contra
 	go test -tags node -count=1 -timeout 15m ./test/containerd
 	go test -tags e2e -count=1 -timeout 40m -skip '^Test(Controller|VersionAndCompletion|KubeconfigMerge|WithoutRoot|Dashboard)' ./test/e2e -runtime=$(CRI)
 
+.PHONY: test-vm
+test-vm: deps errand controller pinned-runc kubectl ## The node and e2e suites in a VM with cgroups v2 and systemd (root, KVM; PKGS="./internal/oci ./test/e2e" RUN=regexp for some of it)
+	@PKGS='$(PKGS)' RUN='$(RUN)' scripts/vm.sh bin/vm
+
 .PHONY: test-race
 test-race: ## The tests whose packages are small enough for the race detector
 	CGO_ENABLED=1 go test -race ./internal/jobs/... ./internal/sharing/... ./internal/lifecycle/... ./internal/oci/... ./internal/binder/...

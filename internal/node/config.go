@@ -57,6 +57,8 @@ type Config struct {
 	// CgroupV2 tells that the machine's controllers are on cgroup version 2, where
 	// all of a container is killed when its memory runs out.
 	CgroupV2 bool
+	// LimitsSwap tells that cgroup version 2 can limit swap.
+	LimitsSwap bool
 	// DNS says how pods resolve names; the zero value gives them the host's servers
 	// and the domain cluster.local.
 	DNS crispec.DNS
@@ -135,6 +137,7 @@ func (c *Config) spec() crispec.Node {
 		HostIPs:            c.HostIPs,
 		MemoryCapacity:     c.MemoryCapacity,
 		CgroupV2:           c.CgroupV2,
+		LimitsSwap:         c.LimitsSwap,
 		Allocatable:        c.Allocatable,
 		SeccompDefault:     c.SeccompDefault,
 		SeccompProfileRoot: c.SeccompProfileRoot,

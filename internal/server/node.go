@@ -251,6 +251,7 @@ func (s *serve) newAgent(ctx context.Context, client kubernetes.Interface, p nod
 		Allocatable:    p.reg.Allocatable(),
 		MemoryCapacity: p.reg.MemoryCapacity(),
 		CgroupV2:       s.runtime.cgroupV2(),
+		LimitsSwap:     s.runtime.limitsSwap(),
 		DNS:            s.runtime.dns(),
 		SeccompDefault: true,
 		AppArmor:       apparmor.NewValidator().ValidateHost() == nil,

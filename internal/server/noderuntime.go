@@ -34,6 +34,8 @@ type nodeRuntime interface {
 	// dns says whom pods ask for names.
 	dns() crispec.DNS
 	cgroupV2() bool
+	// limitsSwap says whether, on version 2, swap can be limited.
+	limitsSwap() bool
 	// close closes what this process holds; containers go on.
 	close() error
 }
@@ -120,3 +122,5 @@ func (r *containerRuntime) dns() crispec.DNS {
 }
 
 func (r *containerRuntime) cgroupV2() bool { return r.cgroups.V2() }
+
+func (r *containerRuntime) limitsSwap() bool { return r.cgroups.LimitsSwap() }

@@ -179,4 +179,6 @@ func (r *remoteRuntime) dns() crispec.DNS { return crispec.DNS{ClusterDomain: cl
 
 func (r *remoteRuntime) cgroupV2() bool { return r.cgroups.V2() }
 
+func (r *remoteRuntime) limitsSwap() bool { return r.cgroups.LimitsSwap() }
+
 func (r *remoteRuntime) close() error { return nil } // the connection ended with its Run

@@ -64,6 +64,15 @@ func Open(root string) (*Tree, error) {
 // V2 says whether the unified hierarchy carries the controllers.
 func (t *Tree) V2() bool { return t.v2 }
 
+// LimitsSwap says whether version 2 can limit swap alone, which a kernel without
+// swap, or told not to account it, can't.
+func (t *Tree) LimitsSwap() bool {
+	// The machine's own root has no such file, a cgroup below it has.
+	found, _ := filepath.Glob(filepath.Join(t.root, "*", "memory.swap.max"))
+	_, err := os.Stat(filepath.Join(t.root, "memory.swap.max"))
+	return t.v2 && (err == nil || len(found) > 0)
+}
+
 // Root is where the cgroups are mounted.
 func (t *Tree) Root() string { return t.root }
 

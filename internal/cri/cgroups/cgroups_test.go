@@ -271,3 +271,24 @@ func TestRemove(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Only the cgroups below the root have the file, if the kernel accounts swap; in a
+// container the root has it, too.
+func TestLimitsSwap(t *testing.T) {
+	f, tree := makeV2(t)
+	if tree.LimitsSwap() {
+		t.Error("by no file")
+	}
+	f.put("system.slice/memory.swap.max", "max")
+	if !tree.LimitsSwap() {
+		t.Error("not by a cgroup's file")
+	}
+	f, tree = makeV2(t)
+	f.put("memory.swap.max", "max")
+	if !tree.LimitsSwap() {
+		t.Error("not by the root's file")
+	}
+	if _, tree = makeV1(t); tree.LimitsSwap() {
+		t.Error("on version 1")
+	}
+}

@@ -78,7 +78,7 @@ func unmountAtEnd(t *testing.T, dir string) {
 func in(t *testing.T, root string, argv ...string) string {
 	t.Helper()
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Env = "/", []string{"PATH=/bin"} // whatever is usual here
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

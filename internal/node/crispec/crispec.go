@@ -30,6 +30,8 @@ type Node struct {
 	MemoryCapacity int64
 	// CgroupV2 tells that the machine's controllers are on cgroup version 2.
 	CgroupV2 bool
+	// LimitsSwap tells that cgroup version 2 can limit swap.
+	LimitsSwap bool
 	// Allocatable stands in for limits that a container doesn't set, in
 	// resourceFieldRefs.
 	Allocatable v1.ResourceList

@@ -298,6 +298,20 @@ func TestOOMGroup(t *testing.T) {
 	}
 }
 
+// A container has no swap, with a memory limit or without, where that can be had.
+func TestNoSwap(t *testing.T) {
+	for _, tc := range []struct {
+		v2, limits bool
+		want       string
+	}{{true, true, "0"}, {true, false, ""}, {false, true, ""}} {
+		n, pod := testNode(t), testPod()
+		n.CgroupV2, n.LimitsSwap = tc.v2, tc.limits
+		if got := n.Resources(pod, &pod.Spec.Containers[0]).Unified["memory.swap.max"]; got != tc.want {
+			t.Errorf("%+v: %q", tc, got)
+		}
+	}
+}
+
 // The pod's cgroup has the limits that the pod or each of its containers sets.
 func TestPodResources(t *testing.T) {
 	type r struct{ quota, memory, huge int64 }

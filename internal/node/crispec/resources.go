@@ -50,6 +50,11 @@ func (n Node) Resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainer
 		// A container that lost one of its processes would go on half dead.
 		r.Unified = map[string]string{"memory.oom.group": "1"}
 	}
+	if n.CgroupV2 && n.LimitsSwap {
+		// Whatever their memory limit is, containers have no swap: the kubelet's
+		// NoSwap (KEP-2400).
+		r.Unified["memory.swap.max"] = "0"
+	}
 	return r
 }
 
