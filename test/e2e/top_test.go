@@ -100,7 +100,7 @@ func TestTop(t *testing.T) {
   volumes: [{name: disk, emptyDir: {medium: Memory}}]
 `, burner, hold)))
 	e.apply(podManifest("idler", `
-  containers: [{name: sleep, image: "busybox:latest", command: [sleep, "3600"], readinessProbe: {exec: {command: ["true"]}}}]
+  containers: [{name: sleep, image: "busybox:latest", command: [sleep, "3600"], readinessProbe: {exec: {command: ["true"]}, timeoutSeconds: 10}}]
 `))
 	e.kubectl("label", "pod", "idler", "app=idler")
 	e.wait("condition=Ready", "pod/burner", "pod/idler")
