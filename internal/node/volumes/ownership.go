@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 )
 
@@ -23,26 +24,68 @@ func fsGroup(pod *v1.Pod) *int64 {
 // chowned to the group and made accessible to it, and directories become setgid
 // so that what is created in them belongs to the group too. It does nothing for
 // a nil group. Links are chowned, never followed.
+//
+// Other pods may be at work in the volume. What they remove meanwhile is none of
+// the pod's, and no error; and since they may replace anything by a link to the
+// host's files at any moment, everything is reached by the open directory that it
+// lies in, and changed by the file that was opened.
 func setGroup(root string, group *int64, readOnly bool) error {
 	if group == nil {
 		return nil
 	}
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: root, Err: err}
+	}
+	return handover{int(*group), readOnly}.open(fd, root)
+}
+
+// handover is what setGroup gives to whom.
+type handover struct {
+	group    int
+	readOnly bool
+}
+
+// open hands over what is open by a descriptor, which it closes, and all that lies
+// in it. path is for errors alone.
+func (h handover) open(fd int, path string) error {
+	defer func() { _ = unix.Close(fd) }() // O_PATH: nothing was written
+	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: path, Err: err} }
+	same := fmt.Sprintf("/proc/self/fd/%d", fd)
+	info, err := os.Stat(same) // before the chown, which takes setuid bits away
+	if err != nil {
+		return fail("stat", err)
+	}
+	if err := unix.Fchownat(fd, "", -1, h.group, unix.AT_EMPTY_PATH); err != nil {
+		return fail("chown", err)
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return nil
+	}
+	if err := os.Chmod(same, groupMode(info.Mode(), h.readOnly)); err != nil {
+		return fail("chmod", err)
+	}
+	if !info.IsDir() {
+		return nil
+	}
+	entries, err := os.ReadDir(same)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it was removed just now
+		return fail("read", err)
+	}
+	for _, e := range entries {
+		below, err := unix.Openat(fd, e.Name(), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		at := filepath.Join(path, e.Name())
 		if err != nil {
+			return &fs.PathError{Op: "open", Path: at, Err: err}
+		}
+		if err := h.open(below, at); err != nil {
 			return err
 		}
-		if err := os.Lchown(path, -1, int(*group)); err != nil {
-			return err
-		}
-		if d.Type()&fs.ModeSymlink != 0 {
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		return os.Chmod(path, groupMode(info.Mode(), readOnly))
-	})
+	}
+	return nil
 }
 
 // rootFits tells whether a volume's root is as setGroup leaves it

@@ -125,9 +125,14 @@ func makeBeneath(base int, path string) error {
 	parts := strings.Split(path, "/")
 	parent := base
 	for i := range parts {
-		next, err := openBeneath(base, strings.Join(parts[:i+1], "/"))
+		way := strings.Join(parts[:i+1], "/")
+		next, err := openBeneath(base, way)
 		if errors.Is(err, unix.ENOENT) {
 			next, err = makeDirAt(parent, parts[i], st.Mode&0o7777)
+		}
+		if errors.Is(err, unix.EEXIST) {
+			// Another pod with the same claim has just made it.
+			next, err = openBeneath(base, way)
 		}
 		if parent != base {
 			_ = unix.Close(parent) // O_PATH: nothing was written
@@ -165,6 +170,8 @@ func describeEscape(err error) error {
 	switch {
 	case errors.Is(err, unix.EXDEV):
 		return errors.New("it leads out of the volume")
+	case errors.Is(err, unix.ENOENT):
+		return errors.New("a link on it leads nowhere")
 	case errors.Is(err, unix.ENOSYS):
 		return errors.New("subPath needs openat2, which Linux has since 5.6")
 	}

@@ -1,10 +1,12 @@
 package volumes
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +23,7 @@ func TestOpenSubPathStaysInTheVolume(t *testing.T) {
 		"up":      "../" + filepath.Base(outside),
 		"dir/up2": "../..",
 		"magic":   "/proc/self/root",
+		"nowhere": "no/such/place",
 	} {
 		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
 			t.Fatal(err)
@@ -38,6 +41,8 @@ func TestOpenSubPathStaysInTheVolume(t *testing.T) {
 		"dir/up2/x":      "it leads out of the volume",
 		"magic/etc":      "it leads out of the volume",
 		"dir/file/below": "not a directory",
+		"nowhere":        "a link on it leads nowhere",
+		"nowhere/x":      "a link on it leads nowhere",
 	} {
 		fd, err := openSubPath(root, sub)
 		if errText(err) != want {
@@ -57,6 +62,27 @@ func TestOpenSubPathStaysInTheVolume(t *testing.T) {
 	entries, err := os.ReadDir(outside)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("outside the volume: %v, %v", entries, err)
+	}
+}
+
+// Pods that share a claim may want the same new directory at the same time.
+func TestOpenSubPathTogether(t *testing.T) {
+	root := t.TempDir()
+	for i := range 300 {
+		sub := fmt.Sprintf("%d/deep", i)
+		var pods sync.WaitGroup
+		for range 4 {
+			pods.Go(func() {
+				fd, err := openSubPath(root, sub)
+				if err == nil {
+					err = unix.Close(fd)
+				}
+				if err != nil {
+					t.Errorf("%s: %v", sub, err)
+				}
+			})
+		}
+		pods.Wait()
 	}
 }
 
