@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -21,9 +22,15 @@ type jobStore struct{ storage.Interface }
 // Create implements storage.Interface.
 func (s jobStore) Create(ctx context.Context, key string, obj, out runtime.Object, ttl uint64) error {
 	err := s.Interface.Create(ctx, key, obj, out, ttl)
-	// etcd refuses it, or its client already.
-	if errors.Is(err, rpctypes.ErrRequestTooLarge) || status.Code(err) == codes.ResourceExhausted {
+	if tooLarge(err) {
 		return apierrors.NewRequestEntityTooLargeError("the store takes no Job so large; etcd's limit is 1.5 MiB, unless it is set otherwise")
 	}
 	return err
+}
+
+// tooLarge is so where etcd refuses an object for its size, or its client does. A
+// store that is full is out of another resource.
+func tooLarge(err error) bool {
+	return errors.Is(err, rpctypes.ErrRequestTooLarge) ||
+		status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "message larger than max")
 }

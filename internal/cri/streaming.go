@@ -179,7 +179,8 @@ func (r streamRuntime) execTerminal(ctx context.Context, c *container, cmd []str
 	return code, err
 }
 
-// Attach joins the streams to the container's until it exits or the client goes.
+// Attach joins the streams to the container's until it exits or the client goes. A client whose input ends has gone, too, if that doesn't
+// end the container's: with one that is to stay open kubectl waits for the end of its streams and of nothing else.
 func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out, errs io.WriteCloser, _ bool, resize <-chan remotecommand.TerminalSize) error {
 	c, err := r.s.running(id)
 	if err != nil {
@@ -206,18 +207,20 @@ func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 		}
 		if in != nil {
 			go func() {
-				io.Copy(input, in) //nolint:errcheck // ends with either side
+				_, err := io.Copy(input, in) // ends with either side
 				if c.settings().GetStdinOnce() && !c.settings().GetTty() {
 					input.Close() //nolint:errcheck // closed twice is closed
+				} else if err == nil {
+					cancel()
 				}
 			}()
 		}
 	}
 	err = a.Wait(ctx)
-	pipes.drain(drainTime)
 	if ctx.Err() != nil {
-		return nil // the client has gone
+		err = a.Close() // the client has gone; what is on its way to it may arrive
 	}
+	pipes.drain(drainTime)
 	return err
 }
 

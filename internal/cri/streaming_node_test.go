@@ -119,6 +119,32 @@ func TestAttachStream(t *testing.T) {
 	}
 }
 
+// Where a container's input stays open, a client whose own ends is let go, and the container runs on for the next.
+func TestAttachLetsGo(t *testing.T) {
+	l := newMachine(t).start()
+	defer l.destroy()
+	for _, tty := range []bool{false, true} {
+		t.Run(fmt.Sprint("tty ", tty), func(t *testing.T) {
+			ctx := t.Context()
+			pod, err := l.RunPodSandbox(ctx, l.pod(fmt.Sprint("pod-", tty)), "")
+			must(t, err)
+			config := shell("c", "read a; echo got $a; read b; test $a$b = onetwo")
+			config.Stdin, config.Tty = true, tty
+			id, err := l.CreateContainer(ctx, pod, config, nil)
+			must(t, err)
+			must(t, l.StartContainer(ctx, id))
+			for _, said := range []string{"one\n", "two\n"} {
+				resp, err := l.Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Stdin: true, Stdout: true, Tty: tty})
+				must(t, err)
+				must(t, stream(t, resp.GetUrl(), remotecommand.StreamOptions{Stdin: strings.NewReader(said), Stdout: io.Discard, Tty: tty}))
+			}
+			if st := l.wait(id); st.GetExitCode() != 0 {
+				t.Errorf("status %v", st)
+			}
+		})
+	}
+}
+
 func TestPortForwardStream(t *testing.T) {
 	l := newMachine(t).start()
 	defer l.destroy()
