@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path/filepath"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is what a tree takes of its file system.
@@ -26,46 +26,39 @@ func (u *Usage) Add(o Usage) {
 // is mounted there. Containers write and go while it walks: what vanishes under
 // its feet doesn't count, and neither does a dir that isn't there.
 func Measure(ctx context.Context, dir string) (Usage, error) {
-	type inode struct{ dev, ino uint64 }
-	var total Usage
-	var dev uint64
-	seen := map[inode]bool{}
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
+	var root unix.Stat_t
+	err := unix.Lstat(dir, &root)
+	if errors.Is(err, unix.ENOENT) {
+		return Usage{}, ctx.Err()
+	}
+	if err != nil {
+		return Usage{}, &fs.PathError{Op: "lstat", Path: dir, Err: err}
+	}
+	total := usageOf(&root)
+	if root.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return total, ctx.Err()
+	}
+	seen := map[uint64]bool{}
+	err = Walk(dir, func(_ int, _ string, st *unix.Stat_t) (enter bool, err error) {
+		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+		switch {
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case st.Dev != root.Dev, !isDir && seen[st.Ino]:
+			return false, nil
+		case !isDir && st.Nlink > 1:
+			seen[st.Ino] = true
 		}
-		var info fs.FileInfo
-		if err == nil {
-			info, err = entry.Info()
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return nil
-		}
-		if path == dir {
-			dev = uint64(st.Dev)
-		} else if uint64(st.Dev) != dev {
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if st.Nlink > 1 && !info.IsDir() {
-			key := inode{uint64(st.Dev), st.Ino}
-			if seen[key] {
-				return nil
-			}
-			seen[key] = true
-		}
-		const blockSize = 512 // of st_blocks, whatever the file system's is
-		total.Add(Usage{Bytes: st.Blocks * blockSize, Inodes: 1})
-		return nil
+		total.Add(usageOf(st))
+		return isDir, nil
 	})
-	return total, err
+	if errors.Is(err, fs.ErrNotExist) { // dir itself, just now
+		err = nil
+	}
+	return total, errors.Join(err, ctx.Err())
+}
+
+func usageOf(st *unix.Stat_t) Usage {
+	const blockSize = 512 // of st_blocks, whatever the file system's is
+	return Usage{Bytes: st.Blocks * blockSize, Inodes: 1}
 }

@@ -3,9 +3,13 @@ package fstree
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMeasure(t *testing.T) {
@@ -57,4 +61,58 @@ func TestMeasure(t *testing.T) {
 	if _, err := Measure(ctx, dir); !errors.Is(err, context.Canceled) {
 		t.Errorf("a walk that was called off: %v", err)
 	}
+}
+
+// Nor does a tree deeper than a path can say go uncounted: a container could hide
+// there what it writes, and keep all others' from being measured.
+func TestMeasureDeepTrees(t *testing.T) {
+	const depth = 3 * maxOpen
+	dir := t.TempDir()
+	makeDeep(t, dir, depth)
+	open := len(descriptors(t))
+	u, err := Measure(t.Context(), dir)
+	if err != nil || u.Inodes != 1+2*depth {
+		t.Errorf("%+v, %v, want %d inodes", u, err, 1+2*depth)
+	}
+	if n := len(descriptors(t)); n != open {
+		t.Errorf("%d descriptors are open afterwards, %d were before", n, open)
+	}
+	must(t, Remove(dir))
+}
+
+func descriptors(t *testing.T) []os.DirEntry {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return entries
+}
+
+// What a container moves elsewhere while it is walked leads nobody out of the tree.
+func TestWalkOfWhatIsMoved(t *testing.T) {
+	dir := t.TempDir()
+	tree, elsewhere := filepath.Join(dir, "tree"), filepath.Join(dir, "elsewhere")
+	// What is beside the way down is found by its name on the way back, in the right place or not.
+	for i := range 20 {
+		beside := fmt.Sprint("beside-", i)
+		must(t, os.MkdirAll(filepath.Join(tree, "0", beside), 0o700))
+		must(t, os.MkdirAll(filepath.Join(elsewhere, beside, "secret"), 0o700))
+	}
+	makeDeep(t, filepath.Join(tree, "0"), maxOpen+10)
+	var steps int
+	err := Walk(tree, func(fd int, name string, st *unix.Stat_t) (bool, error) {
+		if name == "secret" {
+			t.Error("it came out of the tree")
+		}
+		if steps++; steps > 2*maxOpen {
+			// Now that the first directories are closed, the second one's parent is another.
+			err := os.Rename(filepath.Join(tree, "0", strings.Repeat("d", 100)), filepath.Join(elsewhere, "moved"))
+			if err != nil && !os.IsNotExist(err) {
+				t.Error(err)
+			}
+		}
+		return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+	})
+	must(t, err)
+	must(t, Remove(elsewhere))
+	must(t, Remove(tree))
 }

@@ -89,6 +89,8 @@ func TestEvictionFromAFullDisk(t *testing.T) {
 // Who takes more of the disk than is allowed is ended.
 func TestDiskLimits(t *testing.T) {
 	e := start(t)
+	// Further down than a path can say: nothing is hidden there, and it goes as all does.
+	const deep = "for i in $(seq 300); do mkdir a-long-directory && cd -P a-long-directory || exit; done; dd if=/dev/zero of=f bs=1M count=4; sleep 3600"
 	for name, c := range map[string]struct{ container, volumes, want string }{
 		"volume": {
 			`volumeMounts: [{name: scratch, mountPath: /scratch}], command: [sh, -c, "dd if=/dev/zero of=/scratch/f bs=1M count=4; sleep 3600"]`,
@@ -97,6 +99,14 @@ func TestDiskLimits(t *testing.T) {
 		"container": {
 			`resources: {limits: {ephemeral-storage: 2Mi}}, command: [sh, -c, "dd if=/dev/zero of=/f bs=1M count=4; sleep 3600"]`,
 			`[]`, `Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. `,
+		},
+		"deep-volume": {
+			`volumeMounts: [{name: scratch, mountPath: /scratch}], command: [sh, -c, "cd /scratch; ` + deep + `"]`,
+			`[{name: scratch, emptyDir: {sizeLimit: 3Mi}}]`, `Usage of EmptyDir volume "scratch" exceeds the limit "3Mi". `,
+		},
+		"deep-container": {
+			`resources: {limits: {ephemeral-storage: 3Mi}}, command: [sh, -c, "cd /; ` + deep + `"]`,
+			`[]`, `Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. `,
 		},
 		"log": {
 			`resources: {limits: {ephemeral-storage: 2Mi}}, command: [sh, -c, "dd if=/dev/zero bs=1M count=3 | tr '\\0' '\\n'; sleep 3600"]`,

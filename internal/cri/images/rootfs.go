@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"errand.dev/errand/internal/cri/idmap"
+	"errand.dev/errand/internal/fstree"
 )
 
 // Names in a container's directory <root>/rootfs/<container ID>.
@@ -100,7 +101,7 @@ func newRootfsKeeper(root string, b backend, sn snapshots.Snapshotter) (*rootfsK
 		target, err := os.Readlink(filepath.Join(dir, chainLink))
 		if errors.Is(err, fs.ErrNotExist) {
 			// A crash in the midst of prepare or remove: nobody was ever given it, or nobody wants it any more.
-			if err := os.RemoveAll(dir); err != nil {
+			if err := fstree.Remove(dir); err != nil {
 				return nil, fmt.Errorf("remove an unfinished container root: %w", err)
 			}
 			continue
@@ -144,7 +145,7 @@ func (k *rootfsKeeper) prepare(ctx context.Context, id, chainID string, o RootOp
 	dir := filepath.Join(k.dir, id)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(dir), k.release(id))
+			err = errors.Join(err, fstree.Remove(dir), k.release(id))
 		}
 	}()
 	below, err := k.resolve(ctx, base)
@@ -302,7 +303,7 @@ func (k *rootfsKeeper) remove(id string) error {
 	}
 	// The symlink goes last: should we be interrupted, the container still counts as there.
 	for _, name := range append(volumes, workDir, upperDir, chainLink) {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		if err := fstree.Remove(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("remove the root of container %s: %w", id, err)
 		}
 	}

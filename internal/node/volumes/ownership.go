@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+
+	"errand.dev/errand/internal/fstree"
 )
 
 // fsGroup is the pod's securityContext.fsGroup, nil if unset.
@@ -33,11 +35,24 @@ func setGroup(root string, group *int64, readOnly bool) error {
 	if group == nil {
 		return nil
 	}
-	fd, err := unix.Open(root, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: root, Err: err}
+	h := handover{int(*group), readOnly}
+	if err := h.entry(unix.AT_FDCWD, root); err != nil {
+		return &fs.PathError{Op: "set the group of", Path: root, Err: err}
 	}
-	return handover{int(*group), readOnly}.open(fd, root)
+	err := fstree.Walk(root, func(dir int, name string, st *unix.Stat_t) (enter bool, err error) {
+		err = h.entry(dir, name)
+		if errors.Is(err, unix.ENOENT) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("set the group of %q: %w", name, err)
+		}
+		return st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+	})
+	if errors.Is(err, unix.ENOTDIR) { // a file as a volume
+		return nil
+	}
+	return err
 }
 
 // handover is what setGroup gives to whom.
@@ -46,46 +61,26 @@ type handover struct {
 	readOnly bool
 }
 
-// open hands over what is open by a descriptor, which it closes, and all that lies
-// in it. path is for errors alone.
-func (h handover) open(fd int, path string) error {
+// entry hands over what lies in an open directory, by a descriptor of its own: what
+// bears the name afterwards may be something else.
+func (h handover) entry(dir int, name string) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
 	defer func() { _ = unix.Close(fd) }() // O_PATH: nothing was written
-	fail := func(op string, err error) error { return &fs.PathError{Op: op, Path: path, Err: err} }
 	same := fmt.Sprintf("/proc/self/fd/%d", fd)
 	info, err := os.Stat(same) // before the chown, which takes setuid bits away
 	if err != nil {
-		return fail("stat", err)
+		return err
 	}
 	if err := unix.Fchownat(fd, "", -1, h.group, unix.AT_EMPTY_PATH); err != nil {
-		return fail("chown", err)
+		return err
 	}
 	if info.Mode()&fs.ModeSymlink != 0 {
 		return nil
 	}
-	if err := os.Chmod(same, groupMode(info.Mode(), h.readOnly)); err != nil {
-		return fail("chmod", err)
-	}
-	if !info.IsDir() {
-		return nil
-	}
-	entries, err := os.ReadDir(same)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it was removed just now
-		return fail("read", err)
-	}
-	for _, e := range entries {
-		below, err := unix.Openat(fd, e.Name(), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		at := filepath.Join(path, e.Name())
-		if err != nil {
-			return &fs.PathError{Op: "open", Path: at, Err: err}
-		}
-		if err := h.open(below, at); err != nil {
-			return err
-		}
-	}
-	return nil
+	return os.Chmod(same, groupMode(info.Mode(), h.readOnly))
 }
 
 // rootFits tells whether a volume's root is as setGroup leaves it
