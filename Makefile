@@ -119,7 +119,7 @@ test-cri: deps errand controller pinned-runc kubectl ## The node, and the contra
 
 .PHONY: test-vm
 test-vm: deps errand controller pinned-runc kubectl ## The node and e2e suites in a VM with cgroups v2 and systemd (root, KVM; PKGS="./internal/oci ./test/e2e" RUN=regexp for some of it)
-	@PKGS='$(PKGS)' RUN='$(RUN)' scripts/vm.sh bin/vm
+	@PKGS='$(value PKGS)' RUN='$(value RUN)' scripts/vm.sh bin/vm
 
 .PHONY: test-race
 test-race: ## The tests whose packages are small enough for the race detector

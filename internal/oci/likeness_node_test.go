@@ -249,6 +249,22 @@ func ownNamespaces(s *specs.Spec) {
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.UTSNamespace})
 }
 
+// TestExecInACgroupNamespace: a process that is executed later is in the container's cgroup namespace, whose root is the
+// container's cgroup. Where version 2 has nsdelegate, as with systemd, nobody comes in from within that namespace.
+func TestExecInACgroupNamespace(t *testing.T) {
+	onEach(t, func(f *ocitest.Fixture, _ bool) {
+		id := f.ID()
+		if _, err := f.TryStart(id, []string{"sleep", "1000"}, nil, cgroupView); err != nil {
+			f.Fatal(err)
+		}
+		const look = "busybox grep -v ':/$' /proc/self/cgroup; for p in 1 self; do busybox readlink /proc/$p/ns/cgroup; done"
+		namespaces := strings.Fields(execOutput(f, id, ocitest.Process("sh", "-c", look)))
+		if len(namespaces) != 2 || namespaces[0] != namespaces[1] {
+			f.Errorf("cgroups outside of the namespace, that of the container and that of the process: %q", namespaces)
+		}
+	})
+}
+
 // TestOpenFilesAreLimited as they were for errand, and not as Go raises that for itself.
 func TestOpenFilesAreLimited(t *testing.T) {
 	var before syscall.Rlimit

@@ -7,7 +7,10 @@ exec </dev/null >/dev/virtio-ports/log 2>&1
 . /vm/env
 # What runs from the host's folders is read once: nothing in them changes meanwhile.
 share() { mkdir -p "$2" && mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose "$1" "$2"; }
-share src /src && share goroot /usr/local/go && share gomod /root/go/pkg/mod && share gocache /mnt/gocache || systemctl poweroff
+share src /src && share goroot /usr/local/go && share gomod /root/go/pkg/mod && share gocache /mnt/gocache || {
+	systemctl poweroff
+	exit 1
+}
 # Tests that compile something add to Go's cache: here, for as long as the machine runs.
 mkdir -p /mnt/new/upper /mnt/new/work /root/.cache/go-build
 mount -t overlay -o lowerdir=/mnt/gocache,upperdir=/mnt/new/upper,workdir=/mnt/new/work gocache /root/.cache/go-build
@@ -18,10 +21,10 @@ status=0
 while read -r name pkg; do
 	cd "/src/$pkg" || exit
 	began=$SECONDS
-	"/vm/tests/$name" -test.count=1 -test.timeout=0 -test.v -test.run "$RUN" >/root/log 2>&1
-	code=$?
-	# A failed test with what it said; of the others only how many there were.
-	result="$(grep -c '^--- PASS' /root/log) passed, $(grep -c '^--- FAIL' /root/log) failed, $(grep -c '^--- SKIP' /root/log) skipped"
+	"/vm/tests/$name" -test.count=1 -test.timeout=0 -test.v -test.run "$RUN" 2>&1 | tee /root/log | grep -a --line-buffered '^--- '
+	code=${PIPESTATUS[0]}
+	# What the tests said is shown only where one failed.
+	result="$(grep -ac '^--- PASS' /root/log) passed, $(grep -ac '^--- FAIL' /root/log) failed, $(grep -ac '^--- SKIP' /root/log) skipped"
 	if [ $code -eq 0 ]; then
 		echo "ok    $pkg  $((SECONDS - began)) s: $result"
 	else

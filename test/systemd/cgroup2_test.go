@@ -5,6 +5,8 @@ package systemd
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,11 +30,11 @@ spec:
     image: busybox
     imagePullPolicy: IfNotPresent
     command: [sh, -c, &look '
-      cd /sys/fs/cgroup; for f in cpu.max memory.max memory.swap.max memory.oom.group; do echo "$f $(cat $f)"; done;
+      cd /sys/fs/cgroup; for f in cpu.max memory.max memory.swap.max memory.oom.group hugetlb.2MB.max; do echo "$f $(cat $f)"; done;
       echo "profile $(cat /proc/self/attr/current)";
       mknod /tmp/loop b 7 0; mknod /tmp/kmsg c 1 11; for d in loop kmsg; do head -c 1 /tmp/$d 2>&1; done;
       for f in /sys/fs/cgroup/memory.max /ro/file /ro/below/file; do { echo 1 > $f; } 2>&1; done; true']
-    resources: {limits: {cpu: 250m, memory: 32Mi}}
+    resources: {limits: {cpu: 250m, memory: 32Mi, hugepages-2Mi: 4Mi}}
     volumeMounts: [{name: host, mountPath: /ro, readOnly: true, recursiveReadOnly: Enabled}]
   - name: unlimited
     image: busybox
@@ -49,6 +51,7 @@ func TestConfinement(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(profiles), "Y") {
 		t.Fatal("needs AppArmor")
 	}
+	hugePages(t, 4)
 	u := install(t)
 	host := t.TempDir()
 	below := filepath.Join(host, "below")
@@ -70,9 +73,11 @@ func TestConfinement(t *testing.T) {
 	}
 	u.kubectl("apply", "-f", manifest)
 	u.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout="+slowness.Times(time.Minute).String(), "pod/confined")
-	rest := []string{
+	group := []string{
 		"memory.swap.max 0",
 		"memory.oom.group 1",
+	}
+	rest := []string{
 		"profile errand-default (enforce)",
 		"head: /tmp/loop: Operation not permitted",
 		"head: /tmp/kmsg: Operation not permitted",
@@ -81,16 +86,35 @@ func TestConfinement(t *testing.T) {
 		"sh: can't create /ro/below/file: Read-only file system",
 	}
 	for container, limits := range map[string][]string{
-		"limited":   {"cpu.max 25000 100000", "memory.max 33554432"},
-		"unlimited": {"cpu.max max 100000", "memory.max max"},
+		"limited":   {"cpu.max 25000 100000", "memory.max 33554432", "hugetlb.2MB.max 4194304"},
+		"unlimited": {"cpu.max max 100000", "memory.max max", "hugetlb.2MB.max 0"},
 	} {
+		want := slices.Concat(limits[:2], group, limits[2:], rest)
 		got := strings.Split(u.kubectl("logs", "confined", "-c", container), "\n")
-		if diff := cmp.Diff(append(limits, rest...), got); diff != "" {
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: expected (-) and seen (+):\n%s", container, diff)
 		}
 	}
 	const recursive = "jsonpath={.status.containerStatuses[*].volumeMounts[?(@.name=='host')].recursiveReadOnly}"
 	if got := u.kubectl("get", "pod", "confined", "-o", recursive); got != "Enabled Enabled" {
 		t.Errorf("the mounts are recursively read-only: %q", got)
+	}
+}
+
+// hugePages sets the machine's number of huge pages aside until the test's end.
+func hugePages(t *testing.T, n int) {
+	t.Helper()
+	const file = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.WriteFile(file, before, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0); err != nil {
+		t.Fatal(err)
 	}
 }

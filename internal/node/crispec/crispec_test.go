@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -352,6 +353,27 @@ func TestPodResources(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// Huge pages that the node has are for those who ask for them alone.
+func TestHugePages(t *testing.T) {
+	n, pod := testNode(t), testPod()
+	n.Allocatable["hugepages-2Mi"], n.Allocatable["hugepages-1Gi"] = resource.MustParse("8Mi"), resource.MustParse("0")
+	asks := v1.ResourceList{"hugepages-2Mi": resource.MustParse("4Mi")}
+	pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Name: "d", Resources: v1.ResourceRequirements{Limits: asks, Requests: asks}})
+	limits := func(bytes uint64) []*runtimeapi.HugepageLimit {
+		return []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: bytes}}
+	}
+	for what, tc := range map[string]struct{ got, want []*runtimeapi.HugepageLimit }{
+		"who asks for none": {n.Resources(pod, &pod.Spec.Containers[0]).HugepageLimits, limits(0)},
+		"who asks":          {n.Resources(pod, &pod.Spec.Containers[1]).HugepageLimits, limits(4 << 20)},
+		"the pod":           {mustSandbox(t, n, pod).Linux.Resources.HugepageLimits, limits(4 << 20)},
+		"a pod with none":   {mustSandbox(t, n, testPod()).Linux.Resources.HugepageLimits, limits(0)},
+	} {
+		if diff := cmp.Diff(tc.want, tc.got, protocmp.Transform()); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package crispec
 
 import (
+	"maps"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
@@ -45,7 +46,7 @@ func (n Node) Resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainer
 	}
 	r := linuxResources(c.Resources.Requests, limits)
 	r.OomScoreAdj = n.oomScoreAdj(pod, c)
-	r.HugepageLimits = hugepages(limits)
+	r.HugepageLimits = n.hugepages(limits)
 	if n.CgroupV2 {
 		// A container that lost one of its processes would go on half dead.
 		r.Unified = map[string]string{"memory.oom.group": "1"}
@@ -59,11 +60,11 @@ func (n Node) Resources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainer
 }
 
 // podResources are the limits of the pod's cgroup, its overhead left out.
-func podResources(pod *v1.Pod) *runtimeapi.LinuxContainerResources {
+func (n Node) podResources(pod *v1.Pod) *runtimeapi.LinuxContainerResources {
 	opts := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
 	requests := resourcehelper.PodRequests(pod, opts)
 	r := linuxResources(requests, PodLimits(pod, opts))
-	r.HugepageLimits = hugepages(requests) // of which limits are no more
+	r.HugepageLimits = n.hugepages(requests) // of which limits are no more
 	return r
 }
 
@@ -127,12 +128,23 @@ func quota(milliCPU int64) int64 {
 	return max(milliCPU*quotaPeriod/1000, minQuota)
 }
 
-func hugepages(limits v1.ResourceList) []*runtimeapi.HugepageLimit {
-	var all []*runtimeapi.HugepageLimit
-	for name, q := range limits {
-		if !v1helper.IsHugePageResourceName(name) {
-			continue
+// hugepages limits huge pages: to none, of a size of which the node has some and
+// limits speak not of. Who asked for them has them to themselves.
+func (n Node) hugepages(limits v1.ResourceList) []*runtimeapi.HugepageLimit {
+	quantities := v1.ResourceList{}
+	for name, has := range n.Allocatable {
+		if v1helper.IsHugePageResourceName(name) && !has.IsZero() {
+			quantities[name] = resource.Quantity{}
 		}
+	}
+	for name, q := range limits {
+		if v1helper.IsHugePageResourceName(name) {
+			quantities[name] = q
+		}
+	}
+	var all []*runtimeapi.HugepageLimit
+	for _, name := range slices.Sorted(maps.Keys(quantities)) {
+		q := quantities[name]
 		size, err := v1helper.HugePageSizeFromResourceName(name)
 		if err != nil {
 			continue // validated by the API

@@ -52,7 +52,7 @@ func (n Node) linuxSandbox(pod *v1.Pod, users *runtimeapi.UserNamespace) (*runti
 	linux := &runtimeapi.LinuxPodSandboxConfig{
 		CgroupParent: n.CgroupPath(pod),
 		Sysctls:      map[string]string{},
-		Resources:    podResources(pod),
+		Resources:    n.podResources(pod),
 		Overhead:     overhead(pod),
 		SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			Privileged:       anyPrivileged(pod),

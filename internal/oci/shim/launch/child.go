@@ -26,7 +26,7 @@ type child struct {
 	files    [3]int
 	tty      *terminal
 	cgroups  *cgroup.Membership
-	inside   func() // adds what only a container's first process does, once in its cgroups; may be nil
+	inside   func() // adds what the process does first, once in its cgroups; may be nil
 	closing  []int
 
 	tries result // the first of the execve calls

@@ -42,6 +42,11 @@ func (l *Launcher) execHere(req ExecRequest) (Process, error) {
 		program: &program{}, launcher: l, root: root, process: req.Process, seccomp: req.Seccomp, files: req.Files,
 		cgroups: req.Cgroups,
 	}
+	if req.CgroupNamespace {
+		// Once it is in its cgroup: from within a namespace the kernel lets nobody into
+		// a cgroup, if the one that he leaves is outside (nsdelegate, systemd's default).
+		b.inside = func() { b.add("join the cgroup namespace", unix.SYS_SETNS, uintptr(req.PidFD), unix.CLONE_NEWCGROUP) }
+	}
 	if req.Terminal {
 		if b.tty, _, err = l.newTerminal(root, req.Process); err != nil {
 			return Process{}, failed(err)
@@ -59,15 +64,12 @@ func (l *Launcher) execHere(req ExecRequest) (Process, error) {
 	return p, nil
 }
 
-// enterContainer has this thread join the container's namespaces; the PID namespace is its children's.
+// enterContainer has this thread join the container's namespaces, all but that of cgroups; the PID namespace is its children's.
 func enterContainer(req ExecRequest) error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare the file system view: %w", err)
 	}
-	kinds := unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID
-	if req.CgroupNamespace {
-		kinds |= unix.CLONE_NEWCGROUP
-	}
+	const kinds = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID
 	if err := unix.Setns(req.PidFD, kinds); err != nil {
 		return fmt.Errorf("join the container's namespaces: %w", err)
 	}
