@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	tracingapi "k8s.io/component-base/tracing/api/v1"
@@ -30,8 +32,17 @@ func (o *Options) validateTracing() error {
 	wrong := tracingapi.ValidateTracingConfiguration(&tracingapi.TracingConfiguration{
 		Endpoint: &t.Endpoint, SamplingRatePerMillion: &t.SamplingRatePerMillion,
 	}, nil, field.NewPath("tracing"))
+	why := ""
 	if len(wrong) > 0 {
-		return fmt.Errorf("--tracing-endpoint %q: %s; it is a collector's host:port for OTLP over gRPC, such as localhost:4317", t.Endpoint, wrong[0].Detail)
+		why = wrong[0].Detail
+	} else if scheme, _, _ := strings.Cut(t.Endpoint, ":"); scheme != "unix" && scheme != "dns" {
+		// gRPC would take 443 for a port that is missing, where hardly any collector listens.
+		if _, port, err := net.SplitHostPort(t.Endpoint); err != nil || port == "" {
+			why = "the port is missing"
+		}
+	}
+	if why != "" {
+		return fmt.Errorf("--tracing-endpoint %q: %s; it is a collector's host:port for OTLP over gRPC, such as localhost:4317", t.Endpoint, why)
 	}
 	return nil
 }
