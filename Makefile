@@ -118,7 +118,7 @@ test-cri: deps errand controller pinned-runc kubectl ## The node, and the contra
 	go test -tags e2e -count=1 -timeout 40m -skip '^Test(Controller|VersionAndCompletion|KubeconfigMerge|WithoutRoot|Dashboard)' ./test/e2e -runtime=$(CRI)
 
 .PHONY: test-vm
-test-vm: deps errand controller pinned-runc kubectl ## The node and e2e suites in a VM with cgroups v2 and systemd (root, KVM; PKGS="./internal/oci ./test/e2e" RUN=regexp for some of it)
+test-vm: deps errand controller pinned-runc kubectl ## The node and e2e suites in a VM with cgroups v2 and systemd (root, qemu; PKGS="./internal/oci ./test/e2e" RUN=regexp for some of it)
 	@PKGS='$(value PKGS)' RUN='$(value RUN)' scripts/vm.sh bin/vm
 
 .PHONY: test-race

@@ -28,12 +28,11 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 	"k8s.io/utils/clock"
 
-	"errand.dev/errand/internal/connections"
-
 	"errand.dev/errand/internal/apiserver/etcd"
 	"errand.dev/errand/internal/apiserver/pki"
 	_ "errand.dev/errand/internal/apiserver/quietqueues" // no metrics of queues
 	"errand.dev/errand/internal/apiserver/resourcemetrics"
+	"errand.dev/errand/internal/connections"
 	"errand.dev/errand/internal/sharing"
 )
 

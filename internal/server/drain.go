@@ -71,9 +71,8 @@ func drain(ctx context.Context, o Options, dir *datadir.Dir, stderr io.Writer) e
 		return r.end(ctx, o)
 	}
 	programs := FindPrograms(o)
-	programs.TooOldNamed = nil // what it has started, it can end
-	o.NativeLauncher = true    // nothing is started, and so no OCI runtime needed
-	if err := programs.serve(o.NativeLauncher); err != nil {
+	programs.Runtimes, programs.Default = nil, "" // nothing is started; what was is the shim's
+	if err := programs.haveShim(); err != nil {
 		return err
 	}
 	r, err := openRuntime(ctx, runtimeConfig{options: o, programs: programs, dir: dir, names: names})

@@ -93,9 +93,10 @@ func FindPrograms(o Options) Programs {
 // serve returns an error where errand can't run pods with these programs. Native says
 // that it may start ordinary containers itself, and then needs no OCI runtime for them.
 func (p Programs) serve(native bool) error {
+	if err := p.haveShim(); err != nil {
+		return err
+	}
 	switch {
-	case p.Shim == "":
-		return errors.New("errand-shim is neither beside errand nor in $PATH: install it there, or name it with --shim")
 	case len(p.TooOldNamed) > 0:
 		return fmt.Errorf("%s: install a newer one", strings.Join(p.TooOldNamed, "; "))
 	case p.Default == "" && len(p.Runtimes) > 0:
@@ -107,6 +108,14 @@ func (p Programs) serve(native bool) error {
 	}
 	if err := launch.Supported(); err != nil {
 		return fmt.Errorf("%s: %s, since errand can't start containers itself here: %w", p.noRuntime(), runtimeRemedy(), err)
+	}
+	return nil
+}
+
+// haveShim returns an error where there is no errand-shim.
+func (p Programs) haveShim() error {
+	if p.Shim == "" {
+		return errors.New("errand-shim is neither beside errand nor in $PATH: install it there, or name it with --shim")
 	}
 	return nil
 }
